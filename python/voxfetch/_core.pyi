@@ -1,0 +1,157 @@
+"""The compiled core: metadata, indexes, plans, decoding, the local engine.
+
+This stub is the one place for the documentation of the compiled module. Nothing in it is public; the public names are
+those of the package `voxfetch`. Every function raises classes of `voxfetch.errors` only.
+
+Numbers are voxels unless a name says otherwise. Axes are in the array's own order.
+"""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from typing_extensions import Buffer
+
+__version__: str
+
+@final
+class ArrayMeta:
+    """An array as its documents describe it, checked and resolved. Immutable."""
+
+    @staticmethod
+    def from_zarr3(document: bytes) -> ArrayMeta:
+        """Parses the `zarr.json` of an array (Zarr v3 core spec 3.1, sharding-indexed v1.0).
+
+        Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`.
+        """
+
+    @staticmethod
+    def from_zarr2(document: bytes, dimension_separator: str | None = None) -> ArrayMeta:
+        """Parses a `.zarray` (Zarr v2 spec). `dimension_separator` (`.` or `/`) overrides what the document says.
+
+        Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`.
+        """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str:
+        """numpy spelling in native byte order, such as `uint16` or `datetime64[ns]`."""
+
+    @property
+    def item_size(self) -> int:
+        """Bytes of one voxel."""
+
+    @property
+    def fill_value(self) -> bytes:
+        """One voxel in native byte order."""
+
+    @property
+    def dimension_names(self) -> tuple[str | None, ...]: ...
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Extent of a chunk, the smallest unit that is decoded."""
+
+    @property
+    def shards(self) -> tuple[int, ...] | None:
+        """Extent of a stored object that holds chunks, None when unsharded."""
+
+    @property
+    def codecs(self) -> str:
+        """The codecs in encoding order, one line for people, such as `sharding_indexed[transpose, bytes, zstd]`."""
+
+    def key(self, coordinates: Sequence[int]) -> str:
+        """Key of the stored object at these grid coordinates, relative to the array."""
+
+@final
+class LocalArray:
+    """An array in a folder: its metadata, where it lies, how it is read. Immutable."""
+
+    def __init__(
+        self,
+        meta: ArrayMeta,
+        root: str,
+        *,
+        document: str,
+        max_gap_bytes: int,
+        max_request_bytes: int,
+        verify_checksums: bool,
+        missing_is_error: bool,
+        immutable: bool,
+    ) -> None:
+        """`root` is the array's folder, `document` the name of its metadata file in there.
+
+        With `immutable` an open file is not compared again with its path. `missing_is_error` raises `NotFoundError`
+        for chunks that are not stored instead of returning the fill value.
+        """
+
+@final
+class Read:
+    """One thing to read and the memory it goes to. Holds a reference to that memory until the read has ended."""
+
+    @staticmethod
+    def axes(array: LocalArray, axes: Sequence[tuple[int, int, int] | Buffer], out: Buffer | None) -> Read:
+        """The outer product of one selection per axis: (start, step, count) with step >= 1, or an int64 buffer of
+        indices in any order, all inside the array.
+
+        `out` exports a writable buffer with one dimension per axis (extent = count), items of `item_size` bytes and
+        any strides that do not overlap; None only for `explain`.
+        """
+
+    @staticmethod
+    def boxes(array: LocalArray, starts: Buffer, shape: Sequence[int], out: Buffer | None, *, fill_outside: bool) -> Read:
+        """`n` boxes of one shape. `starts` is a C-contiguous int64 buffer (n, ndim), `out` a writable one (n, *shape).
+
+        Boxes may overlap. With `fill_outside` they may reach outside the array, where `out` gets the fill value;
+        otherwise a box outside raises `SelectionError`.
+        """
+
+@final
+class LocalEngine:
+    """Reads arrays from disk: plan, positioned reads, decode and scatter, without the GIL.
+
+    Holds worker threads, open files and shard indexes. Works after `fork`: the child starts its own.
+    """
+
+    def __init__(self, *, threads: int, index_cache_bytes: int, max_open_files: int) -> None: ...
+    def read(self, reads: Sequence[Read]) -> None:
+        """Carries the reads out as one plan and returns when every output is written.
+
+        A few chunks are read on the calling thread, more by the workers too. The first error in plan order is raised,
+        with the number of others. Waits are cut so that Ctrl-C raises `KeyboardInterrupt`.
+        """
+
+    def submit(self, reads: Sequence[Read], token: int, wake_fd: int) -> None:
+        """Starts the reads as one plan on the workers. When they have ended, `token` is kept for `take_completed` and
+        8 bytes (the integer 1, native order) are written to the file descriptor `wake_fd`."""
+
+    def take_completed(self, wake_fd: int) -> list[tuple[int, BaseException | None]]:
+        """Tokens that ended since the last call for this descriptor, each with its error."""
+
+    def cancel(self, token: int, wake_fd: int) -> None:
+        """Stops a submitted read early; it still completes through `take_completed`, with whatever error it has."""
+
+    def explain(self, reads: Sequence[Read], *, fetch_indexes: bool) -> dict[str, int | bool]:
+        """What `read` would do: `shards`, `shards_missing`, `chunks`, `chunks_missing`, `requests`, `bytes_needed`,
+        `bytes_fetched`, `bytes_from_cache`, `round_trips`, `exact`. Never reads data; reads indexes that are not
+        cached only with `fetch_indexes` (without it `exact` may be False)."""
+
+    def verify(self, array: LocalArray) -> dict[str, Any]:
+        """Reads and decodes every stored chunk with all checksums.
+
+        Returns `objects`, `objects_missing`, `chunks`, `chunks_missing`, `bytes`, and `problems`: a list of exceptions
+        (at most 1,000; `problem_count` counts all).
+        """
+
+    def write(self, array: LocalArray, start: Sequence[int], data: Buffer) -> None:
+        """Writes a box that covers whole stored objects (clipped at the array's end), each through a temporary file
+        and a rename. `data` has one dimension per axis and any strides.
+
+        Raises `UnsupportedError` when the box covers part of a stored object, or a codec cannot be written.
+        """
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start: `reads`, `requests`, `bytes_read`, `chunks_decoded`, `bytes_decoded`,
+        `chunks_missing`, `index_hits`, `index_misses`, `index_cache_bytes`, `open_files`, `threads`."""
+
+    def close(self) -> None:
+        """Ends the workers and closes files. A later call starts them again."""

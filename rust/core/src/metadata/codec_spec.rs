@@ -1,0 +1,121 @@
+//! A codec as a document declares it, checked and resolved: a closed enum, so that no later layer sees an unknown name.
+
+use crate::dtype::Endian;
+
+/// One codec with its settings. Encoding applies a list of them first to last, decoding last to first.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CodecSpec {
+    /// array -> array. Stored axis `k` is input axis `order[k]` (Zarr v3 `transpose`).
+    Transpose {
+        /// A permutation of the axes.
+        order: Vec<usize>,
+    },
+    /// array -> bytes. Elements in C order in this byte order (Zarr v3 `bytes`).
+    Bytes {
+        /// Byte order of the stored elements.
+        endian: Endian,
+    },
+    /// array -> bytes. A shard (Zarr v3 `sharding_indexed`).
+    ShardingIndexed(Box<ShardingSpec>),
+    /// bytes -> bytes. RFC 1952, one or more members.
+    Gzip {
+        /// 0-9, or -1 for the library's default; used by the encoder only.
+        level: i32,
+    },
+    /// bytes -> bytes. RFC 1950 (Zarr v2 `zlib`).
+    Zlib {
+        /// 0-9, or -1 for the library's default; used by the encoder only.
+        level: i32,
+    },
+    /// bytes -> bytes. RFC 8878, one or more frames.
+    Zstd {
+        /// Compression level, used by the encoder only.
+        level: i32,
+        /// Whether the encoder adds the content checksum. A checksum that is present is always verified.
+        checksum: bool,
+    },
+    /// bytes -> bytes. One Blosc-1 chunk.
+    Blosc(BloscSpec),
+    /// bytes -> bytes. u32 little-endian decoded size, then one raw LZ4 block (Zarr v2 `lz4`).
+    Lz4,
+    /// bytes -> bytes. bzip2 stream (Zarr v2 `bz2`).
+    Bz2 {
+        /// 1-9, used by the encoder only.
+        level: u32,
+    },
+    /// bytes -> bytes. Appends the CRC-32C of its input, 4 bytes little-endian.
+    Crc32c,
+}
+
+impl CodecSpec {
+    /// The name in Zarr documents, for messages and reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Transpose { .. } => "transpose",
+            Self::Bytes { .. } => "bytes",
+            Self::ShardingIndexed(_) => "sharding_indexed",
+            Self::Gzip { .. } => "gzip",
+            Self::Zlib { .. } => "zlib",
+            Self::Zstd { .. } => "zstd",
+            Self::Blosc(_) => "blosc",
+            Self::Lz4 => "lz4",
+            Self::Bz2 { .. } => "bz2",
+            Self::Crc32c => "crc32c",
+        }
+    }
+
+    /// True for bytes -> bytes codecs.
+    #[must_use]
+    pub fn is_bytes_to_bytes(&self) -> bool {
+        !matches!(self, Self::Transpose { .. } | Self::Bytes { .. } | Self::ShardingIndexed(_))
+    }
+}
+
+/// Settings of `sharding_indexed` (Zarr v3 codecs/sharding-indexed v1.0).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardingSpec {
+    /// Shape of the chunks inside the shard, in the axis order of this codec's input.
+    pub chunk_shape: Vec<u64>,
+    /// Codecs of one chunk, in encoding order.
+    pub codecs: Vec<CodecSpec>,
+    /// Codecs of the index, in encoding order: `Transpose`*, `Bytes`, `Crc32c`*.
+    pub index_codecs: Vec<CodecSpec>,
+    /// Where the index lies in the shard.
+    pub index_location: IndexLocation,
+}
+
+/// End of a shard at which its index lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexLocation {
+    /// The first bytes.
+    Start,
+    /// The last bytes.
+    End,
+}
+
+/// Settings of the Blosc codec; used by an encoder only, because a Blosc chunk describes itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BloscSpec {
+    /// Inner codec: `lz4`, `lz4hc`, `blosclz`, `zstd`, `snappy` or `zlib`.
+    pub cname: String,
+    /// 0-9.
+    pub clevel: u8,
+    /// What happens to the bytes before compression.
+    pub shuffle: BloscShuffle,
+    /// Bytes of one element for the shuffle.
+    pub typesize: usize,
+    /// Bytes of one block, 0 for automatic.
+    pub blocksize: usize,
+}
+
+/// Blosc's pre-filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BloscShuffle {
+    /// None.
+    None,
+    /// Byte shuffle.
+    Byte,
+    /// Bit shuffle.
+    Bit,
+}

@@ -1,0 +1,18 @@
+//! Bounds on what a document or an encoded chunk may ask for. Sizes in files are hostile until checked against these.
+
+/// Bytes of one metadata document.
+pub const MAX_DOCUMENT_NBYTES: usize = 16 << 20;
+/// Nesting of JSON values in a document.
+pub const MAX_DOCUMENT_DEPTH: usize = 64;
+/// Levels of sharding inside sharding.
+pub const MAX_SHARD_LEVELS: usize = 4;
+/// Bytes of one encoded shard index (4 Mi chunks; a shard of 32^3 chunks needs 512 KiB).
+pub const MAX_INDEX_NBYTES: u64 = 64 << 20;
+/// Bytes of one decoded chunk (Blosc's own limit).
+pub const MAX_CHUNK_NBYTES: u64 = (2 << 30) - 1;
+
+/// The most bytes that `decoded` bytes may take when encoded: twice as many and 64 KiB.
+#[must_use]
+pub fn max_encoded_nbytes(decoded: u64) -> u64 {
+    decoded.saturating_mul(2).saturating_add(64 << 10)
+}

@@ -1,0 +1,145 @@
+//! Documents -> [`ArrayMeta`]: everything a read needs to know of an array, resolved and checked once.
+//!
+//! All per-axis lists are in the axis order of the array as its users see it. Transposes, wherever they stand in the
+//! codec list, are folded into `order` lists here, so that no later layer moves data to honour them.
+
+pub mod codec_spec;
+mod grid;
+pub mod limits;
+mod resolve;
+pub mod zarr;
+
+pub use codec_spec::{BloscShuffle, BloscSpec, CodecSpec, IndexLocation, ShardingSpec};
+pub use grid::AxisGrid;
+pub use resolve::resolve;
+
+use crate::codec::CodecChain;
+use crate::dtype::{DataType, Endian};
+
+/// An array, resolved.
+#[derive(Debug)]
+pub struct ArrayMeta {
+    /// Extent of each axis in voxels.
+    pub shape: Vec<u64>,
+    /// Type of one voxel.
+    pub dtype: DataType,
+    /// One voxel of the fill value in native byte order; `dtype.item_size()` bytes.
+    pub fill_value: Vec<u8>,
+    /// Name of each axis where the document gives one.
+    pub dimension_names: Vec<Option<String>>,
+    /// Grid of stored objects (shards; chunks when unsharded), one entry an axis.
+    pub shard_grid: Vec<AxisGrid>,
+    /// Grid coordinates -> key of the stored object.
+    pub keys: KeyEncoding,
+    /// Shard levels from the stored object inwards; empty when the array is unsharded.
+    pub levels: Vec<ShardLevel>,
+    /// Extent of a chunk, the smallest unit that is decoded.
+    pub chunk_shape: Vec<u64>,
+    /// Stored axis `k` of a chunk is array axis `chunk_order[k]`.
+    pub chunk_order: Vec<usize>,
+    /// Codecs of a chunk, prepared: encoded bytes -> elements in native order, C order of the stored axes.
+    pub chain: CodecChain,
+    /// The codecs as declared, in encoding order.
+    pub codecs: Vec<CodecSpec>,
+}
+
+/// One level of sharding: an object (or a chunk of the level above) that holds chunks of the next.
+#[derive(Debug)]
+pub struct ShardLevel {
+    /// bytes -> bytes codecs applied to this shard's bytes as a whole; None in all usual arrays.
+    pub outer: Option<CodecChain>,
+    /// Number of entries along each axis.
+    pub grid: Vec<u64>,
+    /// Extent of one entry (a chunk, or a shard of the next level) in voxels.
+    pub entry_shape: Vec<u64>,
+    /// How the index is stored.
+    pub index: IndexLayout,
+}
+
+/// Place and layout of a shard's index: u64 pairs (offset, nbytes) with fixed total size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexLayout {
+    /// End of the shard at which it lies.
+    pub location: IndexLocation,
+    /// Byte order of its integers.
+    pub endian: Endian,
+    /// Number of entries.
+    pub entries: u64,
+    /// Position (in u64 words) of an entry's offset is the sum of `coordinate[k] * strides[k]` over the array's axes.
+    pub strides: Vec<u64>,
+    /// Words from an entry's offset to its nbytes.
+    pub pair_stride: u64,
+    /// Number of CRC-32C values that follow the words, each over all bytes before it.
+    pub checksums: u32,
+    /// Bytes in all: `16 * entries + 4 * checksums`.
+    pub nbytes: u64,
+}
+
+/// Grid coordinates -> key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyEncoding {
+    /// Zarr v3 `default`: `c` and the coordinates joined by the separator; `c` alone for rank 0.
+    Default {
+        /// `/` or `.`.
+        separator: char,
+    },
+    /// Zarr v2: the coordinates joined by the separator; `0` for rank 0.
+    V2 {
+        /// `.` or `/`.
+        separator: char,
+    },
+}
+
+impl KeyEncoding {
+    /// The key of one stored object, relative to the array.
+    #[must_use]
+    pub fn key(&self, coordinates: &[u64]) -> String {
+        use std::fmt::Write as _;
+        let mut key = String::with_capacity(4 + coordinates.len() * 4);
+        let (separator, prefixed) = match *self {
+            Self::Default { separator } => {
+                key.push('c');
+                (separator, true)
+            }
+            Self::V2 { separator } => (separator, false),
+        };
+        for (axis, coordinate) in coordinates.iter().enumerate() {
+            if prefixed || axis > 0 {
+                key.push(separator);
+            }
+            // Writing to a String cannot fail.
+            let _ = write!(key, "{coordinate}");
+        }
+        if key.is_empty() {
+            key.push('0');
+        }
+        key
+    }
+}
+
+impl ArrayMeta {
+    /// Number of axes.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Bytes of one decoded chunk.
+    #[must_use]
+    pub fn chunk_nbytes(&self) -> usize {
+        self.chain.decoded_nbytes()
+    }
+
+    /// Extent of a stored object when the array is sharded.
+    #[must_use]
+    pub fn shard_shape(&self) -> Option<Vec<u64>> {
+        let level = self.levels.first()?;
+        Some(level.grid.iter().zip(&level.entry_shape).map(|(n, e)| n * e).collect())
+    }
+
+    /// True when some level's bytes are encoded as a whole, so that no part of the object can be read alone.
+    #[must_use]
+    pub fn has_outer_codecs(&self) -> bool {
+        self.levels.iter().any(|level| level.outer.is_some())
+    }
+}
