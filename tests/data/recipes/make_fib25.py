@@ -226,18 +226,20 @@ def write_webknossos(path: Path, image: np.ndarray, labels: np.ndarray) -> None:
     """A WEBKNOSSOS dataset by webknossos-libs; ``image`` and ``labels`` have the axes z, y, x."""
     import webknossos as wk  # heavy, and only needed here
 
-    size = wk.VoxelSize((VOXEL_SIZE_NM,) * 3)
-    dataset = wk.Dataset(path, voxel_size_with_unit=size, name="fib25", exist_ok=False)
-    layout = {"data_format": "zarr3", "chunk_shape": (32, 32, 32), "shard_shape": (64, 64, 64)}
-    color = dataset.add_layer("color", wk.COLOR_CATEGORY, dtype="uint8", **data_format(layout))
-    add_mag(color, "1", image, layout)
-    add_mag(color, "2", halve_mean(image), layout)
+    dataset = wk.Dataset(path, voxel_size=(VOXEL_SIZE_NM,) * 3, name="fib25", exist_ok=False)
+    color = dataset.add_layer("color", wk.COLOR_CATEGORY, dtype="uint8", data_format="zarr3")
+    write_mag(color, 1, image)
+    write_mag(color, 2, halve_mean(image))
     segmentation = dataset.add_layer(
-        "segmentation", wk.SEGMENTATION_CATEGORY, dtype="uint64", largest_segment_id=int(labels.max()), **data_format(layout)
+        "segmentation",
+        wk.SEGMENTATION_CATEGORY,
+        dtype="uint64",
+        data_format="zarr3",
+        largest_segment_id=int(labels.max()),
     )
-    add_mag(segmentation, "1", labels, layout)
+    write_mag(segmentation, 1, labels)
 
-    # Exports of older servers: the transpose before it had a permutation, codecs and keys without configuration.
+    # Exports of older servers name the order of the transpose with a letter; codecs and keys lack their configuration.
     document_path = path / "color" / "1" / "zarr.json"
     document = json.loads(document_path.read_text())
     document["chunk_key_encoding"] = {"name": "default"}
@@ -250,21 +252,10 @@ def write_webknossos(path: Path, image: np.ndarray, labels: np.ndarray) -> None:
     document_path.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def data_format(layout: dict) -> dict:
-    return {"data_format": layout["data_format"]}
-
-
-def add_mag(layer, mag: str, volume: np.ndarray, layout: dict) -> None:  # noqa: ANN001
-    """Write ``volume`` (z, y, x) as one mag; WEBKNOSSOS wants x, y, z."""
-    import webknossos as wk
-
-    view = layer.add_mag(mag, chunk_shape=layout["chunk_shape"], shard_shape=layout["shard_shape"])
-    factor = int(mag)
-    view.write(
-        np.ascontiguousarray(volume.transpose(2, 1, 0)),
-        absolute_bounding_box=wk.BoundingBox((0, 0, 0), tuple(n * factor for n in volume.shape[::-1])),
-        allow_resize=True,
-    )
+def write_mag(layer, mag: int, volume: np.ndarray) -> None:  # noqa: ANN001
+    """Write ``volume`` (z, y, x) as one mag of ``layer``: shards of 64^3, chunks of 32^3. WEBKNOSSOS wants x, y, z."""
+    view = layer.add_mag(mag, chunk_shape=(CHUNK,) * 3, shard_shape=(SHARD // 2,) * 3)
+    view.write(np.ascontiguousarray(volume.transpose(2, 1, 0)), absolute_offset=(0, 0, 0), allow_resize=True)
 
 
 def describe(levels: list[np.ndarray]) -> list[dict]:
