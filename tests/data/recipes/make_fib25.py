@@ -2,18 +2,18 @@
 
     python tests/data/recipes/make_fib25.py SOURCE DESTINATION
 
-SOURCE is ``training_sample2`` of janelia-flyem/neuroproof_examples: ``grayscale_maps/*.png`` (250 planes along z, 250 x 250
-uint8 each) and ``groundtruth.h5`` or ``groundtruth.h5.gz`` (``stack``: int32 supervoxels, axes z, y, x; ``transforms``:
-(n, 2) pairs supervoxel -> body). DESTINATION receives
+SOURCE is ``training_sample2`` of janelia-flyem/neuroproof_examples: ``grayscale_maps/*.png`` (250 planes along z, each
+250 x 250 uint8) and ``groundtruth.h5`` or ``groundtruth.h5.gz`` (``stack``: int32 supervoxels, axes z, y, x;
+``transforms``: (n, 2) pairs supervoxel -> body). DESTINATION receives
 
     fib25/fib25.ome.zarr        OME-Zarr 0.5; image by zarr-python, labels/groundtruth by tensorstore
     fib25/oracle.json           sha256 and box means of every level
     ome-zarr-0.4/fib25.zarr     OME-Zarr 0.4 (Zarr v2, blosc) by zarr-python
     zarr-v2/*.zarr              big-endian, F order, gzip (zarr-python) and zlib, no separator field (tensorstore)
-    webknossos/fib25            a WEBKNOSSOS dataset by webknossos-libs, mag 1 of "color" edited to the spelling of old exports
+    webknossos/fib25            a WEBKNOSSOS dataset by webknossos-libs, mag 1 of "color" edited to an old spelling
 
-Nothing here is written by voxfetch: these files are foreign input. The versions used are in the README beside the data. The
-arrays are a function of SOURCE alone; the bytes also depend on the writers' versions (and, for WEBKNOSSOS, on uuids).
+Nothing here is written by voxfetch: these files are foreign input. The versions used are in ``tests/data/README.md``;
+with them every file comes out the same, but for the time in the headers of gzip.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ import hashlib
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import tensorstore as ts
+import webknossos as wk
 import zarr
 from numcodecs import Blosc, GZip
 from PIL import Image
@@ -38,9 +40,13 @@ VOXEL_SIZE_NM = 10.0
 SHARD = 128  # voxels along each axis
 CHUNK = 32  # voxels along each axis
 LEVELS = 3
-# Boxes whose means the oracle states, in level 0 voxels as (start, stop), z, y, x: inside one chunk, across shards, the last
-# (cut) shard of each axis.
-BOXES = (((10, 0, 0), (20, 64, 64)), ((100, 100, 100), (160, 140, 150)), ((240, 200, 230), (250, 250, 250)))
+# Boxes whose means the oracle states, (start, stop) in level 0 voxels, z, y, x: across chunks, across shards, and in
+# the last (cut) shard of each axis.
+BOXES = (
+    ((10, 0, 0), (20, 64, 64)),
+    ((100, 100, 100), (160, 140, 150)),
+    ((240, 200, 230), (250, 250, 250)),
+)
 
 
 def read_image(source: Path) -> np.ndarray:
@@ -74,7 +80,8 @@ def halve_mode(volume: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(reduced)
 
 
-def pyramid(volume: np.ndarray, halve) -> list[np.ndarray]:  # noqa: ANN001
+def pyramid(volume: np.ndarray, halve: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+    """``volume`` and its LEVELS - 1 halvings, finest first."""
     levels = [volume]
     while len(levels) < LEVELS:
         levels.append(halve(levels[-1]))
@@ -97,7 +104,10 @@ def multiscales(name: str, method: str, *, version: str | None = None) -> dict:
                 "path": str(level),
                 "coordinateTransformations": [
                     {"type": "scale", "scale": [scale] * 3},
-                    {"type": "translation", "translation": [(scale - VOXEL_SIZE_NM) / 2] * 3},
+                    {
+                        "type": "translation",
+                        "translation": [(scale - VOXEL_SIZE_NM) / 2] * 3,
+                    },
                 ],
             }
             for level, scale in enumerate(scales)
@@ -107,13 +117,28 @@ def multiscales(name: str, method: str, *, version: str | None = None) -> dict:
 
 def omero(name: str) -> dict:
     window = {"min": 0, "max": 255, "start": 60, "end": 200}
-    channel = {"label": "EM", "color": "FFFFFF", "active": True, "coefficient": 1, "family": "linear", "inverted": False}
-    return {"name": name, "channels": [{**channel, "window": window}], "rdefs": {"model": "greyscale", "defaultZ": 125}}
+    channel = {
+        "label": "EM",
+        "color": "FFFFFF",
+        "active": True,
+        "coefficient": 1,
+        "family": "linear",
+        "inverted": False,
+    }
+    return {
+        "name": name,
+        "channels": [{**channel, "window": window}],
+        "rdefs": {"model": "greyscale", "defaultZ": 125},
+    }
 
 
 def write_image(path: Path, levels: list[np.ndarray]) -> None:
     """OME-Zarr 0.5 image by zarr-python: shards of 128^3, chunks of 32^3, zstd 5, index with crc32c at the end."""
-    ome = {"version": "0.5", "multiscales": [multiscales("fib25", "mean")], "omero": omero("fib25")}
+    ome = {
+        "version": "0.5",
+        "multiscales": [multiscales("fib25", "mean")],
+        "omero": omero("fib25"),
+    }
     group = zarr.create_group(path, zarr_format=3, attributes={"ome": ome})
     for level, volume in enumerate(levels):
         array = group.create_array(
@@ -135,7 +160,10 @@ def write_labels(image: Path, levels: list[np.ndarray]) -> None:
     ome = {
         "version": "0.5",
         "multiscales": [multiscales("groundtruth", "mode")],
-        "image-label": {"source": {"image": "../../"}, "colors": [{"label-value": 0, "rgba": [0, 0, 0, 0]}]},
+        "image-label": {
+            "source": {"image": "../../"},
+            "colors": [{"label-value": 0, "rgba": [0, 0, 0, 0]}],
+        },
     }
     zarr.create_group(image / "labels" / "groundtruth", zarr_format=3, attributes={"ome": ome})
     for level, volume in enumerate(levels):
@@ -146,13 +174,19 @@ def write_labels(image: Path, levels: list[np.ndarray]) -> None:
                 {"name": "zstd", "configuration": {"level": 5}},
                 {"name": "crc32c"},
             ],
-            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_codecs": [
+                {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "crc32c"},
+            ],
             "index_location": "end",
         }
         metadata = {
             "shape": list(volume.shape),
             "data_type": "uint64",
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [SHARD] * 3}},
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [SHARD] * 3},
+            },
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "fill_value": 0,
             "dimension_names": ["z", "y", "x"],
@@ -161,15 +195,27 @@ def write_labels(image: Path, levels: list[np.ndarray]) -> None:
 
 
 def write_tensorstore(driver: str, path: Path, metadata: dict, volume: np.ndarray) -> None:
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata, "create": True}
+    spec = {
+        "driver": driver,
+        "kvstore": {"driver": "file", "path": str(path)},
+        "metadata": metadata,
+        "create": True,
+    }
     ts.open(spec).result().write(volume).result()
 
 
 def write_ome_zarr_04(path: Path, levels: list[np.ndarray]) -> None:
     """OME-Zarr 0.4 (Zarr v2, separator "/", blosc of every level) with consolidated metadata, by zarr-python."""
-    attributes = {"multiscales": [multiscales("fib25", "mean", version="0.4")], "omero": {**omero("fib25"), "version": "0.4"}}
+    attributes = {
+        "multiscales": [multiscales("fib25", "mean", version="0.4")],
+        "omero": {**omero("fib25"), "version": "0.4"},
+    }
     group = zarr.create_group(path, zarr_format=2, attributes=attributes)
-    compressors = (Blosc("lz4", 5, Blosc.SHUFFLE), Blosc("zstd", 5, Blosc.BITSHUFFLE), Blosc("zlib", 5, Blosc.NOSHUFFLE))
+    compressors = (
+        Blosc("lz4", 5, Blosc.SHUFFLE),
+        Blosc("zstd", 5, Blosc.BITSHUFFLE),
+        Blosc("zlib", 5, Blosc.NOSHUFFLE),
+    )
     for level, volume in enumerate(levels):
         array = group.create_array(
             str(level),
@@ -224,8 +270,6 @@ def write_v2(folder: Path, volume: np.ndarray) -> None:
 
 def write_webknossos(path: Path, image: np.ndarray, labels: np.ndarray) -> None:
     """A WEBKNOSSOS dataset by webknossos-libs; ``image`` and ``labels`` have the axes z, y, x."""
-    import webknossos as wk  # heavy, and only needed here
-
     dataset = wk.Dataset(path, voxel_size=(VOXEL_SIZE_NM,) * 3, name="fib25", exist_ok=False)
     color = dataset.add_layer("color", wk.COLOR_CATEGORY, dtype="uint8", data_format="zarr3")
     write_mag(color, 1, image)
@@ -252,10 +296,14 @@ def write_webknossos(path: Path, image: np.ndarray, labels: np.ndarray) -> None:
     document_path.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def write_mag(layer, mag: int, volume: np.ndarray) -> None:  # noqa: ANN001
+def write_mag(layer: wk.Layer, mag: int, volume: np.ndarray) -> None:
     """Write ``volume`` (z, y, x) as one mag of ``layer``: shards of 64^3, chunks of 32^3. WEBKNOSSOS wants x, y, z."""
     view = layer.add_mag(mag, chunk_shape=(CHUNK,) * 3, shard_shape=(SHARD // 2,) * 3)
-    view.write(np.ascontiguousarray(volume.transpose(2, 1, 0)), absolute_offset=(0, 0, 0), allow_resize=True)
+    view.write(
+        np.ascontiguousarray(volume.transpose(2, 1, 0)),
+        absolute_offset=(0, 0, 0),
+        allow_resize=True,
+    )
 
 
 def describe(levels: list[np.ndarray]) -> list[dict]:
@@ -264,15 +312,26 @@ def describe(levels: list[np.ndarray]) -> list[dict]:
     for level, volume in enumerate(levels):
         boxes = []
         for start, stop in BOXES:
-            box = tuple(slice(a >> level, min(-(-b >> level), n)) for a, b, n in zip(start, stop, volume.shape, strict=True))
+            box = tuple(
+                slice(a >> level, min(-(-b >> level), n)) for a, b, n in zip(start, stop, volume.shape, strict=True)
+            )
             view = volume[box]
-            boxes.append({
-                "start": [axis.start for axis in box],
-                "shape": list(view.shape),
-                "mean": float(view.mean(dtype=np.float64)),
-                "sha256": sha256(view),
-            })
-        rows.append({"shape": list(volume.shape), "dtype": volume.dtype.name, "sha256": sha256(volume), "boxes": boxes})
+            boxes.append(
+                {
+                    "start": [axis.start for axis in box],
+                    "shape": list(view.shape),
+                    "mean": float(view.mean(dtype=np.float64)),
+                    "sha256": sha256(view),
+                },
+            )
+        rows.append(
+            {
+                "shape": list(volume.shape),
+                "dtype": volume.dtype.name,
+                "sha256": sha256(volume),
+                "boxes": boxes,
+            },
+        )
     return rows
 
 
@@ -301,7 +360,10 @@ def main() -> None:
 
     write_image(outputs["fib25.ome.zarr"], image_levels)
     write_labels(outputs["fib25.ome.zarr"], label_levels)
-    oracle = {"image": describe(image_levels), "labels/groundtruth": describe(label_levels)}
+    oracle = {
+        "image": describe(image_levels),
+        "labels/groundtruth": describe(label_levels),
+    }
     (folders["fib25"] / "oracle.json").write_text(json.dumps(oracle, indent=1) + "\n")
 
     write_ome_zarr_04(outputs["0.4"], pyramid(image[64:128, 60:130, 50:125], halve_mean))
