@@ -4,6 +4,12 @@
 pub const MAX_DOCUMENT_NBYTES: usize = 16 << 20;
 /// Nesting of JSON values in a document.
 pub const MAX_DOCUMENT_DEPTH: usize = 64;
+/// JSON values in a document, without the attributes.
+pub const MAX_DOCUMENT_VALUES: usize = 1 << 18;
+/// Codecs in one list of a document.
+pub const MAX_CODECS: usize = 32;
+/// Bytes of one element.
+pub const MAX_ITEM_NBYTES: u64 = 1 << 20;
 /// Levels of sharding inside sharding.
 pub const MAX_SHARD_LEVELS: usize = 4;
 /// Bytes of one encoded shard index (4 Mi chunks; a shard of 32^3 chunks needs 512 KiB).

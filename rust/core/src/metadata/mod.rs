@@ -11,7 +11,7 @@ pub mod zarr;
 
 pub use codec_spec::{BloscShuffle, BloscSpec, CodecSpec, IndexLocation, ShardingSpec};
 pub use grid::AxisGrid;
-pub use resolve::resolve;
+pub use resolve::{Parsed, resolve};
 
 use crate::codec::CodecChain;
 use crate::dtype::{DataType, Endian};

@@ -1,0 +1,244 @@
+//! Parsed parts of a document -> [`ArrayMeta`]: the one place where the parts are checked against each other.
+//!
+//! The codec list is walked inwards. `order` says which array axis each stored axis is; every transpose composes into
+//! it, every shard level leaves a [`ShardLevel`] behind and makes its chunk the next thing to encode. Shapes in the
+//! codec list are in stored order at that point; what comes out is in array order.
+
+use crate::codec::CodecChain;
+use crate::dtype::DataType;
+use crate::error::{Error, Result};
+use crate::metadata::limits::{MAX_CHUNK_NBYTES, MAX_INDEX_NBYTES, MAX_SHARD_LEVELS};
+use crate::metadata::{ArrayMeta, AxisGrid, CodecSpec, IndexLayout, IndexLocation, KeyEncoding, ShardLevel};
+use crate::subset::{MAX_EXTENT, MAX_RANK, product};
+
+/// Content of an array's document, each part well-formed by itself.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// Extent of each axis in voxels.
+    pub shape: Vec<u64>,
+    /// Type of one voxel.
+    pub dtype: DataType,
+    /// One voxel in native byte order, `dtype.item_size()` bytes.
+    pub fill_value: Vec<u8>,
+    /// Name of each axis, where there is one.
+    pub dimension_names: Vec<Option<String>>,
+    /// Extent of a stored object in voxels.
+    pub chunk_shape: Vec<u64>,
+    /// Grid coordinates -> key of the stored object.
+    pub keys: KeyEncoding,
+    /// Codecs of a stored object, in encoding order.
+    pub codecs: Vec<CodecSpec>,
+}
+
+/// Checks the parts against each other and against the limits, and folds transposes and shards.
+///
+/// # Errors
+/// `Metadata` when the parts contradict each other, `Limit` when they ask for more than is allowed.
+pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
+    let Parsed { shape, dtype, fill_value, dimension_names, chunk_shape, keys, codecs } = parsed;
+    let rank = shape.len();
+    check_shapes(&shape, &chunk_shape)?;
+    if fill_value.len() != dtype.item_size() || dimension_names.len() != rank {
+        return Err(Error::internal("fill value or dimension names of the wrong length"));
+    }
+    let shard_grid = grid(&shape, &chunk_shape)?;
+
+    let mut order: Vec<usize> = (0..rank).collect();
+    let mut chunk_shape = chunk_shape;
+    let mut levels: Vec<ShardLevel> = Vec::new();
+    let mut at = String::from("codecs");
+    let mut list = codecs.as_slice();
+    let chain = loop {
+        let parts = split(list, &at)?;
+        for (position, transpose) in parts.transposes.iter().enumerate() {
+            if let CodecSpec::Transpose { order: axes } = transpose {
+                order = compose(&order, axes, || format!("{at}[{position}].configuration.order"))?;
+            }
+        }
+        let position = parts.transposes.len();
+        let spec = match parts.array_to_bytes {
+            CodecSpec::Bytes { endian } => {
+                let nbytes = chunk_nbytes(&chunk_shape, &dtype)?;
+                break CodecChain::new(parts.bytes_to_bytes, *endian, &dtype, nbytes)?;
+            }
+            CodecSpec::ShardingIndexed(spec) => spec,
+            other => return Err(Error::internal(format!("`{}` taken for an array -> bytes codec", other.name()))),
+        };
+        at = format!("{at}[{position}].configuration");
+        if levels.len() == MAX_SHARD_LEVELS {
+            let limit = MAX_SHARD_LEVELS as u64;
+            return Err(Error::limit(format!("{at}: levels of sharding"), limit + 1, limit));
+        }
+        let (level_grid, entry_shape) = subdivide(&chunk_shape, &spec.chunk_shape, &order, &at)?;
+        let index = index_layout(&level_grid, &order, &spec.index_codecs, spec.index_location, &at)?;
+        let outer = match parts.bytes_to_bytes {
+            [] => None,
+            outer => Some(CodecChain::outer(outer)?),
+        };
+        chunk_shape.clone_from(&entry_shape);
+        levels.push(ShardLevel { outer, grid: level_grid, entry_shape, index });
+        at.push_str(".codecs");
+        list = &spec.codecs;
+    };
+    Ok(ArrayMeta {
+        shape,
+        dtype,
+        fill_value,
+        dimension_names,
+        shard_grid,
+        keys,
+        levels,
+        chunk_shape,
+        chunk_order: order,
+        chain,
+        codecs,
+    })
+}
+
+/// Ranks agree, extents are within bounds, chunks are not empty.
+fn check_shapes(shape: &[u64], chunk_shape: &[u64]) -> Result<()> {
+    if shape.len() > MAX_RANK {
+        return Err(Error::limit("number of axes", shape.len() as u64, MAX_RANK as u64));
+    }
+    if chunk_shape.len() != shape.len() {
+        let what = format!("chunks have {} axes, the array has {}", chunk_shape.len(), shape.len());
+        return Err(Error::metadata("chunk shape", what));
+    }
+    if chunk_shape.contains(&0) {
+        return Err(Error::metadata("chunk shape", format!("chunks {chunk_shape:?} hold no voxel")));
+    }
+    match shape.iter().chain(chunk_shape).max() {
+        Some(&extent) if extent > MAX_EXTENT => Err(Error::limit("extent of an axis in voxels", extent, MAX_EXTENT)),
+        _ => Ok(()),
+    }
+}
+
+/// The grid of stored objects, whose number fits an `i64`.
+fn grid(shape: &[u64], chunk_shape: &[u64]) -> Result<Vec<AxisGrid>> {
+    let axes: Vec<_> = shape.iter().zip(chunk_shape).map(|(&extent, &step)| AxisGrid::regular(extent, step)).collect();
+    let cells: Vec<u64> = axes.iter().map(AxisGrid::cells).collect();
+    match product(&cells) {
+        Some(n) if n <= i64::MAX as u64 => Ok(axes),
+        n => Err(Error::limit("number of stored objects", n.unwrap_or(u64::MAX), i64::MAX as u64)),
+    }
+}
+
+/// A codec list, cut at its one array -> bytes codec.
+struct Split<'c> {
+    transposes: &'c [CodecSpec],
+    array_to_bytes: &'c CodecSpec,
+    bytes_to_bytes: &'c [CodecSpec],
+}
+
+fn split<'c>(list: &'c [CodecSpec], at: &str) -> Result<Split<'c>> {
+    let is_transpose = |codec: &CodecSpec| matches!(codec, CodecSpec::Transpose { .. });
+    let position = list.iter().position(|codec| !is_transpose(codec)).unwrap_or(list.len());
+    let (transposes, rest) = list.split_at(position);
+    let Some((array_to_bytes, bytes_to_bytes)) = rest.split_first() else {
+        return Err(Error::metadata(at, "no array -> bytes codec, such as `bytes`"));
+    };
+    if array_to_bytes.is_bytes_to_bytes() {
+        let what = format!("`{}` needs an array -> bytes codec, such as `bytes`, before it", array_to_bytes.name());
+        return Err(Error::metadata(format!("{at}[{position}]"), what));
+    }
+    match bytes_to_bytes.iter().position(|codec| !codec.is_bytes_to_bytes()) {
+        None => Ok(Split { transposes, array_to_bytes, bytes_to_bytes }),
+        Some(offset) => {
+            let name = bytes_to_bytes.get(offset).map_or("codec", CodecSpec::name);
+            let what = format!("`{name}` cannot follow `{}`, which turns the array into bytes", array_to_bytes.name());
+            Err(Error::metadata(format!("{at}[{}]", position + 1 + offset), what))
+        }
+    }
+}
+
+/// The axes of `order` in the order of `permutation`, which `at` names.
+fn compose(order: &[usize], permutation: &[usize], at: impl Fn() -> String) -> Result<Vec<usize>> {
+    let mut seen = vec![false; order.len()];
+    let composed = permutation.iter().map(|&axis| {
+        let first = seen.get_mut(axis).is_some_and(|seen| !std::mem::replace(seen, true));
+        order.get(axis).copied().filter(|_| first)
+    });
+    let composed: Option<Vec<usize>> = composed.collect();
+    composed
+        .filter(|composed| composed.len() == order.len())
+        .ok_or_else(|| Error::metadata(at(), format!("{permutation:?} is not a permutation of {} axes", order.len())))
+}
+
+/// Grid and entry shape of a shard, in array order. `stored` is the shape of an entry in stored order.
+fn subdivide(shard: &[u64], stored: &[u64], order: &[usize], at: &str) -> Result<(Vec<u64>, Vec<u64>)> {
+    let at = || format!("{at}.chunk_shape");
+    if stored.len() != order.len() {
+        return Err(Error::metadata(at(), format!("{} axes, the array has {}", stored.len(), order.len())));
+    }
+    let (mut level_grid, mut entry_shape) = (vec![1; shard.len()], vec![1; shard.len()]);
+    for (&axis, &extent) in order.iter().zip(stored) {
+        let whole = shard.get(axis).copied().unwrap_or_default();
+        if extent == 0 || !whole.is_multiple_of(extent) {
+            return Err(Error::metadata(at(), format!("{extent} does not divide the shard's extent {whole}")));
+        }
+        if let (Some(cells), Some(entry)) = (level_grid.get_mut(axis), entry_shape.get_mut(axis)) {
+            (*cells, *entry) = (whole / extent, extent);
+        }
+    }
+    Ok((level_grid, entry_shape))
+}
+
+/// Place and layout of a shard's index: an array of u64 of the stored grid's shape and a last axis (offset, nbytes).
+fn index_layout(
+    level_grid: &[u64],
+    order: &[usize],
+    codecs: &[CodecSpec],
+    location: IndexLocation,
+    at: &str,
+) -> Result<IndexLayout> {
+    let rank = order.len();
+    let at = format!("{at}.index_codecs");
+    let parts = split(codecs, &at)?;
+    let CodecSpec::Bytes { endian } = parts.array_to_bytes else {
+        return Err(Error::metadata(at, format!("`{}` has no fixed size", parts.array_to_bytes.name())));
+    };
+    if let Some(codec) = parts.bytes_to_bytes.iter().find(|codec| !matches!(codec, CodecSpec::Crc32c)) {
+        return Err(Error::metadata(at, format!("`{}` has no fixed size", codec.name())));
+    }
+    let checksums = parts.bytes_to_bytes.len() as u32;
+    let bytes = |entries: u64| entries.checked_mul(16)?.checked_add(4 * u64::from(checksums));
+    let (entries, nbytes) = match product(level_grid).and_then(|entries| Some((entries, bytes(entries)?))) {
+        Some((entries, nbytes)) if nbytes <= MAX_INDEX_NBYTES => (entries, nbytes),
+        needed => {
+            let needed = needed.map_or(u64::MAX, |(_, nbytes)| nbytes);
+            return Err(Error::limit("bytes of a shard index", needed, MAX_INDEX_NBYTES));
+        }
+    };
+
+    // Axes of the stored index, named by array axes; `rank` is the pair axis.
+    let mut axes: Vec<usize> = order.iter().copied().chain([rank]).collect();
+    for (position, codec) in parts.transposes.iter().enumerate() {
+        if let CodecSpec::Transpose { order } = codec {
+            axes = compose(&axes, order, || format!("{at}[{position}].configuration.order"))?;
+        }
+    }
+    let (mut strides, mut pair_stride, mut stride) = (vec![1; rank], 1, 1u64);
+    for &axis in axes.iter().rev() {
+        let extent = match strides.get_mut(axis) {
+            Some(slot) => {
+                *slot = stride;
+                level_grid.get(axis).copied().unwrap_or(1)
+            }
+            None => {
+                pair_stride = stride;
+                2
+            }
+        };
+        stride = stride.saturating_mul(extent); // At most twice the number of entries, which is bounded above.
+    }
+    Ok(IndexLayout { location, endian: *endian, entries, strides, pair_stride, checksums, nbytes })
+}
+
+/// Bytes of one decoded chunk, at least 1.
+fn chunk_nbytes(chunk_shape: &[u64], dtype: &DataType) -> Result<usize> {
+    let nbytes = product(chunk_shape).and_then(|voxels| voxels.checked_mul(dtype.item_size() as u64));
+    match nbytes {
+        Some(nbytes) if nbytes <= MAX_CHUNK_NBYTES => Ok(nbytes as usize),
+        nbytes => Err(Error::limit("bytes of a decoded chunk", nbytes.unwrap_or(u64::MAX), MAX_CHUNK_NBYTES)),
+    }
+}

@@ -1,0 +1,209 @@
+//! Codec lists of version 3 and compressors of version 2 -> [`CodecSpec`]s.
+//!
+//! Only names and settings are read here; that a list makes sense (its order, shapes, permutations) is checked where it
+//! is resolved.
+
+use super::json::Node;
+use super::{Extension, extents};
+use crate::dtype::{DataType, Endian};
+use crate::error::{Error, Result};
+use crate::metadata::limits::MAX_CODECS;
+use crate::metadata::{BloscShuffle, BloscSpec, CodecSpec, IndexLocation, ShardingSpec};
+
+/// What a codec must know of the array it encodes.
+#[derive(Clone, Copy)]
+pub(super) struct Input {
+    pub(super) rank: usize,
+    pub(super) item_size: usize,
+}
+
+impl Input {
+    pub(super) fn new(rank: usize, dtype: &DataType) -> Self {
+        Self { rank, item_size: dtype.item_size() }
+    }
+}
+
+/// A version 3 `codecs` list, without the unknown codecs that need not be understood.
+pub(super) fn v3_list(node: &Node<'_>, input: Input) -> Result<Vec<CodecSpec>> {
+    let mut specs = Vec::new();
+    for item in node.items(MAX_CODECS)? {
+        let codec = Extension::parse(item)?;
+        match v3_codec(&codec, input)? {
+            Some(spec) => specs.push(spec),
+            None if !codec.must_understand => {}
+            None => {
+                return Err(Error::unsupported(
+                    format!("{}: codec `{}`", codec.node.at, codec.name),
+                    "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc and crc32c",
+                ));
+            }
+        }
+    }
+    Ok(specs)
+}
+
+/// One codec; None when its name is unknown.
+fn v3_codec(codec: &Extension<'_>, input: Input) -> Result<Option<CodecSpec>> {
+    // The names that zarr-python derives from numcodecs are read where the encoded bytes are those of a codec above;
+    // numcodecs repeats the codec's own name as `id`.
+    Ok(Some(match codec.name {
+        "bytes" | "endian" => {
+            codec.only(&["endian"])?;
+            CodecSpec::Bytes { endian: endian(codec)? }
+        }
+        "transpose" => {
+            codec.only(&["order"])?;
+            CodecSpec::Transpose { order: permutation(&codec.require("order")?, input.rank)? }
+        }
+        "sharding_indexed" => CodecSpec::ShardingIndexed(Box::new(sharding(codec, input)?)),
+        "gzip" | "numcodecs.gzip" => {
+            codec.only(&["level", "id"])?;
+            CodecSpec::Gzip { level: deflate_level(codec.setting("level"))? }
+        }
+        "numcodecs.zlib" => {
+            codec.only(&["level", "id"])?;
+            CodecSpec::Zlib { level: deflate_level(codec.setting("level"))? }
+        }
+        "zstd" | "numcodecs.zstd" => {
+            codec.only(&["level", "checksum", "id"])?;
+            zstd(codec.setting("level"), codec.setting("checksum"))?
+        }
+        "blosc" | "numcodecs.blosc" => {
+            codec.only(&["cname", "clevel", "shuffle", "typesize", "blocksize", "id"])?;
+            CodecSpec::Blosc(blosc(|name| codec.setting(name), input.item_size)?)
+        }
+        "numcodecs.lz4" => {
+            codec.only(&["acceleration", "id"])?;
+            CodecSpec::Lz4
+        }
+        "numcodecs.bz2" => {
+            codec.only(&["level", "id"])?;
+            CodecSpec::Bz2 { level: bz2_level(codec.setting("level"))? }
+        }
+        "crc32c" => {
+            codec.only(&[])?;
+            CodecSpec::Crc32c
+        }
+        "numcodecs.crc32c" => {
+            codec.only(&["location", "id"])?;
+            match codec.setting("location").map(|l| l.str()).transpose()? {
+                None | Some("end") => CodecSpec::Crc32c,
+                Some(place) => {
+                    let what = format!("{}: `numcodecs.crc32c` at location `{place:.40}`", codec.node.at);
+                    return Err(Error::unsupported(what, "only `end` is read"));
+                }
+            }
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// The compressor object of a version 2 array.
+pub(super) fn v2_compressor(node: &Node<'_>, item_size: usize) -> Result<CodecSpec> {
+    Ok(match node.require("id")?.str()? {
+        "blosc" => CodecSpec::Blosc(blosc(|name| node.get(name), item_size)?),
+        "zlib" => CodecSpec::Zlib { level: deflate_level(node.get("level"))? },
+        "gzip" => CodecSpec::Gzip { level: deflate_level(node.get("level"))? },
+        "zstd" => zstd(node.get("level"), node.get("checksum"))?,
+        "lz4" => CodecSpec::Lz4,
+        "bz2" => CodecSpec::Bz2 { level: bz2_level(node.get("level"))? },
+        id => {
+            return Err(Error::unsupported(
+                format!("compressor `{id:.40}`"),
+                "read are blosc, zlib, gzip, zstd, lz4 and bz2",
+            ));
+        }
+    })
+}
+
+/// Absent: little. Writers leave it out for single bytes, old ones for others too.
+fn endian(codec: &Extension<'_>) -> Result<Endian> {
+    let Some(node) = codec.setting("endian") else { return Ok(Endian::Little) };
+    match node.str()? {
+        "little" => Ok(Endian::Little),
+        "big" => Ok(Endian::Big),
+        _ => Err(node.expected("\"little\" or \"big\"")),
+    }
+}
+
+/// A list of axes, or one of the two constants that drafts of the specification had.
+fn permutation(node: &Node<'_>, rank: usize) -> Result<Vec<usize>> {
+    match node.str() {
+        Ok("C") => Ok((0..rank).collect()),
+        Ok("F") => Ok((0..rank).rev().collect()),
+        Ok(_) => Err(node.expected("a permutation of the axes, \"C\" or \"F\"")),
+        Err(_) => node.items(rank)?.map(|axis| Ok(axis.u64()? as usize)).collect(),
+    }
+}
+
+fn sharding(codec: &Extension<'_>, input: Input) -> Result<ShardingSpec> {
+    codec.only(&["chunk_shape", "codecs", "index_codecs", "index_location"])?;
+    let chunk_shape = extents(&codec.require("chunk_shape")?)?;
+    let codecs = v3_list(&codec.require("codecs")?, input)?;
+    // The index is an array of uint64 with one axis more, for (offset, nbytes).
+    let index_input = Input { rank: input.rank + 1, item_size: 8 };
+    let index_codecs = v3_list(&codec.require("index_codecs")?, index_input)?;
+    let index_location = match codec.setting("index_location") {
+        None => IndexLocation::End,
+        Some(node) => match node.str()? {
+            "start" => IndexLocation::Start,
+            "end" => IndexLocation::End,
+            _ => return Err(node.expected("\"start\" or \"end\"")),
+        },
+    };
+    Ok(ShardingSpec { chunk_shape, codecs, index_codecs, index_location })
+}
+
+/// Absent: the library's default.
+fn deflate_level(node: Option<Node<'_>>) -> Result<i32> {
+    Ok(node.map_or(Ok(-1), |level| level.integer(-1, 9))? as i32)
+}
+
+fn bz2_level(node: Option<Node<'_>>) -> Result<u32> {
+    Ok(node.map_or(Ok(1), |level| level.integer(1, 9))? as u32)
+}
+
+fn zstd(level: Option<Node<'_>>, checksum: Option<Node<'_>>) -> Result<CodecSpec> {
+    let level = level.map_or(Ok(0), |level| level.integer(-131_072, 22))? as i32;
+    let checksum = checksum.map_or(Ok(false), |checksum| checksum.bool())?;
+    Ok(CodecSpec::Zstd { level, checksum })
+}
+
+/// Settings of Blosc: names of version 3 or numbers of numcodecs. They serve the encoder, so all have defaults.
+fn blosc<'v>(setting: impl Fn(&str) -> Option<Node<'v>>, item_size: usize) -> Result<BloscSpec> {
+    let cname = match setting("cname") {
+        None => "lz4",
+        Some(node) => match node.str()? {
+            name @ ("lz4" | "lz4hc" | "blosclz" | "zstd" | "snappy" | "zlib") => name,
+            _ => return Err(node.expected("one of lz4, lz4hc, blosclz, zstd, snappy, zlib")),
+        },
+    };
+    // numcodecs' -1 means: bits of single bytes, bytes of longer elements.
+    let automatic = if item_size == 1 { BloscShuffle::Bit } else { BloscShuffle::Byte };
+    let shuffle = match setting("shuffle") {
+        None => automatic,
+        Some(node) => match node.str() {
+            Ok("noshuffle") => BloscShuffle::None,
+            Ok("shuffle") => BloscShuffle::Byte,
+            Ok("bitshuffle") => BloscShuffle::Bit,
+            Ok(_) => return Err(node.expected("one of noshuffle, shuffle, bitshuffle")),
+            Err(_) => match node.integer(-1, 2)? {
+                0 => BloscShuffle::None,
+                1 => BloscShuffle::Byte,
+                2 => BloscShuffle::Bit,
+                _ => automatic,
+            },
+        },
+    };
+    let number = |name: &str, default: u64, min: i64, max: u64| {
+        setting(name).map_or(Ok(default), |node| node.integer(min, max).map(|n| n as u64))
+    };
+    Ok(BloscSpec {
+        cname: cname.to_owned(),
+        clevel: number("clevel", 5, 0, 9)? as u8,
+        shuffle,
+        // Blosc itself shuffles elements of at most 255 bytes and takes others for single bytes.
+        typesize: number("typesize", if item_size > 255 { 1 } else { item_size as u64 }, 1, 255)? as usize,
+        blocksize: number("blocksize", 0, 0, i32::MAX as u64)? as usize,
+    })
+}

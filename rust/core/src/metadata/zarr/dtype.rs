@@ -1,0 +1,152 @@
+//! Names of data types -> [`DataType`]: Zarr v3 extensions and numpy type strings of v2.
+
+use super::Extension;
+use super::json::Node;
+use crate::dtype::{DataType, Endian};
+use crate::error::{Error, Result};
+use crate::metadata::limits::MAX_ITEM_NBYTES;
+
+/// Units of numpy's `datetime64` and `timedelta64`.
+const TIME_UNITS: [&str; 14] = ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "μs", "ns", "ps", "fs", "as"];
+
+/// A version 3 `data_type`.
+pub(super) fn v3(node: Node<'_>) -> Result<DataType> {
+    let extension = Extension::parse_required(node)?;
+    let core = match extension.name {
+        "bool" => Some(DataType::Bool),
+        "int8" => Some(DataType::Int(1)),
+        "int16" => Some(DataType::Int(2)),
+        "int32" => Some(DataType::Int(4)),
+        "int64" => Some(DataType::Int(8)),
+        "uint8" => Some(DataType::UInt(1)),
+        "uint16" => Some(DataType::UInt(2)),
+        "uint32" => Some(DataType::UInt(4)),
+        "uint64" => Some(DataType::UInt(8)),
+        "float16" => Some(DataType::Float(2)),
+        "float32" => Some(DataType::Float(4)),
+        "float64" => Some(DataType::Float(8)),
+        "complex64" => Some(DataType::Complex(8)),
+        "complex128" => Some(DataType::Complex(16)),
+        name => match name.strip_prefix('r').filter(|bits| bits.bytes().all(|b| b.is_ascii_digit())) {
+            Some("") | None => None,
+            Some(bits) => Some(raw(&extension.node, bits)?),
+        },
+    };
+    if let Some(dtype) = core {
+        extension.only(&[])?;
+        return Ok(dtype);
+    }
+    match extension.name {
+        "numpy.datetime64" => Ok(DataType::DateTime(time_unit(&extension)?)),
+        "numpy.timedelta64" => Ok(DataType::TimeDelta(time_unit(&extension)?)),
+        "fixed_length_utf32" => {
+            extension.only(&["length_bytes"])?;
+            let length = extension.require("length_bytes")?;
+            match length.u64()? {
+                n if n % 4 == 0 => Ok(DataType::FixedUtf32(item_nbytes(&length, n)? / 4)),
+                _ => Err(length.expected("a multiple of 4")),
+            }
+        }
+        name => Err(Error::unsupported(
+            format!("data type `{name}`"),
+            "read are bool, integers, floats, complex, r<bits>, numpy.datetime64, numpy.timedelta64, fixed_length_utf32",
+        )),
+    }
+}
+
+/// `r<bits>`.
+fn raw(node: &Node<'_>, bits: &str) -> Result<DataType> {
+    match bits.parse::<u64>() {
+        Ok(n) if n % 8 == 0 => Ok(DataType::Raw(item_nbytes(node, n / 8)?)),
+        _ => Err(node.error(format!("`r{bits}` is not a multiple of 8 bits"))),
+    }
+}
+
+/// The numpy spelling of a version 3 unit and scale factor, such as `ms` or `25s`.
+fn time_unit(extension: &Extension<'_>) -> Result<String> {
+    extension.only(&["unit", "scale_factor"])?;
+    let unit = extension.require("unit")?;
+    let name = unit.str()?;
+    if name == "generic" {
+        return Err(Error::unsupported(format!("`{}` without a unit", extension.name), "name a unit"));
+    }
+    if !TIME_UNITS.contains(&name) {
+        return Err(unit.error(format!("unknown unit {name:?}")));
+    }
+    let name = if name == "μs" { "us" } else { name };
+    let factor = extension.require("scale_factor")?.integer(1, i32::MAX as u64)?;
+    Ok(if factor == 1 { name.to_owned() } else { format!("{factor}{name}") })
+}
+
+/// Checks the size of an element.
+fn item_nbytes(node: &Node<'_>, nbytes: u64) -> Result<u32> {
+    match nbytes {
+        0 => Err(node.error("elements of no bytes")),
+        1..=MAX_ITEM_NBYTES => Ok(nbytes as u32),
+        _ => Err(Error::limit("bytes of one element", nbytes, MAX_ITEM_NBYTES)),
+    }
+}
+
+/// A version 2 `dtype`: a numpy type string such as `<u2`, and the byte order it names (of single bytes: little).
+pub(super) fn v2(node: &Node<'_>) -> Result<(DataType, Endian)> {
+    if node.items(usize::MAX).is_ok() {
+        return Err(Error::unsupported("structured data types", "split the fields into arrays"));
+    }
+    let text = node.str()?;
+    let malformed = || node.error(format!("{text:?} is not a numpy type string"));
+    let mut rest = text.chars();
+    let order = rest.next().filter(|c| "<>|".contains(*c)).ok_or_else(malformed)?;
+    let kind = rest.next().ok_or_else(malformed)?;
+    let rest = rest.as_str();
+    if matches!(kind, 'M' | 'm') {
+        let unit = rest.strip_prefix('8').ok_or_else(malformed)?;
+        let unit = v2_time_unit(unit)
+            .ok_or_else(|| Error::unsupported(format!("data type `{text}`"), "times need a unit, such as `<M8[ns]`"))?;
+        let dtype = if kind == 'M' { DataType::DateTime(unit) } else { DataType::TimeDelta(unit) };
+        return Ok((dtype, v2_order(node, order)?));
+    }
+    if kind == 'O' {
+        return Err(Error::unsupported(
+            format!("data type `{text}` (Python objects)"),
+            "only elements of fixed size are read; objects may run code when they are decoded",
+        ));
+    }
+    let size = match rest.bytes().all(|b| b.is_ascii_digit()) {
+        true => rest.parse::<u64>().map_err(|_| malformed())?,
+        false => return Err(malformed()),
+    };
+    let dtype = match (kind, size) {
+        ('b', 1) => DataType::Bool,
+        ('i', 1 | 2 | 4 | 8) => DataType::Int(size as u8),
+        ('u', 1 | 2 | 4 | 8) => DataType::UInt(size as u8),
+        ('f', 2 | 4 | 8) => DataType::Float(size as u8),
+        ('c', 8 | 16) => DataType::Complex(size as u8),
+        ('S', n) => DataType::FixedBytes(item_nbytes(node, n)?),
+        ('V', n) => DataType::Raw(item_nbytes(node, n)?),
+        ('U', n) => DataType::FixedUtf32(item_nbytes(node, n.saturating_mul(4))? / 4),
+        ('f', 12 | 16) | ('c', 24 | 32) => {
+            return Err(Error::unsupported(format!("data type `{text}`"), "long doubles differ between machines"));
+        }
+        ('b' | 'i' | 'u' | 'f' | 'c', _) => return Err(malformed()),
+        _ => return Err(Error::unsupported(format!("data type `{text}`"), "read are the kinds b i u f c m M S U V")),
+    };
+    let endian = if dtype.swap_unit() == 1 { Endian::Little } else { v2_order(node, order)? };
+    Ok((dtype, endian))
+}
+
+fn v2_order(node: &Node<'_>, order: char) -> Result<Endian> {
+    match order {
+        '<' => Ok(Endian::Little),
+        '>' => Ok(Endian::Big),
+        _ => Err(node.error("elements of several bytes need the byte order `<` or `>`")),
+    }
+}
+
+/// `[ns]` or `[25s]` -> `ns`, `25s`.
+fn v2_time_unit(text: &str) -> Option<String> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let unit = inner.trim_start_matches(|c: char| c.is_ascii_digit());
+    let factor = inner.strip_suffix(unit)?;
+    let legal = TIME_UNITS.contains(&unit) && (factor.is_empty() || factor.parse::<i32>().is_ok_and(|f| f > 0));
+    legal.then(|| inner.replace('μ', "u"))
+}

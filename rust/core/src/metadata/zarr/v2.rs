@@ -1,0 +1,69 @@
+//! `.zarray` (Zarr specification 2.0).
+//!
+//! Order `F` is the codec list of version 3 with a transpose that reverses the axes. Unknown members are ignored, as
+//! the specification asks.
+
+use super::codecs::v2_compressor;
+use super::json::{Node, Value};
+use super::{check_version, dtype, extents, fill, separator};
+use crate::error::{Error, Result};
+use crate::metadata::resolve::Parsed;
+use crate::metadata::{CodecSpec, KeyEncoding};
+
+/// The document's content, each member checked by itself.
+pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> Result<Parsed> {
+    check_version(document, 2)?;
+    let shape = extents(&document.require("shape")?)?;
+    // Filters come before the data type: object arrays are best explained by the filter that makes them.
+    if let Some(filters) = document.get("filters") {
+        refuse_filters(&filters)?;
+    }
+    let (dtype, endian) = dtype::v2(&document.require("dtype")?)?;
+
+    let mut codecs = Vec::new();
+    let order = document.require("order")?;
+    match order.str()? {
+        "C" => {}
+        "F" => codecs.push(CodecSpec::Transpose { order: (0..shape.len()).rev().collect() }),
+        _ => return Err(order.expected("\"C\" or \"F\"")),
+    }
+    codecs.push(CodecSpec::Bytes { endian });
+    let compressor = document.require("compressor")?;
+    if !compressor.is_null() {
+        codecs.push(v2_compressor(&compressor, dtype.item_size())?);
+    }
+
+    let fill_value = document.require("fill_value")?;
+    let fill_value = if fill_value.is_null() { vec![0; dtype.item_size()] } else { fill::bytes(&fill_value, &dtype)? };
+    let separator = match (dimension_separator, document.get("dimension_separator")) {
+        (Some(given @ ('.' | '/')), _) => given,
+        (Some(other), _) => {
+            return Err(Error::metadata("", format!("the dimension separator must be `.` or `/`, not {other:?}")));
+        }
+        (None, Some(node)) if !node.is_null() => separator(&node)?,
+        (None, _) => '.',
+    };
+    Ok(Parsed {
+        chunk_shape: extents(&document.require("chunks")?)?,
+        keys: KeyEncoding::V2 { separator },
+        fill_value,
+        dimension_names: vec![None; shape.len()],
+        shape,
+        dtype,
+        codecs,
+    })
+}
+
+/// `null` and `[]` mean none; any other list is refused by the name of its first filter.
+fn refuse_filters(filters: &Node<'_>) -> Result<()> {
+    if matches!(filters.value, Value::Null) {
+        return Ok(());
+    }
+    match filters.items(usize::MAX)?.next() {
+        None => Ok(()),
+        Some(filter) => {
+            let id = filter.require("id")?.str()?;
+            Err(Error::unsupported(format!("filter `{id:.40}`"), "arrays with filters are not read"))
+        }
+    }
+}
