@@ -4,8 +4,8 @@
 
 The content comes from foreign readers, zarr-python and tensorstore; where both read an array they must agree, or this
 script stops. Which arrays voxfetch refuses, and with which error, follows from the rules below, which state what this
-version promises: they do not ask voxfetch. Keys are the paths of the array documents below ``tests/data`` (``zarr.json``
-or ``.zarray``; some folders have both). Values are
+version promises: they do not ask voxfetch. Keys are the paths of the array documents below ``tests/data``
+(``zarr.json`` or ``.zarray``; some folders have both). Values are
 
     {"shape", "dtype", "sha256", "readers"}   to be read; sha256 of the C-order little-endian bytes of the whole array
     {"refused", "names", "reason"}            class of the error, words of which the message has one, for people
