@@ -2,10 +2,35 @@
 //!
 //! A [`CodecChain`] is prepared once for an array; a [`CodecContext`] holds what one thread re-uses from chunk to chunk
 //! (codec contexts and scratch memory), so that decoding a chunk allocates nothing.
+//!
+//! Every decoder knows the size it must produce, or a limit, before it starts; it writes neither less nor more and asks
+//! for no memory beyond that, whatever the encoded bytes claim.
 
+mod blosc;
+mod blosclz;
+mod bz2;
+mod crc32c;
+mod deflate;
+mod lz4;
+mod shuffle;
+mod sink;
+mod zstd;
+
+use std::fmt;
+
+use self::blosc::BloscChunk;
+use self::deflate::{Container, DeflateContext};
+use self::sink::{check_len, resize};
+use self::zstd::ZstdContext;
 use crate::dtype::{DataType, Endian};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metadata::CodecSpec;
+use crate::metadata::limits::max_encoded_nbytes;
+
+/// Most compressors in one chain. Each may blow up its input, so their number bounds what intermediate bytes may cost.
+const MAX_COMPRESSORS: usize = 3;
+/// Most codecs in one chain.
+const MAX_STAGES: usize = 16;
 
 /// Whether checksums that are present are computed and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,33 +38,370 @@ pub enum Verify {
     /// Every checksum.
     #[default]
     Full,
-    /// Only those that cost nothing.
+    /// Only those inside a codec, which cannot be had apart from decoding: `crc32c` is cut off unread.
     Cheap,
 }
 
-/// Scratch memory and codec contexts of one thread.
+/// Codec contexts and scratch memory of one thread, filled as chunks need them.
 #[derive(Default)]
-pub struct CodecContext {}
+pub struct CodecContext {
+    zstd: ZstdContext,
+    deflate: DeflateContext,
+    // One block of a Blosc chunk, still shuffled.
+    block: Vec<u8>,
+    // Bytes between two codecs of a chain.
+    scratch: [Vec<u8>; MAX_COMPRESSORS],
+}
+
+impl fmt::Debug for CodecContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CodecContext").finish_non_exhaustive()
+    }
+}
+
+/// Size in bytes of what a codec decodes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Exactly(u64),
+    AtMost(u64),
+}
+
+impl Size {
+    fn limit(self) -> u64 {
+        match self {
+            Self::Exactly(nbytes) | Self::AtMost(nbytes) => nbytes,
+        }
+    }
+
+    /// The size after `codec` has encoded bytes of this size.
+    fn encoded_by(self, codec: &CodecSpec) -> Self {
+        match (codec, self) {
+            (CodecSpec::Crc32c, Self::Exactly(nbytes)) => Self::Exactly(nbytes.saturating_add(crc32c::NBYTES as u64)),
+            (CodecSpec::Crc32c, Self::AtMost(nbytes)) => Self::AtMost(nbytes.saturating_add(crc32c::NBYTES as u64)),
+            (_, size) => Self::AtMost(max_encoded_nbytes(size.limit())),
+        }
+    }
+}
 
 /// The bytes -> bytes codecs of a chunk and the byte order of its elements, prepared for chunks of one size.
 #[derive(Debug)]
 pub struct CodecChain {
-    decoded_nbytes: usize,
+    /// bytes -> bytes codecs in encoding order.
+    codecs: Vec<CodecSpec>,
+    /// None when chunks have no common size (codecs outside of a shard).
+    decoded_nbytes: Option<usize>,
+    /// Bytes of the units whose order is reversed; 1 when stored elements are native.
+    swap_unit: usize,
 }
 
 impl CodecChain {
     /// Prepares the codecs of a chunk of `decoded_nbytes` bytes. `specs` are bytes -> bytes codecs in encoding order.
     ///
     /// # Errors
-    /// `Metadata` when a codec that is not bytes -> bytes is among them.
+    /// `Metadata` when a codec that is not bytes -> bytes is among them, `Limit` when there are too many, `Internal`
+    /// when the chunk is no whole number of elements.
     pub fn new(specs: &[CodecSpec], endian: Endian, dtype: &DataType, decoded_nbytes: usize) -> Result<Self> {
-        let _ = (specs, endian, dtype);
-        Ok(Self { decoded_nbytes })
+        if !decoded_nbytes.is_multiple_of(dtype.item_size().max(1)) {
+            return Err(Error::internal(format!("a chunk of {decoded_nbytes} bytes of {}", dtype.numpy_name())));
+        }
+        let swap_unit = if endian == Endian::NATIVE { 1 } else { dtype.swap_unit() };
+        Ok(Self { codecs: checked(specs)?, decoded_nbytes: Some(decoded_nbytes), swap_unit })
     }
 
-    /// Bytes of a decoded chunk.
+    /// Prepares codecs for bytes without a common decoded size, such as those outside of a shard. Of such a chain only
+    /// `decode_to_vec` and `encode` are of use; its sizes are unlimited.
+    ///
+    /// # Errors
+    /// As [`CodecChain::new`].
+    pub fn outer(specs: &[CodecSpec]) -> Result<Self> {
+        Ok(Self { codecs: checked(specs)?, decoded_nbytes: None, swap_unit: 1 })
+    }
+
+    /// Bytes of a decoded chunk; 0 when chunks have no common size.
     #[must_use]
     pub fn decoded_nbytes(&self) -> usize {
-        self.decoded_nbytes
+        self.decoded_nbytes.unwrap_or(0)
+    }
+
+    /// The most bytes that an encoded chunk may have.
+    #[must_use]
+    pub fn max_encoded_nbytes(&self) -> u64 {
+        self.encoded_size(self.decoded_size(), self.codecs.len()).limit()
+    }
+
+    /// The bytes that each encoded chunk has, when that is the same for all (no compressor).
+    #[must_use]
+    pub fn fixed_encoded_nbytes(&self) -> Option<u64> {
+        match self.encoded_size(self.decoded_size(), self.codecs.len()) {
+            Size::Exactly(nbytes) => Some(nbytes),
+            Size::AtMost(_) => None,
+        }
+    }
+
+    /// The elements where they lie inside `encoded`, when nothing has to be decoded (no compressor, native byte order).
+    /// Checksums are verified and cut off.
+    ///
+    /// # Errors
+    /// `Checksum` when one differs, `Codec` when the length is not that of a chunk.
+    pub fn view<'a>(&self, encoded: &'a [u8], verify: Verify) -> Result<Option<&'a [u8]>> {
+        let (Some(decoded_nbytes), 1) = (self.decoded_nbytes, self.swap_unit) else { return Ok(None) };
+        if self.codecs.iter().any(is_compressor) {
+            return Ok(None);
+        }
+        let (bytes, _) = strip_checksums(&self.codecs, encoded, verify)?;
+        check_len("bytes", bytes.len(), decoded_nbytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Decodes a chunk into `out`, which is `decoded_nbytes` long; elements in native byte order. After an error `out`
+    /// may hold anything.
+    ///
+    /// # Errors
+    /// `Codec` or `Checksum` when the bytes are refused or have another decoded size, `Limit` when memory is short.
+    pub fn decode_into(
+        &self,
+        context: &mut CodecContext,
+        encoded: &[u8],
+        verify: Verify,
+        out: &mut [u8],
+    ) -> Result<()> {
+        if let Some(expected) = self.decoded_nbytes
+            && expected != out.len()
+        {
+            return Err(Error::internal(format!("{} bytes of output for a chunk of {expected}", out.len())));
+        }
+        let mut scratch = std::mem::take(&mut context.scratch);
+        let size = Size::Exactly(out.len() as u64);
+        let decoded =
+            self.reach_innermost(context, encoded, verify, size, &mut scratch, |context, bytes, codec| match codec {
+                Some(codec) => decode_exact(context, codec, bytes, out),
+                None => {
+                    check_len("bytes", bytes.len(), out.len())?;
+                    out.copy_from_slice(bytes);
+                    Ok(())
+                }
+            });
+        context.scratch = scratch;
+        decoded?;
+        swap_bytes_in_place(out, self.swap_unit);
+        Ok(())
+    }
+
+    /// Decodes bytes whose decoded size is not known beforehand, at most `limit` bytes of them.
+    ///
+    /// # Errors
+    /// As [`CodecChain::decode_into`]; `Codec` when there are more than `limit` bytes.
+    pub fn decode_to_vec(
+        &self,
+        context: &mut CodecContext,
+        encoded: &[u8],
+        verify: Verify,
+        limit: u64,
+    ) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        let mut scratch = std::mem::take(&mut context.scratch);
+        let size = Size::AtMost(limit);
+        let decoded =
+            self.reach_innermost(context, encoded, verify, size, &mut scratch, |context, bytes, codec| match codec {
+                Some(codec) => decode_bounded(context, codec, bytes, limit, &mut out),
+                None if bytes.len() as u64 > limit => check_len("bytes", bytes.len(), limit as usize),
+                None => {
+                    resize(&mut out, bytes.len())?;
+                    out.copy_from_slice(bytes);
+                    Ok(())
+                }
+            });
+        context.scratch = scratch;
+        decoded?;
+        if let Some(expected) = self.decoded_nbytes {
+            check_len("bytes", out.len(), expected)?;
+        }
+        swap_bytes_in_place(&mut out, self.swap_unit);
+        Ok(out)
+    }
+
+    /// Encodes a chunk's elements, in native byte order, and appends the bytes to `out`.
+    ///
+    /// # Errors
+    /// `Unsupported` for a codec that is only read, `Codec` when an encoder fails, `Internal` when `elements` are not
+    /// one chunk.
+    pub fn encode(&self, context: &mut CodecContext, elements: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        if let Some(expected) = self.decoded_nbytes
+            && expected != elements.len()
+        {
+            return Err(Error::internal(format!("{} bytes of elements for a chunk of {expected}", elements.len())));
+        }
+        let [mut current, mut next, third] = std::mem::take(&mut context.scratch);
+        current.clear();
+        current.extend_from_slice(elements);
+        swap_bytes_in_place(&mut current, self.swap_unit);
+        let encoded = self.codecs.iter().try_for_each(|codec| {
+            if matches!(codec, CodecSpec::Crc32c) {
+                crc32c::append(&mut current);
+                return Ok(());
+            }
+            encode_one(context, codec, &current, &mut next)?;
+            std::mem::swap(&mut current, &mut next);
+            Ok(())
+        });
+        if encoded.is_ok() {
+            out.extend_from_slice(&current);
+        }
+        context.scratch = [current, next, third];
+        encoded
+    }
+
+    fn decoded_size(&self) -> Size {
+        self.decoded_nbytes.map_or(Size::AtMost(u64::MAX), |nbytes| Size::Exactly(nbytes as u64))
+    }
+
+    /// Size of a chunk of `size` after the first `codecs` codecs.
+    fn encoded_size(&self, size: Size, codecs: usize) -> Size {
+        self.codecs.iter().take(codecs).fold(size, Size::encoded_by)
+    }
+
+    /// Undoes all codecs but the first compressor (none when there is no compressor), which decodes to `size` if no
+    /// checksum lies inside it, and gives `last` what it needs to finish.
+    fn reach_innermost(
+        &self,
+        context: &mut CodecContext,
+        encoded: &[u8],
+        verify: Verify,
+        size: Size,
+        scratch: &mut [Vec<u8>],
+        last: impl FnOnce(&mut CodecContext, &[u8], Option<&CodecSpec>) -> Result<()>,
+    ) -> Result<()> {
+        let (mut bytes, mut rest) = strip_checksums(&self.codecs, encoded, verify)?;
+        for intermediate in scratch {
+            match rest {
+                [] | [_] => break,
+                [inner @ .., codec] => {
+                    match self.encoded_size(size, inner.len()) {
+                        Size::Exactly(nbytes) => {
+                            let nbytes = usize::try_from(nbytes)
+                                .map_err(|_| Error::limit("memory between two codecs", nbytes, usize::MAX as u64))?;
+                            resize(intermediate, nbytes)?;
+                            decode_exact(context, codec, bytes, intermediate)?;
+                        }
+                        Size::AtMost(limit) => decode_bounded(context, codec, bytes, limit, intermediate)?,
+                    }
+                    (bytes, rest) = strip_checksums(inner, intermediate, verify)?;
+                }
+            }
+        }
+        match rest {
+            [] => last(context, bytes, None),
+            [codec] => last(context, bytes, Some(codec)),
+            // `checked` lets at most MAX_COMPRESSORS pass.
+            _ => Err(Error::internal("a chain with more compressors than scratch memory")),
+        }
     }
 }
+
+fn checked(specs: &[CodecSpec]) -> Result<Vec<CodecSpec>> {
+    if let Some(spec) = specs.iter().find(|spec| !spec.is_bytes_to_bytes()) {
+        return Err(Error::metadata("codecs", format!("{} is not a bytes -> bytes codec", spec.name())));
+    }
+    let compressors = specs.iter().filter(|spec| is_compressor(spec)).count();
+    if compressors > MAX_COMPRESSORS {
+        return Err(Error::limit("compressors in one chain", compressors as u64, MAX_COMPRESSORS as u64));
+    }
+    if specs.len() > MAX_STAGES {
+        return Err(Error::limit("codecs in one chain", specs.len() as u64, MAX_STAGES as u64));
+    }
+    Ok(specs.to_vec())
+}
+
+fn is_compressor(codec: &CodecSpec) -> bool {
+    !matches!(codec, CodecSpec::Crc32c)
+}
+
+/// Cuts off the checksums that the last codecs have appended; also gives the codecs before them.
+fn strip_checksums<'a, 'c>(
+    mut codecs: &'c [CodecSpec],
+    mut bytes: &'a [u8],
+    verify: Verify,
+) -> Result<(&'a [u8], &'c [CodecSpec])> {
+    while let [before @ .., CodecSpec::Crc32c] = codecs {
+        bytes = crc32c::strip(bytes, verify)?;
+        codecs = before;
+    }
+    Ok((bytes, codecs))
+}
+
+fn decode_exact(context: &mut CodecContext, codec: &CodecSpec, encoded: &[u8], out: &mut [u8]) -> Result<()> {
+    match codec {
+        CodecSpec::Zstd { .. } => context.zstd.decode_exact(encoded, out),
+        CodecSpec::Gzip { .. } => context.deflate.decode_exact(Container::Gzip, encoded, out),
+        CodecSpec::Zlib { .. } => context.deflate.decode_exact(Container::Zlib, encoded, out),
+        CodecSpec::Blosc(_) => BloscChunk::parse(encoded)?.decode(context, out),
+        CodecSpec::Lz4 => lz4::decode_exact(encoded, out),
+        CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
+        _ => Err(not_a_compressor(codec)),
+    }
+}
+
+/// Replaces `out` by at most `limit` decoded bytes.
+fn decode_bounded(
+    context: &mut CodecContext,
+    codec: &CodecSpec,
+    encoded: &[u8],
+    limit: u64,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    match codec {
+        CodecSpec::Zstd { .. } => context.zstd.decode_bounded(encoded, limit, out),
+        CodecSpec::Gzip { .. } => context.deflate.decode_bounded(Container::Gzip, encoded, limit, out),
+        CodecSpec::Zlib { .. } => context.deflate.decode_bounded(Container::Zlib, encoded, limit, out),
+        CodecSpec::Blosc(_) => {
+            let chunk = BloscChunk::parse(encoded)?;
+            if chunk.nbytes() as u64 > limit {
+                return Err(Error::codec(
+                    "blosc",
+                    format!("nbytes is {}, at most {limit} are possible", chunk.nbytes()),
+                ));
+            }
+            resize(out, chunk.nbytes())?;
+            chunk.decode(context, out)
+        }
+        CodecSpec::Lz4 => lz4::decode_bounded(encoded, limit, out),
+        CodecSpec::Bz2 { .. } => bz2::decode_bounded(encoded, limit, out),
+        _ => Err(not_a_compressor(codec)),
+    }
+}
+
+/// Replaces `out` by the encoded bytes.
+fn encode_one(context: &mut CodecContext, codec: &CodecSpec, decoded: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    match codec {
+        CodecSpec::Zstd { level, checksum } => context.zstd.encode(decoded, *level, *checksum, out),
+        CodecSpec::Gzip { level } => context.deflate.encode(Container::Gzip, decoded, *level, out),
+        CodecSpec::Zlib { level } => context.deflate.encode(Container::Zlib, decoded, *level, out),
+        CodecSpec::Blosc(_) => Err(Error::unsupported("writing the blosc codec", "write zstd instead")),
+        CodecSpec::Lz4 => lz4::encode(decoded, out),
+        CodecSpec::Bz2 { level } => bz2::encode(decoded, *level, out),
+        _ => Err(not_a_compressor(codec)),
+    }
+}
+
+fn not_a_compressor(codec: &CodecSpec) -> Error {
+    Error::internal(format!("{} among the compressors of a chain", codec.name()))
+}
+
+/// Reverses the bytes of each unit of `unit` bytes; a rest shorter than a unit stays.
+pub(crate) fn swap_bytes_in_place(bytes: &mut [u8], unit: usize) {
+    // Known widths become vector shuffles.
+    fn swap<const N: usize>(bytes: &mut [u8]) {
+        let (units, _) = bytes.as_chunks_mut::<N>();
+        units.iter_mut().for_each(|unit| unit.reverse());
+    }
+    match unit {
+        0 | 1 => {}
+        2 => swap::<2>(bytes),
+        4 => swap::<4>(bytes),
+        8 => swap::<8>(bytes),
+        _ => bytes.chunks_exact_mut(unit).for_each(<[u8]>::reverse),
+    }
+}
+
+#[cfg(test)]
+mod tests;

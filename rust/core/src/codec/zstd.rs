@@ -1,0 +1,98 @@
+//! Zstandard (RFC 8878): one or more frames, each with or without content size and checksum; skippable frames.
+//!
+//! In: all frames of a chunk. Out: their concatenated content. libzstd verifies checksums that are present and refuses
+//! bytes after the last frame. When the decoded size is known, libzstd decodes straight into the output: it needs no
+//! window memory then, whatever window a frame declares, and stops at the end of the output.
+
+use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer};
+
+use super::sink::{GrowingSink, Sink, check_len, resize};
+use crate::error::{Error, Result};
+
+const NAME: &str = "zstd";
+
+/// Largest window (2^27 bytes) that a frame may ask for when it is decoded as a stream.
+const WINDOW_LOG_MAX: u32 = 27;
+
+/// libzstd's contexts, made on first use.
+#[derive(Default)]
+pub(super) struct ZstdContext {
+    decoder: Option<DCtx<'static>>,
+    encoder: Option<CCtx<'static>>,
+}
+
+impl ZstdContext {
+    fn decoder(&mut self) -> Result<&mut DCtx<'static>> {
+        if self.decoder.is_none() {
+            let mut decoder = DCtx::try_create().ok_or_else(out_of_memory)?;
+            decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(refused)?;
+            self.decoder = Some(decoder);
+        }
+        self.decoder.as_mut().ok_or_else(out_of_memory)
+    }
+
+    fn encoder(&mut self) -> Result<&mut CCtx<'static>> {
+        if self.encoder.is_none() {
+            self.encoder = Some(CCtx::try_create().ok_or_else(out_of_memory)?);
+        }
+        self.encoder.as_mut().ok_or_else(out_of_memory)
+    }
+
+    /// Decodes exactly `out.len()` bytes.
+    pub(super) fn decode_exact(&mut self, encoded: &[u8], out: &mut [u8]) -> Result<()> {
+        refuse_empty(encoded)?;
+        let expected = out.len();
+        let decoded = self.decoder()?.decompress(out, encoded).map_err(refused)?;
+        check_len(NAME, decoded, expected)
+    }
+
+    /// Decodes at most `limit` bytes into `out`, which is emptied first.
+    pub(super) fn decode_bounded(&mut self, encoded: &[u8], limit: u64, out: &mut Vec<u8>) -> Result<()> {
+        refuse_empty(encoded)?;
+        let decoder = self.decoder()?;
+        decoder.reset(zstd_safe::ResetDirective::SessionOnly).map_err(refused)?;
+        let mut sink = GrowingSink::new(out, limit);
+        let mut input = InBuffer::around(encoded);
+        loop {
+            let spare = sink.spare(NAME)?;
+            let spare_len = spare.len();
+            let mut output = OutBuffer::around(spare);
+            let hint = decoder.decompress_stream(&mut output, &mut input).map_err(refused)?;
+            let written = output.pos();
+            sink.advance(written);
+            if input.pos() == encoded.len() {
+                if hint == 0 {
+                    return sink.finish(NAME);
+                }
+                if written < spare_len {
+                    // All input taken, room left, and still the frame is not over.
+                    return Err(Error::codec(NAME, "the last frame is truncated"));
+                }
+            }
+        }
+    }
+
+    /// Encodes `decoded` as one frame with content size; replaces what `out` holds.
+    pub(super) fn encode(&mut self, decoded: &[u8], level: i32, checksum: bool, out: &mut Vec<u8>) -> Result<()> {
+        resize(out, zstd_safe::compress_bound(decoded.len()))?;
+        let encoder = self.encoder()?;
+        encoder.set_parameter(CParameter::CompressionLevel(level)).map_err(refused)?;
+        encoder.set_parameter(CParameter::ChecksumFlag(checksum)).map_err(refused)?;
+        let written = encoder.compress2(out.as_mut_slice(), decoded).map_err(refused)?;
+        out.truncate(written);
+        Ok(())
+    }
+}
+
+// libzstd takes no bytes as no frames; a stored chunk of no bytes is a lost one.
+fn refuse_empty(encoded: &[u8]) -> Result<()> {
+    if encoded.is_empty() { Err(Error::codec(NAME, "no bytes")) } else { Ok(()) }
+}
+
+fn refused(code: zstd_safe::ErrorCode) -> Error {
+    Error::codec(NAME, zstd_safe::get_error_name(code))
+}
+
+fn out_of_memory() -> Error {
+    Error::limit("memory of a zstd context", 0, 0)
+}

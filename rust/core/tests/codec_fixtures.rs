@@ -1,0 +1,114 @@
+//! Bytes that other people's encoders wrote, decoded: every encoded file under tests/data/numcodecs of the codecs that
+//! a chain knows, and every C-Blosc blob under tests/data/c-blosc. Counts are asserted, so that a file that is not
+//! found fails too.
+#![expect(clippy::disallowed_methods, reason = "fixtures are read from disk; the core itself does no I/O")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use voxfetch_core::codec::{CodecChain, CodecContext, Verify};
+use voxfetch_core::dtype::{DataType, Endian};
+use voxfetch_core::metadata::{BloscShuffle, BloscSpec, CodecSpec};
+
+fn data(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data").join(folder)
+}
+
+fn sorted(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// The elements of a .npy file, in the file's order (C or Fortran: codecs see memory order).
+fn npy_payload(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap();
+    assert_eq!(&bytes[..6], b"\x93NUMPY");
+    let header_end = match bytes[6] {
+        1 => 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]])),
+        _ => 12 + u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize,
+    };
+    bytes[header_end..].to_vec()
+}
+
+fn blosc() -> CodecSpec {
+    // A Blosc chunk describes itself, these settings are for encoders.
+    CodecSpec::Blosc(BloscSpec {
+        cname: "lz4".into(),
+        clevel: 5,
+        shuffle: BloscShuffle::Byte,
+        typesize: 1,
+        blocksize: 0,
+    })
+}
+
+fn chain(codec: &CodecSpec, nbytes: usize) -> CodecChain {
+    CodecChain::new(std::slice::from_ref(codec), Endian::NATIVE, &DataType::UInt(1), nbytes).unwrap()
+}
+
+/// Decodes with and without knowing the size, and refuses one byte more and one less.
+fn check(context: &mut CodecContext, codec: &CodecSpec, encoded: &[u8], expected: &[u8], what: &str) {
+    let mut out = vec![0xa5; expected.len()];
+    chain(codec, expected.len()).decode_into(context, encoded, Verify::Full, &mut out).expect(what);
+    assert!(out == expected, "{what}: other bytes");
+    let outer = CodecChain::outer(std::slice::from_ref(codec)).unwrap();
+    assert!(
+        outer.decode_to_vec(context, encoded, Verify::Full, expected.len() as u64).expect(what) == expected,
+        "{what}"
+    );
+    assert!(outer.decode_to_vec(context, encoded, Verify::Full, expected.len() as u64 - 1).is_err(), "{what}: limit");
+    for nbytes in [expected.len() - 1, expected.len() + 1] {
+        let mut out = vec![0xa5; nbytes];
+        assert!(
+            chain(codec, nbytes).decode_into(context, encoded, Verify::Full, &mut out).is_err(),
+            "{what}: {nbytes}"
+        );
+    }
+    let longer = [encoded, b"x"].concat();
+    assert!(chain(codec, expected.len()).decode_into(context, &longer, Verify::Full, &mut out).is_err(), "{what}");
+}
+
+#[test]
+fn numcodecs_fixtures_decode() {
+    let codecs: [(&str, CodecSpec, usize); 5] = [
+        ("zstd", CodecSpec::Zstd { level: 0, checksum: false }, 130),
+        ("gzip", CodecSpec::Gzip { level: 1 }, 78),
+        ("lz4", CodecSpec::Lz4, 91),
+        ("blosc", blosc(), 169),
+        ("crc32c", CodecSpec::Crc32c, 13),
+    ];
+    let fixtures = data("numcodecs");
+    let mut context = CodecContext::default();
+    for (name, codec, expected_files) in codecs {
+        let mut files = 0;
+        for folder in sorted(&fixtures.join(name)).into_iter().filter(|path| path.is_dir()) {
+            for path in sorted(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "dat")) {
+                let array =
+                    path.file_name().unwrap().to_str().unwrap().replace("encoded", "array").replace("dat", "npy");
+                let array = fixtures.join(name).join(array);
+                check(
+                    &mut context,
+                    &codec,
+                    &fs::read(&path).unwrap(),
+                    &npy_payload(&array),
+                    &path.display().to_string(),
+                );
+                files += 1;
+            }
+        }
+        assert_eq!(files, expected_files, "{name}");
+    }
+}
+
+#[test]
+fn c_blosc_blobs_of_all_versions_decode() {
+    let expected: Vec<u8> = (0..1_000_000i32).flat_map(i32::to_le_bytes).collect();
+    let blobs = sorted(&data("c-blosc"));
+    let blobs: Vec<_> = blobs.iter().filter(|path| path.extension().is_some_and(|e| e == "cdata")).collect();
+    assert_eq!(blobs.len(), 29);
+    let mut context = CodecContext::default();
+    for path in blobs {
+        check(&mut context, &blosc(), &fs::read(path).unwrap(), &expected, &path.display().to_string());
+    }
+}
