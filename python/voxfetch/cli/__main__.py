@@ -1,0 +1,7 @@
+"""`python -m voxfetch.cli`."""
+
+import sys
+
+from voxfetch.cli import main
+
+sys.exit(main())
