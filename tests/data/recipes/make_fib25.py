@@ -24,8 +24,8 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -35,6 +35,9 @@ import zarr
 from numcodecs import Blosc, GZip
 from PIL import Image
 from zarr.codecs import ZstdCodec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VOXEL_SIZE_NM = 10.0
 SHARD = 128  # voxels along each axis
