@@ -3,12 +3,17 @@
 //! Only names and settings are read here; that a list makes sense (its order, shapes, permutations) is checked where it
 //! is resolved.
 
+use std::ops::RangeInclusive;
+
 use super::json::Node;
 use super::{Extension, extents};
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
 use crate::metadata::limits::MAX_CODECS;
 use crate::metadata::{BloscShuffle, BloscSpec, CodecSpec, IndexLocation, ShardingSpec};
+
+/// numcodecs records levels as they were given and clamps them when it encodes.
+const ANY_LEVEL: RangeInclusive<i32> = i32::MIN..=i32::MAX;
 
 /// What a codec must know of the array it encodes.
 #[derive(Clone, Copy)]
@@ -64,9 +69,13 @@ fn v3_codec(codec: &Extension<'_>, input: Input) -> Result<Option<CodecSpec>> {
             codec.only(&["level", "id"])?;
             CodecSpec::Zlib { level: deflate_level(codec.setting("level"))? }
         }
-        "zstd" | "numcodecs.zstd" => {
+        "zstd" => {
+            codec.only(&["level", "checksum"])?;
+            zstd(codec.setting("level"), codec.setting("checksum"), -131_072..=22)?
+        }
+        "numcodecs.zstd" => {
             codec.only(&["level", "checksum", "id"])?;
-            zstd(codec.setting("level"), codec.setting("checksum"))?
+            zstd(codec.setting("level"), codec.setting("checksum"), ANY_LEVEL)?
         }
         "blosc" | "numcodecs.blosc" => {
             codec.only(&["cname", "clevel", "shuffle", "typesize", "blocksize", "id"])?;
@@ -100,16 +109,16 @@ fn v3_codec(codec: &Extension<'_>, input: Input) -> Result<Option<CodecSpec>> {
 
 /// The compressor object of a version 2 array.
 pub(super) fn v2_compressor(node: &Node<'_>, item_size: usize) -> Result<CodecSpec> {
-    Ok(match node.require("id")?.str()? {
+    Ok(match node.require("id")?.short_str()? {
         "blosc" => CodecSpec::Blosc(blosc(|name| node.get(name), item_size)?),
         "zlib" => CodecSpec::Zlib { level: deflate_level(node.get("level"))? },
         "gzip" => CodecSpec::Gzip { level: deflate_level(node.get("level"))? },
-        "zstd" => zstd(node.get("level"), node.get("checksum"))?,
+        "zstd" => zstd(node.get("level"), node.get("checksum"), ANY_LEVEL)?,
         "lz4" => CodecSpec::Lz4,
         "bz2" => CodecSpec::Bz2 { level: bz2_level(node.get("level"))? },
         id => {
             return Err(Error::unsupported(
-                format!("compressor `{id:.40}`"),
+                format!("compressor `{id}`"),
                 "read are blosc, zlib, gzip, zstd, lz4 and bz2",
             ));
         }
@@ -163,8 +172,9 @@ fn bz2_level(node: Option<Node<'_>>) -> Result<u32> {
     Ok(node.map_or(Ok(1), |level| level.integer(1, 9))? as u32)
 }
 
-fn zstd(level: Option<Node<'_>>, checksum: Option<Node<'_>>) -> Result<CodecSpec> {
-    let level = level.map_or(Ok(0), |level| level.integer(-131_072, 22))? as i32;
+fn zstd(level: Option<Node<'_>>, checksum: Option<Node<'_>>, levels: RangeInclusive<i32>) -> Result<CodecSpec> {
+    let (min, max) = (i64::from(*levels.start()), *levels.end() as u64);
+    let level = level.map_or(Ok(0), |level| level.integer(min, max))? as i32;
     let checksum = checksum.map_or(Ok(false), |checksum| checksum.bool())?;
     Ok(CodecSpec::Zstd { level, checksum })
 }

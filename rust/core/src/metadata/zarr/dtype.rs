@@ -32,26 +32,14 @@ pub(super) fn v3(node: Node<'_>) -> Result<DataType> {
             Some(bits) => Some(raw(&extension.node, bits)?),
         },
     };
-    if let Some(dtype) = core {
-        extension.only(&[])?;
-        return Ok(dtype);
-    }
-    match extension.name {
-        "numpy.datetime64" => Ok(DataType::DateTime(time_unit(&extension)?)),
-        "numpy.timedelta64" => Ok(DataType::TimeDelta(time_unit(&extension)?)),
-        "fixed_length_utf32" => {
-            extension.only(&["length_bytes"])?;
-            let length = extension.require("length_bytes")?;
-            match length.u64()? {
-                n if n % 4 == 0 => Ok(DataType::FixedUtf32(item_nbytes(&length, n)? / 4)),
-                _ => Err(length.expected("a multiple of 4")),
-            }
-        }
-        name => Err(Error::unsupported(
-            format!("data type `{name}`"),
-            "read are bool, integers, floats, complex, r<bits>, numpy.datetime64, numpy.timedelta64, fixed_length_utf32",
-        )),
-    }
+    let Some(dtype) = core else {
+        return Err(Error::unsupported(
+            format!("data type `{}`", extension.name),
+            "read are the core types: bool, integers, floats, complex and r<bits>",
+        ));
+    };
+    extension.only(&[])?;
+    Ok(dtype)
 }
 
 /// `r<bits>`.
@@ -60,22 +48,6 @@ fn raw(node: &Node<'_>, bits: &str) -> Result<DataType> {
         Ok(n) if n % 8 == 0 => Ok(DataType::Raw(item_nbytes(node, n / 8)?)),
         _ => Err(node.error(format!("`r{bits}` is not a multiple of 8 bits"))),
     }
-}
-
-/// The numpy spelling of a version 3 unit and scale factor, such as `ms` or `25s`.
-fn time_unit(extension: &Extension<'_>) -> Result<String> {
-    extension.only(&["unit", "scale_factor"])?;
-    let unit = extension.require("unit")?;
-    let name = unit.str()?;
-    if name == "generic" {
-        return Err(Error::unsupported(format!("`{}` without a unit", extension.name), "name a unit"));
-    }
-    if !TIME_UNITS.contains(&name) {
-        return Err(unit.error(format!("unknown unit {name:?}")));
-    }
-    let name = if name == "μs" { "us" } else { name };
-    let factor = extension.require("scale_factor")?.integer(1, i32::MAX as u64)?;
-    Ok(if factor == 1 { name.to_owned() } else { format!("{factor}{name}") })
 }
 
 /// Checks the size of an element.
@@ -92,7 +64,7 @@ pub(super) fn v2(node: &Node<'_>) -> Result<(DataType, Endian)> {
     if node.items(usize::MAX).is_ok() {
         return Err(Error::unsupported("structured data types", "split the fields into arrays"));
     }
-    let text = node.str()?;
+    let text = node.short_str()?;
     let malformed = || node.error(format!("{text:?} is not a numpy type string"));
     let mut rest = text.chars();
     let order = rest.next().filter(|c| "<>|".contains(*c)).ok_or_else(malformed)?;

@@ -142,7 +142,9 @@ impl<'d> Parser<'d> {
         self.at += 1;
         let mut names = BTreeSet::new();
         match members.iter().find(|(name, _)| !names.insert(&**name)) {
-            Some((name, _)) => Err(self.error(format!("the object that ends here repeats the name {name:?}"))),
+            Some((name, _)) => {
+                Err(self.error(format!("the object that ends here repeats the name {:?}", shorten(name))))
+            }
             None => Ok(Value::Object(members)),
         }
     }
@@ -304,7 +306,8 @@ impl<'v> Node<'v> {
     }
 
     fn child(&self, value: &'v Value<'v>, name: &str) -> Self {
-        let at = if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) };
+        let name = shorten(name);
+        let at = if self.at.is_empty() { name } else { format!("{}.{name}", self.at) };
         Self { value, at }
     }
 
@@ -356,6 +359,11 @@ impl<'v> Node<'v> {
             Value::String(text) => Ok(text),
             _ => Err(self.expected("a string")),
         }
+    }
+
+    /// A string that may be quoted in messages: a name of something.
+    pub(in crate::metadata) fn short_str(&self) -> Result<&'v str> {
+        self.str().ok().filter(|text| text.len() <= 128).ok_or_else(|| self.expected("a short string"))
     }
 
     pub(in crate::metadata) fn bool(&self) -> Result<bool> {

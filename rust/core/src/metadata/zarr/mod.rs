@@ -1,8 +1,7 @@
 //! Zarr array documents -> [`ArrayMeta`].
 //!
-//! Version 3: specification 3.1 (`zarr.json`), with the registered `zstd`, `numpy.datetime64`, `numpy.timedelta64` and
-//! `fixed_length_utf32`. Version 2: specification 2.0 (`.zarray`). Attributes, groups and consolidated metadata are not
-//! read here.
+//! Version 3: specification 3.1 (`zarr.json`) and the registered codec `zstd`. Version 2: specification 2.0
+//! (`.zarray`). Attributes, groups and consolidated metadata are not read here.
 //!
 //! Lenient only where no reading of the document could give other voxels: compression levels may be absent, an integer
 //! fill value may be written `0.0`. Whatever is not understood is refused by name.
@@ -75,13 +74,14 @@ struct Extension<'v> {
 impl<'v> Extension<'v> {
     /// From an object of name, configuration and `must_understand`, or the name alone.
     fn parse(node: Node<'v>) -> Result<Self> {
-        if let Ok(name) = node.str() {
+        if let Value::String(_) = node.value {
+            let name = node.short_str()?;
             return Ok(Self { name, node, configuration: None, must_understand: true });
         }
         let (mut name, mut configuration, mut must_understand) = (None, None, true);
         for (member, value) in node.members().map_err(|_| node.expected("a name or an object with a name"))? {
             match member {
-                "name" => name = Some(value.str()?),
+                "name" => name = Some(value.short_str()?),
                 "configuration" => {
                     if !matches!(value.value, Value::Object(_)) {
                         return Err(value.expected("an object"));
@@ -124,7 +124,7 @@ impl<'v> Extension<'v> {
         let Some(configuration) = &self.configuration else { return Ok(()) };
         match configuration.members()?.find(|(member, _)| !known.contains(member)) {
             Some((member, _)) => Err(Error::unsupported(
-                format!("{}: setting `{member}` of `{}`", configuration.at, self.name),
+                format!("{}: setting `{member:.40}` of `{}`", configuration.at, self.name),
                 "written by a newer version of the format, or misspelt",
             )),
             None => Ok(()),

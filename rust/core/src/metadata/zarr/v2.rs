@@ -62,8 +62,8 @@ fn refuse_filters(filters: &Node<'_>) -> Result<()> {
     match filters.items(usize::MAX)?.next() {
         None => Ok(()),
         Some(filter) => {
-            let id = filter.require("id")?.str()?;
-            Err(Error::unsupported(format!("filter `{id:.40}`"), "arrays with filters are not read"))
+            let id = filter.require("id")?.short_str()?;
+            Err(Error::unsupported(format!("filter `{id}`"), "arrays with filters are not read"))
         }
     }
 }

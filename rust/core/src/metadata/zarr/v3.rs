@@ -42,7 +42,7 @@ fn check_members(document: &Node<'_>) -> Result<()> {
                 for item in member.items(usize::MAX)? {
                     let transformer = Extension::parse(item)?;
                     if transformer.must_understand {
-                        let what = format!("storage transformer `{:.40}`", transformer.name);
+                        let what = format!("storage transformer `{}`", transformer.name);
                         return Err(Error::unsupported(what, "no storage transformer is registered"));
                     }
                 }
@@ -66,7 +66,7 @@ fn check_members(document: &Node<'_>) -> Result<()> {
 fn chunk_shape(node: Node<'_>) -> Result<Vec<u64>> {
     let grid = Extension::parse_required(node)?;
     if grid.name != "regular" {
-        return Err(Error::unsupported(format!("chunk grid `{:.40}`", grid.name), "only `regular` grids are read"));
+        return Err(Error::unsupported(format!("chunk grid `{}`", grid.name), "only `regular` grids are read"));
     }
     grid.only(&["chunk_shape"])?;
     extents(&grid.require("chunk_shape")?)
@@ -82,7 +82,7 @@ fn key_encoding(node: Node<'_>) -> Result<KeyEncoding> {
         "default" => KeyEncoding::Default { separator: given.unwrap_or('/') },
         "v2" => KeyEncoding::V2 { separator: given.unwrap_or('.') },
         name => {
-            let what = format!("chunk key encoding `{name:.40}`");
+            let what = format!("chunk key encoding `{name}`");
             return Err(Error::unsupported(what, "read are `default` and `v2`"));
         }
     };
