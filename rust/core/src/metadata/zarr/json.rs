@@ -97,19 +97,20 @@ impl<'d> Parser<'d> {
             let limit = MAX_DOCUMENT_DEPTH as u64;
             return Err(Error::limit("nesting of a metadata document", limit + 1, limit));
         }
-        match first {
-            Some(b'{') => self.object(depth + 1, build, &[]),
-            Some(b'[') => self.array(depth + 1, build),
-            Some(b'"') => Ok(Value::String(self.string()?)),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            _ if self.eat("true") => Ok(Value::Bool(true)),
-            _ if self.eat("false") => Ok(Value::Bool(false)),
-            _ if self.eat("null") => Ok(Value::Null),
-            _ if self.eat("NaN") => Ok(Value::Number("NaN")),
-            _ if self.eat("Infinity") => Ok(Value::Number("Infinity")),
-            Some(_) => Err(self.error("expected a JSON value")),
-            None => Err(self.error("the document ends inside a JSON value")),
-        }
+        let value = match first {
+            Some(b'{') => self.object(depth + 1, build, &[])?,
+            Some(b'[') => self.array(depth + 1, build)?,
+            Some(b'"') => Value::String(self.string()?),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            _ if self.eat("true") => Value::Bool(true),
+            _ if self.eat("false") => Value::Bool(false),
+            _ if self.eat("null") => Value::Null,
+            _ if self.eat("NaN") => Value::Number("NaN"),
+            _ if self.eat("Infinity") => Value::Number("Infinity"),
+            Some(_) => return Err(self.error("expected a JSON value")),
+            None => return Err(self.error("the document ends inside a JSON value")),
+        };
+        Ok(if build { value } else { Value::Null })
     }
 
     /// An object whose `{` is next. `depth` counts it.
@@ -398,4 +399,107 @@ fn shorten(text: &str) -> String {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Value, parse};
+
+    /// The same value as `serde_json` holds it.
+    fn as_serde(value: &Value<'_>) -> serde_json::Value {
+        match value {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            // serde_json may read a decimal one unit off in the last place.
+            Value::Number(text) if text.contains(['.', 'e', 'E']) => text.parse::<f64>().unwrap().into(),
+            Value::Number(text) => serde_json::from_str(text).unwrap(),
+            Value::String(text) => (&**text).into(),
+            Value::Array(items) => items.iter().map(as_serde).collect(),
+            Value::Object(members) => members.iter().map(|(name, value)| (name.to_string(), as_serde(value))).collect(),
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<u64>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            (-1e15f64..1e15).prop_map(Into::into),
+            ".{0,12}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(5, 64, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map(".{0,3}", inner, 0..6)
+                    .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn reads_what_serde_json_writes(value in any_json(), pretty in any::<bool>()) {
+            let document = serde_json::json!({"value": value});
+            let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) }.unwrap();
+            prop_assert_eq!(as_serde(&parse(text.as_bytes(), &[]).unwrap()), document);
+            prop_assert_eq!(parse(text.as_bytes(), &["value"]).unwrap(), Value::Object(vec![("value".into(), Value::Null)]));
+        }
+
+        /// Skipped values are checked as strictly as others.
+        #[test]
+        fn accepts_what_serde_json_accepts(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..8)) {
+            let text = format!("{{\"value\": {}}}", pieces.concat());
+            let expected = serde_json::from_str::<serde_json::Value>(&text);
+            let found = parse(text.as_bytes(), &[]);
+            prop_assert_eq!(parse(text.as_bytes(), &["value"]).is_ok(), expected.is_ok(), "{}", &text);
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => prop_assert_eq!(as_serde(&found), expected),
+                (Err(error), Ok(_)) => prop_assert!(error.to_string().contains("repeats"), "{} in {}", error, text),
+                (found, Err(_)) => prop_assert!(found.is_err(), "{}", text),
+            }
+        }
+    }
+
+    const PIECES: &[&str] = &[
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "\\",
+        " ",
+        "\n",
+        "\"a\"",
+        "\"b\":",
+        "\"a\":1",
+        "[1,2]",
+        "{}",
+        "0",
+        "1",
+        "-",
+        ".",
+        "5",
+        "e",
+        "E+",
+        "e1",
+        "true",
+        "false",
+        "null",
+        "nul",
+        "\\n",
+        "\\u00e9",
+        "\\ud83d\\ude00",
+        "é",
+        "\t",
+        "+",
+        "\u{1}",
+        "/",
+    ];
 }
