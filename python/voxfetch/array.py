@@ -1,0 +1,520 @@
+"""`Array`: a chunked n-D array, read by index expressions, boxes, points and blocks.
+
+An `Array` holds what its documents say and how it is read; it opens no file and holds no thread. Every read becomes
+`_core.Read` values (what, and into which memory) that its engine carries out as one plan. Outputs are numpy arrays
+made here (or given as `out`), written by the core in place.
+"""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+
+import numpy as np
+
+from voxfetch import _core
+from voxfetch.blocks import Blocks
+from voxfetch.engine import Engine, abandon, available_memory_bytes, default_engine, run_in_thread
+from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
+from voxfetch.node import parse_json
+from voxfetch.options import ReadOptions, ReadReport, VerifyReport
+from voxfetch.output import exported
+from voxfetch.reads import Bounds, Job, Reads
+from voxfetch.selection import axes_order
+from voxfetch.store.local import LocalStore, file_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from voxfetch.node import Node
+
+__all__ = ["Array", "Indexer", "read_all", "read_all_async"]
+
+_T = TypeVar("_T")
+# The profile of local files: a gap costs a copy from the page cache, a request a system call.
+_LOCAL_MAX_GAP_BYTES = 16 << 10
+_LOCAL_MAX_REQUEST_BYTES = 1 << 20
+
+
+class Array:
+    """A chunked n-D array in a store; made by `voxfetch.open`, `open_array` and `create`.
+
+    Indices are 0-based. Results are numpy arrays in native byte order that belong to the caller. Every method that
+    reads has a twin with `_async` at the end. Usable from any thread; pickles small, without reading metadata again.
+    """
+
+    def __init__(self, node: Node, *, axes: Sequence[str] | None = None) -> None:
+        """`axes` names the axes when the array's own document does not.
+
+        Raises `MetadataError`, `UnsupportedError` or `LimitExceededError` for documents that cannot be read.
+        """
+        if not isinstance(node.store, LocalStore):
+            message = f"arrays in a {type(node.store).__name__} cannot be read by this version"
+            raise UnsupportedError(message, key=node.url)
+        self._root = node.store.path(node.path)
+        self._format = node.format
+        self._document = node.document
+        self._separator = node.settings.dimension_separator if node.format == "zarr2" else None
+        # Zarr v3 has the attributes in the document: they are parsed again where they are asked for after a pickle.
+        self._attributes = node.attributes if node.format == "zarr2" else None
+        self._names = None if axes is None else tuple(axes)
+        self._order: tuple[int, ...] | None = None
+        self._options = node.settings.read_options
+        self._mode = node.settings.mode
+        self._engine = node.settings.engine
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Derives everything that is not pickled."""
+        try:
+            if self._format == "zarr3":
+                meta = _core.ArrayMeta.from_zarr3(self._document)
+            else:
+                meta = _core.ArrayMeta.from_zarr2(self._document, self._separator)
+        except VoxfetchError as error:
+            error.in_object(f"{self._root}/{self._document_name}")
+            raise
+        options = self._options
+        gap, cut = options.max_gap_bytes, options.max_request_bytes
+        self._meta = meta
+        self._local = _core.LocalArray(
+            meta,
+            self._root,
+            document=self._document_name,
+            max_gap_bytes=_LOCAL_MAX_GAP_BYTES if gap is None else gap,
+            max_request_bytes=_LOCAL_MAX_REQUEST_BYTES if cut is None else cut,
+            verify_checksums=options.verify == "full",
+            missing_is_error=options.on_missing == "raise",
+            immutable=options.immutable,
+        )
+        self._dtype = np.dtype(meta.dtype)
+        if self._names is not None and len(self._names) != len(meta.shape):
+            raise SelectionError(f"{len(self._names)} names for an array with {len(meta.shape)} axes", key=self._root)
+        names = self._names or tuple(name or f"dim_{axis}" for axis, name in enumerate(meta.dimension_names))
+        self._axes = self._in_view(names)
+        self._shape = self._in_view(meta.shape)
+        self._chunks = self._in_view(meta.chunks)
+        self._shards = None if meta.shards is None else self._in_view(meta.shards)
+        self._reads = Reads(self._local, self._shape, self._dtype, self._order, self.origin, self._root)
+
+    @property
+    def _document_name(self) -> str:
+        return "zarr.json" if self._format == "zarr3" else ".zarray"
+
+    # --- what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent of each axis in voxels."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a voxel, in native byte order whatever the stored one is."""
+        return self._dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self._shape)
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return math.prod(self._shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole array when read."""
+        return self.size * self._dtype.itemsize
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Name of each axis: from the metadata, else `dim_0`, `dim_1`, ..."""
+        return self._axes
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Extent of a chunk, the smallest unit that is decoded, in voxels."""
+        return self._chunks
+
+    @property
+    def shards(self) -> tuple[int, ...] | None:
+        """Extent of a shard, the stored object that holds chunks, in voxels; None when unsharded."""
+        return self._shards
+
+    @property
+    def fill_value(self) -> Any:
+        """Value of voxels that are not stored, a numpy scalar."""
+        return np.frombuffer(self._meta.fill_value, self._dtype)[0]
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes of the array, read-only."""
+        if self._attributes is None:
+            document = parse_json(self._document, f"{self._root}/{self._document_name}")
+            self._attributes = cast("dict[str, Any]", document.get("attributes", {}))
+        return MappingProxyType(dict(self._attributes))
+
+    @property
+    def codecs(self) -> str:
+        """The codecs in encoding order, for people to read."""
+        return self._meta.codecs
+
+    @property
+    def format(self) -> str:
+        """`zarr3` or `zarr2`."""
+        return self._format
+
+    @property
+    def url(self) -> str:
+        """URL of the array."""
+        return file_url(self._root)
+
+    @property
+    def origin(self) -> tuple[int, ...]:
+        """Coordinates of the first voxel where `absolute=True` is given; zeros for Zarr."""
+        return (0,) * len(self._shape)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that reads it: the one it was opened with, else the default engine of this process."""
+        return self._engine or default_engine()
+
+    # --- reading
+
+    def __getitem__(self, selection: Any) -> Any:
+        """Reads by an expression of ints, slices (step >= 1) and an Ellipsis; all ints give a numpy scalar.
+
+        Slices clip, ints do not. Raises `SelectionError` for anything else, and what `read` raises.
+        """
+        return self.read(selection)
+
+    def read(self, selection: Any = ..., *, out: Any = None, order: Literal["C", "F"] = "C") -> Any:
+        """Reads a selection, into `out` if given, which is then returned.
+
+        `out` has exactly the selection's shape and this dtype (any strides that do not overlap), or is a writable 1-D
+        byte buffer of as many bytes (filled in C order). `order` is the memory order of a new result.
+
+        Raises `SelectionError`, `DataError`, `NotFoundError`, `StoreError`, `LimitExceededError`.
+        """
+        return self._run(self._reads.basic(selection, out, order))
+
+    async def read_async(self, selection: Any = ..., *, out: Any = None, order: Literal["C", "F"] = "C") -> Any:
+        """Async twin of `read`. When it is cancelled, `out` may still be written for a moment."""
+        return await self._run_async(self._reads.basic(selection, out, order))
+
+    def read_box(
+        self,
+        start: Sequence[int],
+        shape: Sequence[int] | int,
+        *,
+        absolute: bool = False,
+        bounds: Bounds = "raise",
+        out: Any = None,
+    ) -> NDArray[Any]:
+        """Reads the box of `shape` voxels at `start`: always exactly that shape.
+
+        Negative starts are places before the array, not counted from its end. A box that reaches outside raises
+        `SelectionError`, or with `bounds="fill"` gets the fill value there. `absolute` takes `start` as coordinates in
+        which the first voxel is at `origin`. `out` and errors as in `read`.
+        """
+        return self._run(self._reads.box(start, shape, absolute=absolute, bounds=bounds, out=out))
+
+    async def read_box_async(
+        self,
+        start: Sequence[int],
+        shape: Sequence[int] | int,
+        *,
+        absolute: bool = False,
+        bounds: Bounds = "raise",
+        out: Any = None,
+    ) -> NDArray[Any]:
+        """Async twin of `read_box`."""
+        return await self._run_async(self._reads.box(start, shape, absolute=absolute, bounds=bounds, out=out))
+
+    def read_many(
+        self,
+        starts: Any,
+        shape: Sequence[int] | int,
+        *,
+        absolute: bool = False,
+        bounds: Bounds = "raise",
+        out: Any = None,
+    ) -> NDArray[Any]:
+        """Reads boxes of one shape at `starts` (N, ndim) as one plan: each chunk is decoded once. Returns (N, *shape).
+
+        Parameters and errors as in `read_box`.
+        """
+        return self._run(self._reads.boxes(starts, shape, absolute=absolute, bounds=bounds, out=out))
+
+    async def read_many_async(
+        self,
+        starts: Any,
+        shape: Sequence[int] | int,
+        *,
+        absolute: bool = False,
+        bounds: Bounds = "raise",
+        out: Any = None,
+    ) -> NDArray[Any]:
+        """Async twin of `read_many`."""
+        return await self._run_async(self._reads.boxes(starts, shape, absolute=absolute, bounds=bounds, out=out))
+
+    def read_points(self, coords: Any, *, bounds: Bounds = "raise") -> NDArray[Any]:
+        """Reads single voxels at `coords` (N, ndim); returns (N,). Bounds and errors as in `read_box`."""
+        return self._run(self._reads.boxes(coords, 1, bounds=bounds)).reshape(-1)
+
+    async def read_points_async(self, coords: Any, *, bounds: Bounds = "raise") -> NDArray[Any]:
+        """Async twin of `read_points`."""
+        return (await self._run_async(self._reads.boxes(coords, 1, bounds=bounds))).reshape(-1)
+
+    @property
+    def oindex(self) -> Indexer:
+        """`a.oindex[...]`: an int, slice, 1-D index array or 1-D mask per axis; the result is their outer product."""
+        return Indexer(self.engine, self._reads.outer)
+
+    @property
+    def vindex(self) -> Indexer:
+        """`a.vindex[...]`: index arrays that broadcast together, one point per element; or a mask of the whole array.
+
+        Axes selected by a slice (step 1) come after the broadcast shape in the result.
+        """
+        return Indexer(self.engine, self._reads.points)
+
+    def blocks(
+        self,
+        shape: Sequence[int] | int,
+        *,
+        halo: Sequence[int] | int = 0,
+        order: Literal["shard", "C"] = "shard",
+        prefetch: int | None = None,
+    ) -> Blocks:
+        """Iterates (`for` and `async for`) over the whole array as pairs (box, block), reading ahead.
+
+        `box` has `start` and `shape` of the block without halo, clipped at the array's end; `block` has
+        `box.shape + 2 * halo` voxels, the fill value where it reaches outside the array. With `order="shard"` blocks
+        that start in the same shard come together; "C" is the plain order. `prefetch` counts the blocks read ahead
+        (None: enough to keep the workers busy within a quarter of the engine's memory; 0: none).
+        """
+        return Blocks(self, shape, halo=halo, order=order, prefetch=prefetch)
+
+    # --- reports
+
+    def explain(self, selection: Any = ..., *, fetch_indexes: bool = True) -> ReadReport:
+        """Returns what reading the selection would need; reads shard indexes (unless told not to), never data."""
+        return self._explained(selection, fetch_indexes)
+
+    async def explain_async(self, selection: Any = ..., *, fetch_indexes: bool = True) -> ReadReport:
+        """Async twin of `explain`."""
+        if not fetch_indexes:
+            return self._explained(selection, fetch_indexes)
+        return await run_in_thread(lambda: self._explained(selection, fetch_indexes))
+
+    def verify(self) -> VerifyReport:
+        """Reads and decodes everything that is stored, with all checksums; returns what is wrong."""
+        report = self.engine.core.verify(self._local)
+        report["problems"] = tuple(report["problems"])
+        return VerifyReport(**report)
+
+    async def verify_async(self) -> VerifyReport:
+        """Async twin of `verify`."""
+        return await run_in_thread(self.verify)
+
+    def _explained(self, selection: object, fetch_indexes: bool) -> ReadReport:  # noqa: FBT001 - internal
+        report = self.engine.core.explain([self._reads.explained(selection)], fetch_indexes=fetch_indexes)
+        return ReadReport(**cast("dict[str, Any]", report))
+
+    # --- other handles on the same array
+
+    def with_options(self, options: ReadOptions) -> Self:
+        """Returns the same array, read with other options."""
+        if not isinstance(cast("object", options), ReadOptions):
+            raise TypeError(f"voxfetch.ReadOptions(...) was expected, not {type(options).__name__}")
+        return self._replaced(_options=options)
+
+    def with_axes(self, axes: str | Sequence[str]) -> Self:
+        """Returns a view with the axes in this order, such as "zyx"; costs nothing, reads write transposed."""
+        order = axes_order(axes, self._axes)
+        current = self._order or tuple(range(len(self._shape)))
+        return self._permuted(order, tuple(current[axis] for axis in order))
+
+    def _permuted(self, order: tuple[int, ...], stored: tuple[int, ...]) -> Self:
+        """Axis k of the view is axis `order[k]` of this one, and axis `stored[k]` of the stored array."""
+        del order  # for subclasses with more to permute
+        return self._replaced(_order=None if stored == tuple(range(len(stored))) else stored)
+
+    def _replaced(self, **changes: object) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__.update(changes)
+        other._prepare()
+        return other
+
+    # --- writing
+
+    def __setitem__(self, selection: Any, value: Any) -> None:
+        """Writes whole shards (whole chunks when unsharded): the selection covers each one it touches, up to the end.
+
+        `value` broadcasts to the selection; its type may not lose the kind of number. Each stored object is replaced
+        atomically. Raises `ReadOnlyError`, `SelectionError`, and `UnsupportedError` for anything partial.
+        """
+        if self._mode != "r+":
+            raise ReadOnlyError('this array is open for reading; open it with mode="r+" to write', key=self._root)
+        start, data = self._reads.box_to_write(selection, value)
+        if data.size:
+            self.engine.core.write(self._local, start, exported(data))
+
+    # --- as seen by numpy, dask, people
+
+    def __len__(self) -> int:
+        """Extent of the first axis."""
+        if not self._shape:
+            raise TypeError("an array without axes has no length")
+        return self._shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Refused: it would read plane after plane, each from the same chunks."""
+        raise TypeError("iterate with .blocks(shape), or read a part with [...]")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001 - numpy's protocol
+        """Reads everything. Raises `LimitExceededError` when that is more than the memory that is available."""
+        if copy is False:
+            raise ValueError("reading always makes a new array")
+        available = available_memory_bytes()
+        if available is not None and self.nbytes > available:
+            message = f"the whole array has {self.nbytes:,} bytes, {available:,} are available"
+            raise LimitExceededError(message, key=self._root, hint="read a part with [...], or iterate with .blocks()")
+        result = cast("NDArray[Any]", self.read(...))
+        return result if dtype is None else result.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        shards = "" if self._shards is None else f", shards {self._shards}"
+        return (
+            f"<voxfetch.{type(self).__name__} {self._dtype} {self._shape} ({', '.join(self._axes)}), "
+            f"chunks {self._chunks}{shards}, {self.codecs}, {self._format}, {self.url}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = {
+            "shape": f"{self._shape} ({', '.join(self._axes)})",
+            "type": f"{self._dtype}, {self.nbytes:,} bytes",
+            "chunks": str(self._chunks),
+            "shards": "none" if self._shards is None else str(self._shards),
+            "codecs": self.codecs,
+            "format": self._format,
+            "url": self.url,
+        }
+        cells = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>voxfetch.{type(self).__name__}</caption>{cells}</table>"
+
+    def _identity(self) -> tuple[object, ...]:
+        return (self._root, self._format, self._document, self._separator, self._axes, self._order, self._options)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Array) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        """Names the array for dask: where it lies, what its documents say, how it is read."""
+        return (f"voxfetch.{type(self).__name__}", self.url, *self._identity())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The engine belongs to its process; the attributes of Zarr v3 are in the document.
+        dropped = _DERIVED if self._format == "zarr2" else _DERIVED | {"_attributes"}
+        state = {name: value for name, value in self.__dict__.items() if name not in dropped}
+        state["_engine"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._attributes = None
+        self.__dict__.update(state)
+        self._prepare()
+
+    # --- for the modules of this package
+
+    def job(self, selection: object) -> Job:
+        """The read of `a[selection]`, not yet carried out."""
+        return self._reads.basic(selection)
+
+    def box_job(self, start: tuple[int, ...], shape: tuple[int, ...]) -> Job:
+        """The read of a box that may reach outside, not yet carried out."""
+        return self._reads.box(start, shape, bounds="fill")
+
+    async def _run_async(self, job: Job) -> Any:
+        if job.reads:
+            await self.engine.run(job.reads)
+        return job.result
+
+    def _run(self, job: Job) -> Any:
+        if job.reads:
+            self.engine.core.read(job.reads)
+        return job.result
+
+    def _in_view(self, values: Sequence[_T]) -> tuple[_T, ...]:
+        """One value per stored axis -> in the order of this view."""
+        return tuple(values) if self._order is None else tuple(values[axis] for axis in self._order)
+
+
+_DERIVED = frozenset({"_meta", "_local", "_dtype", "_axes", "_shape", "_chunks", "_shards", "_reads"})
+
+
+class Indexer:
+    """`a.oindex` or `a.vindex`: reads by `[...]`, and by `await .read_async(...)` inside a loop."""
+
+    __slots__ = ("_engine", "_job")
+
+    def __init__(self, engine: Engine, job: Callable[[object], Job]) -> None:
+        self._engine = engine
+        self._job = job
+
+    def __getitem__(self, selection: Any) -> Any:
+        """Reads the selection into a new array. Raises `SelectionError`, and what `Array.read` raises."""
+        job = self._job(selection)
+        if job.reads:
+            self._engine.core.read(job.reads)
+        return job.result
+
+    async def read_async(self, selection: Any) -> Any:
+        """Async twin of `[...]`."""
+        job = self._job(selection)
+        if job.reads:
+            await self._engine.run(job.reads)
+        return job.result
+
+
+def read_all(pairs: Iterable[tuple[Array, Any]]) -> list[Any]:
+    """Reads several selections, such as of an image and its labels, as one plan; returns the results in order.
+
+    Selections and errors as in `Array.read`.
+    """
+    jobs = [(array, array.job(selection)) for array, selection in pairs]
+    for engine, reads in _by_engine(jobs).items():
+        engine.core.read(reads)
+    return [job.result for _, job in jobs]
+
+
+async def read_all_async(pairs: Iterable[tuple[Array, Any]]) -> list[Any]:
+    """Async twin of `read_all`."""
+    jobs = [(array, array.job(selection)) for array, selection in pairs]
+    futures = [engine.start(reads) for engine, reads in _by_engine(jobs).items()]
+    try:
+        for future in futures:
+            await future
+    finally:
+        abandon(futures)
+    return [job.result for _, job in jobs]
+
+
+def _by_engine(jobs: list[tuple[Array, Job]]) -> dict[Engine, list[_core.Read]]:
+    reads: dict[Engine, list[_core.Read]] = {}
+    for array, job in jobs:
+        if job.reads:
+            reads.setdefault(array.engine, []).extend(job.reads)
+    return reads

@@ -1,0 +1,204 @@
+"""Selections -> `_core.Read` values: what is read, and the memory that it goes to.
+
+Array and selections are in the order of the axes that the caller sees; the core gets everything in the stored order,
+with outputs as transposed views of the same memory, so that a reordered array costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+
+import numpy as np
+
+from voxfetch import _core
+from voxfetch.errors import LimitExceededError, SelectionError, UnsupportedError
+from voxfetch.output import exported, output_array, with_unit_axes
+from voxfetch.selection import parse_basic, parse_outer, parse_points, parse_shape, parse_starts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from voxfetch.selection import Outer
+
+__all__ = ["Bounds", "Job", "Reads"]
+
+Bounds = Literal["raise", "fill"]
+_T = TypeVar("_T")
+
+
+class Job(NamedTuple):
+    """What a call reads and the array that the reads fill; no reads when nothing is selected.
+
+    `out` is what the caller handed in, None for a new array; `scalar` says that its one element is the result.
+    """
+
+    reads: list[_core.Read]
+    array: NDArray[Any]
+    out: object = None
+    scalar: bool = False
+
+    @property
+    def result(self) -> Any:
+        """What the call returns, once the reads have ended."""
+        if self.out is not None:
+            return self.out
+        return self.array[()] if self.scalar else self.array
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Makes the reads of one array.
+
+    `shape` is in the caller's order; axis k there is axis `order[k]` of the stored array (None: the same order);
+    `where` names the array in errors.
+    """
+
+    local: _core.LocalArray
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: tuple[int, ...] | None
+    origin: tuple[int, ...]
+    where: str
+
+    def basic(self, selection: object, out: object = None, order: Literal["C", "F"] = "C") -> Job:
+        """The read of `a[selection]`. Raises `SelectionError`, `LimitExceededError`."""
+        return self._outer(parse_basic(selection, self.shape), out, order)
+
+    def outer(self, selection: object) -> Job:
+        """The read of `a.oindex[selection]`. Raises `SelectionError`, `LimitExceededError`."""
+        return self._outer(parse_outer(selection, self.shape), None, "C")
+
+    def points(self, selection: object) -> Job:
+        """The read of `a.vindex[selection]`. Raises `SelectionError`, `LimitExceededError`."""
+        points = parse_points(selection, self.shape)
+        array = self._output(points.shape, None)
+        boxes = array.reshape(len(points.starts), *points.box)  # a view: a new array is contiguous
+        return Job(self._boxes(points.starts, points.box, "raise", boxes), array)
+
+    def box(
+        self, start: object, shape: Sequence[int] | int, *, absolute: bool = False, bounds: Bounds, out: object = None
+    ) -> Job:
+        """The read of one box. Raises `SelectionError`, `LimitExceededError`."""
+        starts = self._starts([start], absolute=absolute, what="start")
+        extents = parse_shape(shape, len(self.shape))
+        self._check_bounds(starts, extents, bounds)
+        array = self._output(extents, out)
+        return Job(self._boxes(starts, extents, bounds, array[np.newaxis]), array, out)
+
+    def boxes(
+        self, starts: object, shape: Sequence[int] | int, *, absolute: bool = False, bounds: Bounds, out: object = None
+    ) -> Job:
+        """The read of boxes of one shape at `starts` (N, ndim). Raises `SelectionError`, `LimitExceededError`."""
+        places = self._starts(starts, absolute=absolute, what="starts")
+        extents = parse_shape(shape, len(self.shape))
+        self._check_bounds(places, extents, bounds)
+        array = self._output((len(places), *extents), out)
+        return Job(self._boxes(places, extents, bounds, array), array, out)
+
+    def explained(self, selection: object) -> _core.Read:
+        """A read without memory, to be explained. Raises `SelectionError`."""
+        return _core.Read.axes(self.local, self._axes(parse_basic(selection, self.shape)), None)
+
+    def box_to_write(self, selection: object, value: object) -> tuple[tuple[int, ...], NDArray[Any]]:
+        """Returns (start, data) of `a[selection] = value` as the core takes them.
+
+        Raises `SelectionError`, and `UnsupportedError` for a slice step.
+        """
+        outer = parse_basic(selection, self.shape)
+        axes = cast("tuple[tuple[int, int, int], ...]", outer.axes)
+        if any(step != 1 for _, step, _ in axes):
+            message = "writing with a slice step is not supported"
+            raise UnsupportedError(message, key=self.where, hint="write whole shards")
+        data = with_unit_axes(self._data(value, outer.shape), outer.dropped)
+        return self._in_store(tuple(start for start, _, _ in axes)), self._memory(data)
+
+    def _data(self, value: object, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Returns a value to write as an array of this dtype, broadcast to `shape`."""
+        try:
+            if hasattr(value, "dtype"):
+                # Stricter than numpy's own assignment, which wraps integers around without a word.
+                array = np.asarray(cast("Any", value)).astype(self.dtype, casting="same_kind", copy=False)
+            else:
+                array = np.asarray(cast("Any", value), self.dtype)
+            return np.broadcast_to(array, shape)
+        except (TypeError, ValueError, OverflowError) as error:
+            message = f"the value does not fit {self.dtype} {shape}: {error}"
+            raise SelectionError(message, key=self.where, hint="convert it with astype, or reshape it") from None
+
+    def _outer(self, outer: Outer, out: object, order: Literal["C", "F"]) -> Job:
+        array = self._output(outer.shape, out, order)
+        reads: list[_core.Read] = []
+        if array.size:
+            memory = exported(self._memory(with_unit_axes(array, outer.dropped)))
+            reads = [_core.Read.axes(self.local, self._axes(outer), memory)]
+        return Job(reads, array, out, outer.scalar)
+
+    def _boxes(
+        self, starts: NDArray[np.int64], shape: tuple[int, ...], bounds: Bounds, array: NDArray[Any]
+    ) -> list[_core.Read]:
+        """`starts` (N, ndim) and `array` (N, *shape) in the caller's order, inside the array if `bounds` says so."""
+        if not array.size:
+            return []
+        memory = array if self.dtype.kind in _EXPORTED else array.view(f"V{self.dtype.itemsize}")
+        if self.order is not None:
+            inverse = _inverse(self.order)
+            starts = np.ascontiguousarray(starts[:, inverse])
+            shape = tuple(shape[axis] for axis in inverse)
+            memory = memory.transpose(0, *(axis + 1 for axis in inverse))
+        return [_core.Read.boxes(self.local, exported(starts), shape, exported(memory), fill_outside=bounds == "fill")]
+
+    def _starts(self, starts: object, *, absolute: bool, what: str) -> NDArray[np.int64]:
+        places = parse_starts(starts, len(self.shape), what=what)
+        return places - np.asarray(self.origin, np.int64) if absolute and any(self.origin) else places
+
+    def _check_bounds(self, starts: NDArray[np.int64], shape: tuple[int, ...], bounds: Bounds) -> None:
+        if bounds == "fill":
+            return
+        if bounds != "raise":
+            raise ValueError(f'bounds must be "raise" or "fill", not {bounds!r}')
+        last = np.asarray([extent - box for extent, box in zip(self.shape, shape, strict=True)], np.int64)
+        outside = ((starts < 0) | (starts > last)).any(axis=1)
+        if outside.any():
+            start = tuple(int(value) for value in starts[int(outside.argmax())])
+            message = f"the box of {shape} voxels at {start} reaches outside the array {self.shape}"
+            hint = 'bounds="fill" gives the fill value there'
+            raise SelectionError(message, key=self.where, hint=hint, others=int(outside.sum()) - 1)
+
+    def _output(self, shape: tuple[int, ...], out: object, order: Literal["C", "F"] = "C") -> NDArray[Any]:
+        if order not in ("C", "F"):
+            raise ValueError(f'order must be "C" or "F", not {order!r}')
+        if out is not None:
+            return output_array(out, shape, self.dtype)
+        try:
+            # Not zeroed: the workers touch it first, and every voxel is written.
+            return np.empty(shape, self.dtype, order)
+        except (MemoryError, ValueError) as error:
+            nbytes = math.prod(shape) * self.dtype.itemsize
+            message = f"no memory for a result of {nbytes:,} bytes ({error})"
+            raise LimitExceededError(message, key=self.where, hint="read less, or iterate with .blocks()") from None
+
+    def _memory(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The same memory as the core wants it: stored order of the axes, items that export a buffer."""
+        if self.dtype.kind not in _EXPORTED:
+            array = array.view(f"V{self.dtype.itemsize}")
+        return array if self.order is None else array.transpose(_inverse(self.order))
+
+    def _axes(self, outer: Outer) -> Sequence[tuple[int, int, int] | Buffer]:
+        """One selection per stored axis."""
+        return cast("tuple[tuple[int, int, int] | Buffer, ...]", self._in_store(outer.axes))
+
+    def _in_store(self, values: tuple[_T, ...]) -> tuple[_T, ...]:
+        return values if self.order is None else tuple(values[axis] for axis in _inverse(self.order))
+
+
+# Kinds of types that export a buffer of plain items; the others (dates above all) reach the core as raw ones.
+_EXPORTED = frozenset("biufcV")
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(order.index(axis) for axis in range(len(order)))

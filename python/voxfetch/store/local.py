@@ -1,0 +1,102 @@
+"""A store that is a folder on disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from urllib.parse import quote
+
+from voxfetch.errors import LimitExceededError, PermissionDeniedError, StoreError
+from voxfetch.store import MAX_DOCUMENT_NBYTES, check_key
+
+__all__ = ["LocalStore", "file_url"]
+
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
+_REFUSED = {errno.EACCES, errno.EPERM}
+
+
+def file_url(path: str) -> str:
+    """Returns the `file://` URL of an absolute path."""
+    return "file://" + quote(path)
+
+
+class LocalStore:
+    """The folder `root` (absolute path). Links are followed, also out of the folder. Cheap to make and to pickle."""
+
+    __slots__ = ("root",)
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.root!r})"
+
+    @property
+    def url(self) -> str:
+        """URL of the folder."""
+        return file_url(self.root)
+
+    def path(self, key: str) -> str:
+        """Returns the absolute path of `key`. Raises `MetadataError` when it would leave the folder."""
+        return os.path.join(self.root, check_key(key)) if key else self.root  # noqa: PTH118 - hot, and str is wanted
+
+    def get(self, key: str) -> bytes | None:
+        """Returns the bytes of a file, None when there is no such file (a folder is none)."""
+        path = self.path(key)
+        try:
+            # Without O_NONBLOCK a named pipe in the folder would block for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise _translated(error, path) from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            return _read_all(descriptor, path)
+        except OSError as error:
+            raise _translated(error, path) from error
+        finally:
+            os.close(descriptor)
+
+    def exists(self, key: str) -> bool:
+        """Returns whether there is a file of this key."""
+        path = self.path(key)
+        try:
+            return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - see `path`
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise _translated(error, path) from error
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Returns the names directly under `prefix`, sorted."""
+        path = self.path(prefix)
+        try:
+            return sorted(os.listdir(path))  # noqa: PTH208 - see `path`
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return []
+            raise _translated(error, path) from error
+
+
+def _read_all(descriptor: int, path: str) -> bytes:
+    parts: list[bytes] = []
+    remaining = MAX_DOCUMENT_NBYTES + 1
+    # A read may be short, and the size that a file system reports may be wrong: the end is where read returns nothing.
+    while remaining and (part := os.read(descriptor, min(remaining, 1 << 16))):
+        parts.append(part)
+        remaining -= len(part)
+    if not remaining:
+        message = f"a metadata document of more than {MAX_DOCUMENT_NBYTES:,} bytes"
+        raise LimitExceededError(message, key=path, hint="is this a metadata document at all?")
+    return b"".join(parts)
+
+
+def _translated(error: OSError, path: str) -> StoreError:
+    what = error.strerror or str(error)
+    if error.errno in _REFUSED:
+        return PermissionDeniedError(what, key=path, hint="check the permissions of the file and of its folders")
+    return StoreError(what, key=path)
