@@ -65,6 +65,25 @@ impl CodecSpec {
         }
     }
 
+    /// A list of codecs on one line, with what is inside a shard in brackets.
+    #[must_use]
+    pub fn describe(codecs: &[Self]) -> String {
+        let one = |codec: &Self| match codec {
+            Self::Transpose { order } => format!("transpose({order:?})"),
+            Self::Bytes { endian: Endian::Big } => "bytes(big)".into(),
+            Self::ShardingIndexed(spec) => {
+                format!("sharding_indexed{:?}[{}]", spec.chunk_shape, Self::describe(&spec.codecs))
+            }
+            Self::Zstd { level, checksum: true } => format!("zstd({level}, checksum)"),
+            Self::Zstd { level, .. } | Self::Gzip { level } | Self::Zlib { level } => {
+                format!("{}({level})", codec.name())
+            }
+            Self::Blosc(spec) => format!("blosc({}, {})", spec.cname, spec.clevel),
+            other => other.name().into(),
+        };
+        codecs.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     /// True for bytes -> bytes codecs.
     #[must_use]
     pub fn is_bytes_to_bytes(&self) -> bool {

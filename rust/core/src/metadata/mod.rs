@@ -137,6 +137,27 @@ impl ArrayMeta {
         Some(level.grid.iter().zip(&level.entry_shape).map(|(n, e)| n * e).collect())
     }
 
+    /// Number, in C order, of the entry at `level` that holds the chunk at `coordinates` of its stored object.
+    #[must_use]
+    pub fn entry(&self, level: usize, coordinates: &[u64]) -> u64 {
+        let deeper = self.levels.get(level + 1..).unwrap_or(&[]);
+        let grid = self.levels.get(level).map_or(&[][..], |spec| &spec.grid);
+        grid.iter().enumerate().fold(0, |number, (axis, &n)| {
+            let inside: u64 = deeper.iter().map(|spec| spec.grid[axis]).product();
+            number * n + coordinates[axis] / inside % n
+        })
+    }
+
+    /// The most bytes a shard of `level` may have before its outer codecs: its index and all its entries, capped.
+    #[must_use]
+    pub fn max_shard_nbytes(&self, level: usize) -> u64 {
+        let nbytes = self.levels.get(level..).unwrap_or(&[]).iter().rev().fold(
+            self.chain.max_encoded_nbytes(),
+            |entry, spec| entry.saturating_mul(spec.index.entries).saturating_add(spec.index.nbytes),
+        );
+        nbytes.min(limits::MAX_CHUNK_NBYTES)
+    }
+
     /// True when some level's bytes are encoded as a whole, so that no part of the object can be read alone.
     #[must_use]
     pub fn has_outer_codecs(&self) -> bool {

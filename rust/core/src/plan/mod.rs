@@ -1,0 +1,534 @@
+//! Reads -> shards -> chunks -> projections: which stored objects a set of reads touches, which chunks of each, and which
+//! part of a chunk goes where in which output. Pure; [`shard`] and [`coalesce`] turn chunks into requests.
+//!
+//! Several reads are planned together: a shard that more of them need is visited once, a chunk decoded once.
+//!
+//! One voxel through it: array (10, 10) of shards (4, 4) with chunks (2, 2), box from (3, 5) of (4, 2). Voxel (3, 5) lies
+//! in shard (0, 1), visited first; that shard starts at (0, 4), so the voxel is in its chunk (1, 0), number 2 in C
+//! order, whose first voxel is (2, 4). The projection of the box in this chunk is, per axis, `src` 1, `dst` 0,
+//! `count` 1 and `src` 1, `dst` 0, `count` 1: voxel (1, 1) of the chunk goes to voxel (0, 0) of the output.
+
+pub mod coalesce;
+pub mod shard;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::metadata::{ArrayMeta, AxisGrid};
+use crate::subset::product;
+
+/// What is wanted along one axis.
+#[derive(Debug, Clone)]
+pub enum AxisSelection {
+    /// Voxels `start + k * step` for `k` in `0..count`.
+    Range {
+        /// First voxel.
+        start: u64,
+        /// Distance between voxels, at least 1.
+        step: u64,
+        /// Number of voxels.
+        count: u64,
+    },
+    /// Single voxels: (voxel, place in the output), sorted by voxel. Voxels may repeat, places may not.
+    Indices(Vec<(u64, u64)>),
+}
+
+/// What is wanted of one array.
+#[derive(Debug, Clone)]
+pub enum Selection {
+    /// The outer product of one selection per axis; the output has one dimension per axis.
+    Axes(Vec<AxisSelection>),
+    /// Boxes of one shape; the output has one dimension for the boxes and one per axis.
+    Boxes {
+        /// First voxel of each box, (n, rank) in C order.
+        starts: Vec<i64>,
+        /// Extent of every box.
+        shape: Vec<u64>,
+        /// Whether boxes may reach outside the array (whoever carries the read out fills that part).
+        fill_outside: bool,
+    },
+}
+
+/// One read of a plan.
+#[derive(Debug, Clone)]
+pub struct ReadSpec {
+    /// Position of its array in the plan's list.
+    pub array: usize,
+    /// What is wanted of it.
+    pub selection: Selection,
+}
+
+/// One array-shaped part of a read: the whole of an `Axes` selection, or one box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Piece {
+    /// Position of the read in the plan.
+    pub read: u32,
+    /// Number of the box in the read; 0 for `Axes`.
+    pub part: u32,
+}
+
+/// One stored object and the pieces that need some of it.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    /// Position of its array in the plan's list.
+    pub array: usize,
+    /// Grid coordinates of the object.
+    pub shard: Vec<u64>,
+    /// The pieces, sorted.
+    pub pieces: &'a [Piece],
+}
+
+/// One chunk of a visited shard, needed by one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Item {
+    /// Number of the chunk in C order over the shard's chunks.
+    pub chunk: u64,
+    /// Position of the piece in the visit.
+    pub piece: u32,
+}
+
+/// A projection along one axis: voxels of the chunk -> places in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AxisPart<'a> {
+    /// Voxels `src + k * step` of the chunk go to places `dst + k`.
+    Run {
+        /// First voxel, from the chunk's start.
+        src: u64,
+        /// Distance between voxels.
+        step: u64,
+        /// First place.
+        dst: u64,
+        /// Number of voxels.
+        count: u64,
+    },
+    /// Single voxels: (voxel of the array, place); the chunk starts at `origin`.
+    List {
+        /// First voxel of the chunk.
+        origin: u64,
+        /// The voxels in this chunk.
+        voxels: &'a [(u64, u64)],
+    },
+}
+
+/// Reads planned together.
+#[derive(Debug)]
+pub struct Plan {
+    arrays: Vec<Arc<ArrayMeta>>,
+    /// Chunks along each axis of a stored object, for each array.
+    chunk_grids: Vec<Vec<u64>>,
+    reads: Vec<ReadSpec>,
+    visits: Visits,
+}
+
+/// The stored objects to visit.
+#[derive(Debug)]
+enum Visits {
+    /// One piece: the outer product of the cells it touches along each axis, never listed.
+    Product { cells: Vec<Cells>, total: u64, piece: [Piece; 1] },
+    /// Several pieces, listed: (array, coordinates at `shards[at..]`, pieces).
+    Grouped { shards: Vec<u64>, groups: Vec<(usize, usize, Range<usize>)>, pieces: Vec<Piece> },
+}
+
+/// Cells of one axis, ascending.
+#[derive(Debug)]
+enum Cells {
+    Span { first: u64, count: u64 },
+    List(Vec<u64>),
+}
+
+impl Cells {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Span { count, .. } => *count,
+            Self::List(cells) => cells.len() as u64,
+        }
+    }
+
+    fn at(&self, i: u64) -> u64 {
+        match self {
+            Self::Span { first, .. } => first + i,
+            Self::List(cells) => cells[i as usize],
+        }
+    }
+}
+
+/// One axis of a piece, clipped to the array.
+#[derive(Clone, Copy)]
+enum AxisView<'a> {
+    Range { start: u64, step: u64, count: u64, dst: u64 },
+    List(&'a [(u64, u64)]),
+}
+
+impl<'a> AxisView<'a> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Range { count, .. } => *count == 0,
+            Self::List(voxels) => voxels.is_empty(),
+        }
+    }
+
+    /// The part inside voxels `[low, high)`, None when there is none.
+    fn within(self, low: u64, high: u64) -> Option<AxisPart<'a>> {
+        match self {
+            Self::Range { start, step, count, dst } => {
+                let first = if start >= low { 0 } else { (low - start).div_ceil(step) };
+                let end = if start >= high { 0 } else { count.min((high - start).div_ceil(step)) };
+                if first >= end {
+                    return None;
+                }
+                Some(AxisPart::Run { src: start + first * step - low, step, dst: dst + first, count: end - first })
+            }
+            Self::List(voxels) => {
+                let first = voxels.partition_point(|v| v.0 < low);
+                let end = voxels.partition_point(|v| v.0 < high);
+                (first < end).then(|| AxisPart::List { origin: low, voxels: &voxels[first..end] })
+            }
+        }
+    }
+
+    /// Cells of a grid that hold at least one voxel of it. The view is not empty.
+    fn cells(self, grid: &AxisGrid) -> Cells {
+        match self {
+            Self::Range { start, step, count, .. } => {
+                let (first, last) = (grid.cell_of(start), grid.cell_of(start + (count - 1) * step));
+                // A step no longer than any cell skips none; the test is exact for regular grids.
+                if step <= grid.extent(first) && matches!(grid, AxisGrid::Regular { .. }) || count == 1 {
+                    Cells::Span { first, count: last - first + 1 }
+                } else {
+                    let mut cells: Vec<u64> = (0..count).map(|k| grid.cell_of(start + k * step)).collect();
+                    cells.dedup();
+                    Cells::List(cells)
+                }
+            }
+            Self::List(voxels) => {
+                let mut cells: Vec<u64> = voxels.iter().map(|v| grid.cell_of(v.0)).collect();
+                cells.dedup();
+                Cells::List(cells)
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Plans reads of `arrays`.
+    ///
+    /// # Errors
+    /// `Selection` when a read does not fit its array, `Limit` when there are too many chunks to count.
+    pub fn new(arrays: Vec<Arc<ArrayMeta>>, reads: Vec<ReadSpec>) -> Result<Self> {
+        let chunk_grids = arrays.iter().map(|array| chunk_grid(array)).collect::<Result<Vec<_>>>()?;
+        for read in &reads {
+            let array = arrays.get(read.array).ok_or_else(|| Error::internal("read of an array the plan lacks"))?;
+            check(array, &read.selection)?;
+        }
+        let mut plan = Self {
+            arrays,
+            chunk_grids,
+            reads,
+            visits: Visits::Grouped { shards: Vec::new(), groups: Vec::new(), pieces: Vec::new() },
+        };
+        plan.visits = plan.find_visits()?;
+        Ok(plan)
+    }
+
+    /// Number of stored objects to visit.
+    #[must_use]
+    pub fn visits(&self) -> u64 {
+        match &self.visits {
+            Visits::Product { total, .. } => *total,
+            Visits::Grouped { groups, .. } => groups.len() as u64,
+        }
+    }
+
+    /// Visit number `i`, which is below [`Plan::visits`].
+    #[must_use]
+    pub fn visit(&self, i: u64) -> Visit<'_> {
+        match &self.visits {
+            Visits::Product { cells, piece, .. } => {
+                let mut shard = vec![0; cells.len()];
+                let mut rest = i;
+                for (coordinate, cells) in shard.iter_mut().zip(cells).rev() {
+                    *coordinate = cells.at(rest % cells.len());
+                    rest /= cells.len();
+                }
+                Visit { array: self.reads[piece[0].read as usize].array, shard, pieces: piece }
+            }
+            Visits::Grouped { shards, groups, pieces } => {
+                let (array, at, ref range) = groups[i as usize];
+                let rank = self.arrays[array].rank();
+                Visit { array, shard: shards[at..at + rank].to_vec(), pieces: &pieces[range.clone()] }
+            }
+        }
+    }
+
+    /// The arrays of the plan.
+    #[must_use]
+    pub fn arrays(&self) -> &[Arc<ArrayMeta>] {
+        &self.arrays
+    }
+
+    /// The reads of the plan.
+    #[must_use]
+    pub fn reads(&self) -> &[ReadSpec] {
+        &self.reads
+    }
+
+    /// Chunks along each axis of a stored object of array number `array`.
+    #[must_use]
+    pub fn chunk_grid(&self, array: usize) -> &[u64] {
+        &self.chunk_grids[array]
+    }
+
+    /// Appends the chunks of a visited shard that its pieces need to `items`, sorted by chunk.
+    pub fn chunk_items(&self, visit: &Visit<'_>, items: &mut Vec<Item>) {
+        let array = &self.arrays[visit.array];
+        let grid = &self.chunk_grids[visit.array];
+        let mut axes: Vec<Cells> = Vec::with_capacity(grid.len());
+        for (number, piece) in visit.pieces.iter().enumerate() {
+            axes.clear();
+            for axis in 0..grid.len() {
+                let low = array.shard_grid[axis].start(visit.shard[axis]);
+                let high = low + array.shard_grid[axis].extent(visit.shard[axis]);
+                let extent = array.chunk_shape[axis];
+                let cells = match self.view(*piece, axis).within(low, high) {
+                    None => Cells::Span { first: 0, count: 0 },
+                    Some(AxisPart::Run { src, step, dst, count }) => AxisView::Range { start: src, step, count, dst }
+                        .cells(&AxisGrid::Regular { step: extent, cells: grid[axis] }),
+                    Some(AxisPart::List { origin, voxels }) => {
+                        let mut cells: Vec<u64> = voxels.iter().map(|v| (v.0 - origin) / extent).collect();
+                        cells.dedup();
+                        Cells::List(cells)
+                    }
+                };
+                axes.push(cells);
+            }
+            let total: u64 = axes.iter().map(Cells::len).product();
+            items.reserve(total as usize);
+            let mut counters = [0u64; crate::subset::MAX_RANK];
+            let inner = axes.len().saturating_sub(1);
+            for _ in 0..total.checked_div(axes.last().map_or(1, Cells::len)).unwrap_or(0) {
+                let prefix = (0..inner).fold(0, |n, axis| n * grid[axis] + axes[axis].at(counters[axis]));
+                match axes.last() {
+                    None => items.push(Item { chunk: 0, piece: number as u32 }),
+                    Some(last) => items.extend((0..last.len()).map(|k| Item {
+                        chunk: prefix * grid[inner] + last.at(k),
+                        piece: number as u32,
+                    })),
+                }
+                for axis in (0..inner).rev() {
+                    counters[axis] += 1;
+                    if counters[axis] < axes[axis].len() {
+                        break;
+                    }
+                    counters[axis] = 0;
+                }
+            }
+        }
+        if visit.pieces.len() > 1 {
+            items.sort_unstable();
+        }
+    }
+
+    /// Coordinates of a chunk inside its stored object, from its number in C order.
+    pub fn chunk_coordinates(&self, array: usize, chunk: u64, coordinates: &mut [u64]) {
+        let mut rest = chunk;
+        for (coordinate, &n) in coordinates.iter_mut().zip(&self.chunk_grids[array]).rev() {
+            *coordinate = rest % n;
+            rest /= n;
+        }
+    }
+
+    /// Grid coordinates of a chunk in the whole array, for messages.
+    #[must_use]
+    pub fn chunk_position(&self, visit: &Visit<'_>, chunk: u64) -> Vec<u64> {
+        let mut position = vec![0; visit.shard.len()];
+        self.chunk_coordinates(visit.array, chunk, &mut position);
+        for (axis, coordinate) in position.iter_mut().enumerate() {
+            *coordinate += visit.shard[axis] * self.chunk_grids[visit.array][axis];
+        }
+        position
+    }
+
+    /// The projection of one item, one part per axis, into `parts`.
+    ///
+    /// # Errors
+    /// `Internal` when the piece does not touch the chunk, which `chunk_items` excludes.
+    pub fn project<'p>(&'p self, visit: &Visit<'_>, item: Item, parts: &mut Vec<AxisPart<'p>>) -> Result<()> {
+        let array = &self.arrays[visit.array];
+        let piece = visit.pieces[item.piece as usize];
+        let mut chunk = [0u64; crate::subset::MAX_RANK];
+        let chunk = &mut chunk[..array.rank()];
+        self.chunk_coordinates(visit.array, item.chunk, chunk);
+        parts.clear();
+        for axis in 0..array.rank() {
+            let low = array.shard_grid[axis].start(visit.shard[axis]) + chunk[axis] * array.chunk_shape[axis];
+            let part = self.view(piece, axis).within(low, low + array.chunk_shape[axis]);
+            parts.push(part.ok_or_else(|| Error::internal("a planned chunk is not touched by its read"))?);
+        }
+        Ok(())
+    }
+
+    fn view(&self, piece: Piece, axis: usize) -> AxisView<'_> {
+        let read = &self.reads[piece.read as usize];
+        match &read.selection {
+            Selection::Axes(axes) => match &axes[axis] {
+                AxisSelection::Range { start, step, count } => {
+                    AxisView::Range { start: *start, step: *step, count: *count, dst: 0 }
+                }
+                AxisSelection::Indices(voxels) => AxisView::List(voxels),
+            },
+            Selection::Boxes { starts, shape, .. } => {
+                let start = starts[piece.part as usize * shape.len() + axis];
+                let extent = i128::from(self.arrays[read.array].shape[axis]);
+                let low = i128::from(start).clamp(0, extent);
+                let high = (i128::from(start) + i128::from(shape[axis])).clamp(low, extent);
+                // Both ends lie inside the array, and the distance from a negative start is at most the box.
+                AxisView::Range {
+                    start: low as u64,
+                    step: 1,
+                    count: (high - low) as u64,
+                    dst: if start < 0 { start.unsigned_abs().min(shape[axis]) } else { 0 },
+                }
+            }
+        }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.reads.iter().enumerate().flat_map(|(read, spec)| {
+            let parts = match &spec.selection {
+                Selection::Axes(_) => 1,
+                Selection::Boxes { starts, shape, .. } => starts.len().checked_div(shape.len()).unwrap_or(1),
+            };
+            (0..parts).map(move |part| Piece { read: read as u32, part: part as u32 })
+        })
+    }
+
+    /// The cells of the shard grid that a piece touches, None when it touches no voxel.
+    fn shard_cells(&self, piece: Piece) -> Option<Vec<Cells>> {
+        let array = &self.arrays[self.reads[piece.read as usize].array];
+        (0..array.rank())
+            .map(|axis| {
+                let view = self.view(piece, axis);
+                (!view.is_empty()).then(|| view.cells(&array.shard_grid[axis]))
+            })
+            .collect()
+    }
+
+    fn find_visits(&self) -> Result<Visits> {
+        let mut pieces = self.pieces();
+        let (first, second) = (pieces.next(), pieces.next());
+        if let (Some(piece), None) = (first, second) {
+            let (cells, total) = match self.shard_cells(piece) {
+                None => (Vec::new(), 0),
+                Some(cells) => {
+                    let counts: Vec<u64> = cells.iter().map(Cells::len).collect();
+                    (cells, product(&counts).ok_or_else(|| too_many("stored objects to visit"))?)
+                }
+            };
+            return Ok(Visits::Product { cells, total, piece: [piece] });
+        }
+        // (array, place of the coordinates in `shards`, piece), to be sorted by array, coordinates, piece.
+        let mut shards = Vec::new();
+        let mut touched: Vec<(usize, usize, Piece)> = Vec::new();
+        for piece in self.pieces() {
+            let Some(cells) = self.shard_cells(piece) else { continue };
+            let counts: Vec<u64> = cells.iter().map(Cells::len).collect();
+            let total = product(&counts).filter(|&n| n < 1 << 32).ok_or_else(|| too_many("stored objects to visit"))?;
+            for number in 0..total {
+                let at = shards.len();
+                shards.resize(at + cells.len(), 0);
+                let mut rest = number;
+                for (axis, cells) in cells.iter().enumerate().rev() {
+                    shards[at + axis] = cells.at(rest % cells.len());
+                    rest /= cells.len();
+                }
+                touched.push((self.reads[piece.read as usize].array, at, piece));
+            }
+        }
+        let coordinates = |&(array, at, _): &(usize, usize, Piece)| &shards[at..at + self.arrays[array].rank()];
+        touched.sort_unstable_by(|a, b| {
+            a.0.cmp(&b.0).then_with(|| coordinates(a).cmp(coordinates(b))).then_with(|| a.2.cmp(&b.2))
+        });
+        let mut groups: Vec<(usize, usize, Range<usize>)> = Vec::new();
+        for (number, entry) in touched.iter().enumerate() {
+            match groups.last_mut() {
+                Some(last) if last.0 == entry.0 && coordinates(&(last.0, last.1, entry.2)) == coordinates(entry) => {
+                    last.2.end = number + 1;
+                }
+                _ => groups.push((entry.0, entry.1, number..number + 1)),
+            }
+        }
+        let pieces = touched.iter().map(|t| t.2).collect();
+        Ok(Visits::Grouped { shards, groups, pieces })
+    }
+}
+
+fn chunk_grid(array: &ArrayMeta) -> Result<Vec<u64>> {
+    let mut grid = vec![1u64; array.rank()];
+    for level in &array.levels {
+        for (n, m) in grid.iter_mut().zip(&level.grid) {
+            *n = n.checked_mul(*m).ok_or_else(|| too_many("chunks in a shard"))?;
+        }
+    }
+    match product(&grid) {
+        Some(total) if total < 1 << 48 => Ok(grid),
+        _ => Err(too_many("chunks in a shard")),
+    }
+}
+
+fn too_many(what: &str) -> Error {
+    Error::limit(format!("too many {what}"), u64::MAX, 1 << 48)
+}
+
+fn check(array: &ArrayMeta, selection: &Selection) -> Result<()> {
+    let refuse = |what: String| Err(ErrorKind::Selection { what }.into());
+    let rank = array.rank();
+    match selection {
+        Selection::Axes(axes) => {
+            if axes.len() != rank {
+                return refuse(format!("{} selections for {rank} axes", axes.len()));
+            }
+            for (axis, (selection, &extent)) in axes.iter().zip(&array.shape).enumerate() {
+                let inside = match selection {
+                    AxisSelection::Range { start, step, count } => {
+                        *step >= 1
+                            && (*count == 0
+                                || (count - 1)
+                                    .checked_mul(*step)
+                                    .and_then(|span| span.checked_add(*start))
+                                    .is_some_and(|last| last < extent))
+                    }
+                    AxisSelection::Indices(voxels) => {
+                        voxels.is_sorted_by_key(|v| v.0) && voxels.last().is_none_or(|v| v.0 < extent)
+                    }
+                };
+                if !inside {
+                    return refuse(format!("axis {axis} has {extent} voxels; the selection reaches outside"));
+                }
+            }
+        }
+        Selection::Boxes { starts, shape, fill_outside } => {
+            if shape.len() != rank || (rank > 0 && starts.len() % rank != 0) {
+                return refuse(format!("boxes of {} axes in an array of {rank}", shape.len()));
+            }
+            if !fill_outside && rank > 0 {
+                for (number, start) in starts.chunks_exact(rank).enumerate() {
+                    for axis in 0..rank {
+                        let inside = u64::try_from(start[axis])
+                            .ok()
+                            .and_then(|low| low.checked_add(shape[axis]))
+                            .is_some_and(|high| high <= array.shape[axis]);
+                        if !inside {
+                            return refuse(format!(
+                                "box {number} from {start:?} of shape {shape:?} reaches outside the array of shape {:?} \
+                                 on axis {axis}",
+                                array.shape
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}

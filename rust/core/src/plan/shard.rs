@@ -1,0 +1,107 @@
+//! Chunks of one visited shard -> their byte ranges, through as many index levels as the shard has.
+//!
+//! An index that is not at hand is not waited for: it is named in [`Resolved::needs`], and the caller resolves again when
+//! it has it. So the same code serves a caller that can read at once and one that has to ask and come back.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::index::ShardIndex;
+use crate::plan::{Item, Plan, Visit};
+use crate::subset::{ByteRange, MAX_RANK};
+
+/// Gives indexes by their place.
+pub trait IndexSource {
+    /// The index of the shard that takes `shard` bytes of the object, at nesting `level` (0 = the object itself);
+    /// None when it has to be read first.
+    ///
+    /// # Errors
+    /// Whatever makes the index unusable.
+    fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>>;
+}
+
+/// One stored chunk and the items that need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredChunk {
+    /// Its bytes in the object.
+    pub range: ByteRange,
+    /// The items, all of the same chunk.
+    pub items: Range<usize>,
+}
+
+/// What is known of the chunks of a visit.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// Stored chunks, sorted by offset.
+    pub stored: Vec<StoredChunk>,
+    /// Items of chunks that are not stored: fill value.
+    pub missing: Vec<Range<usize>>,
+    /// Items of chunks whose place cannot be found, and why.
+    pub failed: Vec<(Range<usize>, Error)>,
+    /// Indexes that have to be read before the rest is known.
+    pub needs: Vec<(usize, ByteRange)>,
+}
+
+/// Finds the bytes of each item's chunk in an object of `object_nbytes` bytes. `items` are sorted by chunk.
+pub fn resolve(
+    plan: &Plan,
+    visit: &Visit<'_>,
+    items: &[Item],
+    object_nbytes: u64,
+    source: &mut dyn IndexSource,
+) -> Resolved {
+    let array = &plan.arrays()[visit.array];
+    let mut resolved = Resolved { stored: Vec::with_capacity(items.len()), ..Resolved::default() };
+    // The last shard looked into at each level: neighbours in C order mostly share it.
+    let mut last: Vec<Option<(ByteRange, Arc<ShardIndex>)>> = vec![None; array.levels.len()];
+    let mut coordinates = [0u64; MAX_RANK];
+    let coordinates = &mut coordinates[..array.rank()];
+    let mut first = 0;
+    'chunks: while first < items.len() {
+        let chunk = items[first].chunk;
+        let end = first + items[first..].iter().take_while(|item| item.chunk == chunk).count();
+        let group = first..end;
+        first = end;
+        plan.chunk_coordinates(visit.array, chunk, coordinates);
+        let mut range = ByteRange { start: 0, end: object_nbytes };
+        for level in 0..array.levels.len() {
+            let known = match &last[level] {
+                Some((at, index)) if *at == range => Ok(Some(Arc::clone(index))),
+                _ => source.index(level, range),
+            };
+            let index = match known {
+                Ok(Some(index)) => index,
+                Ok(None) => {
+                    if !resolved.needs.contains(&(level, range)) {
+                        resolved.needs.push((level, range));
+                    }
+                    continue 'chunks;
+                }
+                Err(error) => {
+                    resolved.failed.push((group, error.in_range(range)));
+                    continue 'chunks;
+                }
+            };
+            let found = index.get(array.entry(level, coordinates));
+            last[level] = Some((range, index));
+            match found {
+                Ok(Some(within)) => {
+                    // Inside the parent by ShardIndex::get, so the sums cannot pass the object's size.
+                    range = ByteRange { start: range.start + within.start, end: range.start + within.end };
+                }
+                Ok(None) => {
+                    resolved.missing.push(group);
+                    continue 'chunks;
+                }
+                Err(error) => {
+                    resolved.failed.push((group, error));
+                    continue 'chunks;
+                }
+            }
+        }
+        resolved.stored.push(StoredChunk { range, items: group });
+    }
+    resolved.stored.sort_unstable_by_key(|chunk| (chunk.range, chunk.items.start));
+    resolved
+}

@@ -1,0 +1,208 @@
+//! Files: positioned reads, the identity of a version of a file, and a bounded set of open ones.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind as Io};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use voxfetch_core::error::{Error, ErrorKind, Result};
+use voxfetch_core::subset::ByteRange;
+
+/// One version of a file: replaced or rewritten, it is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+    /// Bytes of the file.
+    pub nbytes: u64,
+    modified_ns: i128,
+}
+
+impl FileId {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            nbytes: metadata.size(),
+            modified_ns: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// An open file and the version it had when it was opened.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    /// The version.
+    pub id: FileId,
+}
+
+impl OpenFile {
+    /// Opens a file; None when there is none.
+    ///
+    /// # Errors
+    /// `PermissionDenied` or `Store`.
+    fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == Io::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("is not a regular file"));
+        }
+        Ok(Some(Self { id: FileId::of(&metadata), file }))
+    }
+
+    /// Reads `range` into `body`, which becomes exactly that long. False when the file changed since it was opened.
+    ///
+    /// # Errors
+    /// `Limit` when memory cannot be had, `Store` when the file cannot be read.
+    pub fn read(&self, range: ByteRange, body: &mut Vec<u8>) -> Result<bool> {
+        let nbytes = usize::try_from(range.len()).map_err(|_| Error::internal("range beyond the address space"))?;
+        if body.len() < nbytes {
+            body.try_reserve_exact(nbytes - body.len())
+                .map_err(|_| Error::limit("memory for a request", range.len(), body.len() as u64))?;
+            body.resize(nbytes, 0);
+        }
+        body.truncate(nbytes);
+        let complete = match self.file.read_exact_at(body, range.start) {
+            Ok(()) => true,
+            Err(error) if error.kind() == Io::UnexpectedEof => false,
+            Err(error) => return Err(store_error(&error)),
+        };
+        let now = FileId::of(&self.file.metadata().map_err(|error| store_error(&error))?);
+        if now != self.id {
+            return Ok(false);
+        }
+        if complete {
+            return Ok(true);
+        }
+        Err(ErrorKind::Store { what: format!("the file ended before byte {}", range.end) }.into())
+    }
+}
+
+/// The error of a failed operation on a file.
+#[must_use]
+pub fn store_error(error: &io::Error) -> Error {
+    match error.kind() {
+        Io::NotFound => ErrorKind::NotFound { what: "no such file".into() }.into(),
+        Io::PermissionDenied => ErrorKind::PermissionDenied { what: "permission denied".into() }.into(),
+        _ => ErrorKind::Store { what: error.to_string() }.into(),
+    }
+}
+
+/// True when a file or folder is there.
+///
+/// # Errors
+/// `PermissionDenied` or `Store` when that cannot be found out.
+pub fn exists(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Io::NotFound => Ok(false),
+        Err(error) => Err(store_error(&error)),
+    }
+}
+
+/// Open files kept for later reads, at most `limit`, least recently used closed first.
+#[derive(Debug)]
+pub struct Files {
+    limit: usize,
+    open: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    files: HashMap<PathBuf, (Arc<OpenFile>, u64)>,
+    clock: u64,
+}
+
+impl Files {
+    /// Keeps at most `limit` files open.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, open: Mutex::default() }
+    }
+
+    /// Number of files kept open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.kept(|kept| kept.files.len())
+    }
+
+    /// Opens a file for one use.
+    ///
+    /// # Errors
+    /// As [`Files::get`].
+    pub fn open(&self, path: &Path) -> Result<Option<OpenFile>> {
+        match OpenFile::open(path) {
+            // Out of descriptors: give ours back and try once more.
+            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) && self.clear() => OpenFile::open(path),
+            result => result,
+        }
+        .map_err(|error| store_error(&error))
+    }
+
+    /// The current version of a file, from those kept open if it still is that; None when there is no such file. With
+    /// `immutable` a kept file is taken without looking at its path again.
+    ///
+    /// # Errors
+    /// `PermissionDenied` or `Store`.
+    pub fn get(&self, path: &Path, immutable: bool) -> Result<Option<Arc<OpenFile>>> {
+        let known = self.kept(|kept| {
+            kept.clock += 1;
+            let clock = kept.clock;
+            kept.files.get_mut(path).map(|(file, age)| {
+                *age = clock;
+                Arc::clone(file)
+            })
+        });
+        if let Some(file) = known {
+            if immutable {
+                return Ok(Some(file));
+            }
+            match std::fs::metadata(path) {
+                Ok(metadata) if FileId::of(&metadata) == file.id => return Ok(Some(file)),
+                Ok(_) => {}
+                Err(error) if error.kind() == Io::NotFound => {
+                    self.forget(path);
+                    return Ok(None);
+                }
+                Err(error) => return Err(store_error(&error)),
+            }
+        }
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        let file = Arc::new(file);
+        self.kept(|kept| {
+            if kept.files.len() >= self.limit
+                && let Some(oldest) = kept.files.iter().min_by_key(|(_, (_, age))| *age).map(|(path, _)| path.clone())
+            {
+                kept.files.remove(&oldest);
+            }
+            if self.limit > 0 {
+                kept.files.insert(path.to_owned(), (Arc::clone(&file), kept.clock));
+            }
+        });
+        Ok(Some(file))
+    }
+
+    /// Closes a file that is kept open.
+    pub fn forget(&self, path: &Path) {
+        self.kept(|kept| kept.files.remove(path));
+    }
+
+    /// Closes all files that are kept open; true when there were any.
+    pub fn clear(&self) -> bool {
+        self.kept(|kept| !std::mem::take(&mut kept.files).is_empty())
+    }
+
+    fn kept<T>(&self, f: impl FnOnce(&mut Kept) -> T) -> T {
+        f(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;

@@ -1,0 +1,447 @@
+//! One plan being carried out by several threads.
+//!
+//! Tasks are visits (find the bytes of one stored object) and requests (read one merged range, decode, deliver). Requests
+//! come first, so that few are known at a time. The first error in plan order wins whatever order the threads come in.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use voxfetch_core::assemble::{Assembly, Output};
+use voxfetch_core::error::{Error, ErrorKind, Result};
+use voxfetch_core::plan::coalesce::Request;
+use voxfetch_core::plan::shard::StoredChunk;
+use voxfetch_core::plan::{Item, Plan, Visit};
+
+use crate::file::{self, OpenFile};
+use crate::locate::{Caches, How, Located, LocalArray, locate};
+use crate::pool::{ThreadState, Work};
+use crate::stats::Counters;
+
+/// Passes over objects that change while they are read.
+const MAX_PASSES: u32 = 4;
+/// Problems that a check lists one by one.
+const MAX_PROBLEMS: usize = 1000;
+
+/// Called once with the outcome when the last task has ended.
+pub type OnDone = Box<dyn FnOnce(Outcome) + Send>;
+
+/// How a job ended.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The first error in plan order.
+    pub error: Option<Error>,
+    /// Number of errors in all.
+    pub errors: u64,
+    /// Each problem, at most 1,000, in plan order; only for a job that checks.
+    pub problems: Vec<Error>,
+}
+
+/// A plan, the memory it goes to, and how far it is.
+pub struct Job {
+    caches: Arc<Caches>,
+    arrays: Vec<Arc<LocalArray>>,
+    plan: Plan,
+    outputs: Vec<Option<Output>>,
+    /// Lists all problems instead of stopping at the first.
+    check: bool,
+    threads: usize,
+    /// What this job did; added to the engine's totals at its end.
+    pub counters: Counters,
+    totals: Arc<Counters>,
+    cancelled: AtomicBool,
+    /// Position of the first error in plan order; later tasks are not started.
+    stop_after: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Visits of this pass: all of them in the first, then those whose file changed.
+    again: Option<Vec<u64>>,
+    next_visit: u64,
+    pass: u32,
+    requests: VecDeque<Task>,
+    active: usize,
+    replaced: Vec<u64>,
+    failures: Vec<(u64, Error)>,
+    errors: u64,
+    present: Vec<bool>,
+    on_done: Option<OnDone>,
+    done: bool,
+}
+
+enum Task {
+    Visit(u64),
+    Request(Arc<Found>, Request),
+}
+
+/// A visited shard.
+struct Found {
+    visit: u64,
+    items: Vec<Item>,
+    stored: Vec<StoredChunk>,
+    file: Arc<OpenFile>,
+}
+
+/// What a job is made of.
+pub struct Parts {
+    /// Files and indexes.
+    pub caches: Arc<Caches>,
+    /// The arrays, in the order of the plan's.
+    pub arrays: Vec<Arc<LocalArray>>,
+    /// What to read.
+    pub plan: Plan,
+    /// Where to, one per read of the plan.
+    pub outputs: Vec<Option<Output>>,
+    /// Whether all problems are listed.
+    pub check: bool,
+    /// Threads that may work on it.
+    pub threads: usize,
+    /// The engine's totals.
+    pub totals: Arc<Counters>,
+    /// Called at the end.
+    pub on_done: Option<OnDone>,
+}
+
+impl Job {
+    /// A job that nobody works on yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { caches, arrays, plan, outputs, check, threads, totals, on_done } = parts;
+        let present = vec![false; arrays.len()];
+        Self {
+            caches,
+            arrays,
+            plan,
+            outputs,
+            check,
+            threads,
+            counters: Counters::default(),
+            totals,
+            cancelled: AtomicBool::new(false),
+            stop_after: AtomicU64::new(u64::MAX),
+            state: Mutex::new(State { present, on_done, ..State::default() }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Starts no further task.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// Works on the calling thread until nothing is left to start. Between tasks, `busy` is told how many tasks are known
+    /// to be left and may cancel the job by returning true.
+    pub fn work(&self, thread: &mut ThreadState, mut busy: impl FnMut(u64) -> bool) {
+        let mut state = self.lock();
+        loop {
+            if state.done {
+                return;
+            }
+            if let Some(task) = self.next(&mut state) {
+                state.active += 1;
+                drop(state);
+                let (order, result) = match task {
+                    Task::Visit(visit) => (visit, self.guarded(visit, || self.visit(visit, thread))),
+                    Task::Request(found, request) => {
+                        (found.visit, self.guarded(found.visit, || self.request(&found, &request, thread)))
+                    }
+                };
+                state = self.lock();
+                state.active -= 1;
+                match result {
+                    Ok(After::Nothing) => {}
+                    Ok(After::Requests(requests)) => {
+                        state.requests.extend(requests);
+                        self.changed.notify_all();
+                    }
+                    Ok(After::Changed) => state.replaced.push(order),
+                    Err(error) => self.fail(&mut state, order, error),
+                }
+                if !state.requests.is_empty() || state.next_visit < self.visits(&state) {
+                    let left = state.requests.len() as u64 + self.visits(&state) - state.next_visit;
+                    drop(state);
+                    if busy(left) {
+                        self.cancel();
+                    }
+                    state = self.lock();
+                }
+                continue;
+            }
+            if state.active == 0 {
+                if self.finish_pass(&mut state) {
+                    continue;
+                }
+                state.done = true;
+                self.changed.notify_all();
+                let on_done = state.on_done.take();
+                drop(state);
+                self.totals.add(&self.counters);
+                if let Some(on_done) = on_done {
+                    on_done(self.outcome());
+                }
+                return;
+            }
+            let (back, timeout) =
+                self.changed.wait_timeout(state, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner);
+            state = back;
+            if timeout.timed_out() {
+                drop(state);
+                if busy(0) {
+                    self.cancel();
+                }
+                state = self.lock();
+            }
+        }
+    }
+
+    /// How it ended; call once it is done.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let mut state = self.lock();
+        let mut failures = std::mem::take(&mut state.failures);
+        failures.sort_by_key(|f| f.0);
+        let mut errors = failures.into_iter().map(|f| f.1);
+        let error = if self.check { None } else { errors.next() };
+        Outcome { error, errors: state.errors, problems: errors.collect() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn visits(&self, state: &State) -> u64 {
+        state.again.as_ref().map_or_else(|| self.plan.visits(), |again| again.len() as u64)
+    }
+
+    fn next(&self, state: &mut State) -> Option<Task> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            state.requests.clear();
+            state.next_visit = self.visits(state);
+            return None;
+        }
+        while let Some(task) = state.requests.pop_front() {
+            if !matches!(&task, Task::Request(found, _) if found.visit > self.stop_after.load(Ordering::Relaxed)) {
+                return Some(task);
+            }
+        }
+        if state.next_visit < self.visits(state) {
+            let visit = match &state.again {
+                None => state.next_visit,
+                Some(again) => again[state.next_visit as usize],
+            };
+            if visit > self.stop_after.load(Ordering::Relaxed) {
+                state.next_visit = self.visits(state);
+                return None;
+            }
+            state.next_visit += 1;
+            return Some(Task::Visit(visit));
+        }
+        None
+    }
+
+    /// Prepares another pass over objects that changed while they were read; false when there is none.
+    fn finish_pass(&self, state: &mut State) -> bool {
+        let mut replaced = std::mem::take(&mut state.replaced);
+        if replaced.is_empty() || self.cancelled.load(Ordering::Relaxed) {
+            return false;
+        }
+        replaced.sort_unstable();
+        replaced.dedup();
+        state.pass += 1;
+        if state.pass >= MAX_PASSES {
+            for number in replaced {
+                let visit = self.plan.visit(number);
+                let what = format!("the file was rewritten during each of {MAX_PASSES} reads of it");
+                let error = Error::from(ErrorKind::ObjectChanged { what });
+                self.fail(state, number, error.in_object(&self.arrays[visit.array].path(&visit.shard).to_string_lossy()));
+            }
+            return false;
+        }
+        state.again = Some(replaced);
+        state.next_visit = 0;
+        true
+    }
+
+    fn fail(&self, state: &mut State, order: u64, error: Error) {
+        state.errors += 1;
+        if !self.check {
+            self.stop_after.fetch_min(order, Ordering::Relaxed);
+        }
+        if state.failures.len() < MAX_PROBLEMS {
+            state.failures.push((order, error));
+        }
+    }
+
+    /// Runs a task of visit number `number`, names its object in errors, and turns a panic into an error.
+    fn guarded(&self, number: u64, task: impl FnOnce() -> Result<After>) -> Result<After> {
+        let result = catch_unwind(AssertUnwindSafe(task)).unwrap_or_else(|panic| Err(from_panic(&*panic)));
+        result.map_err(|error| {
+            let visit = self.plan.visit(number);
+            error.in_object(&self.arrays[visit.array].path(&visit.shard).to_string_lossy())
+        })
+    }
+
+    fn assembly(&self, array: usize) -> Assembly<'_> {
+        Assembly { plan: &self.plan, outputs: &self.outputs, verify: self.arrays[array].verify }
+    }
+
+    fn visit(&self, number: u64, thread: &mut ThreadState) -> Result<After> {
+        let visit = self.plan.visit(number);
+        let array = &self.arrays[visit.array];
+        let mut items = Vec::new();
+        self.plan.chunk_items(&visit, &mut items);
+        let how = How { fetch_indexes: true, threads: self.threads };
+        match locate(&self.caches, array, &self.plan, &visit, &items, how)? {
+            Located::Changed => Ok(After::Changed),
+            Located::Absent => {
+                self.check_array_is_there(visit.array)?;
+                self.counters.objects_missing.add(1);
+                for group in items.chunk_by(|a, b| a.chunk == b.chunk) {
+                    self.deliver_missing(&visit, group, thread)?;
+                }
+                Ok(After::Nothing)
+            }
+            Located::Whole { file } => {
+                self.counters.objects.add(1);
+                let range = voxfetch_core::subset::ByteRange { start: 0, end: file.id.nbytes };
+                if !file.read(range, &mut thread.body)? {
+                    return Ok(After::Changed);
+                }
+                self.counters.requests.add(1);
+                self.counters.bytes_read.add(range.len());
+                let assembly = self.assembly(visit.array);
+                if array.meta.levels.is_empty() {
+                    assembly.deliver(&mut thread.worker, &visit, &items, Some(&thread.body))?;
+                    self.count_decoded(visit.array, 1);
+                } else {
+                    assembly.deliver_object(&mut thread.worker, &visit, &items, &thread.body)?;
+                    self.count_decoded(visit.array, items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64);
+                }
+                Ok(After::Nothing)
+            }
+            Located::Parts { file, resolved, requests, indexes } => {
+                self.counters.objects.add(1);
+                self.counters.index_hits.add(indexes.hits);
+                self.counters.index_misses.add(indexes.misses);
+                self.counters.requests.add(indexes.misses);
+                self.counters.bytes_read.add(indexes.bytes);
+                let mut failed = resolved.failed.into_iter();
+                if self.check {
+                    let mut state = self.lock();
+                    let path = array.path(&visit.shard);
+                    for (group, error) in failed.by_ref() {
+                        let chunk = self.plan.chunk_position(&visit, items[group.start].chunk);
+                        self.fail(&mut state, number, error.in_chunk(&chunk).in_object(&path.to_string_lossy()));
+                    }
+                    for pair in resolved.stored.windows(2) {
+                        if pair[1].range.start < pair[0].range.end {
+                            let chunk = self.plan.chunk_position(&visit, items[pair[1].items.start].chunk);
+                            let error = Error::shard_index("overlaps the chunk stored before it");
+                            let error = error.in_range(pair[1].range).in_chunk(&chunk);
+                            self.fail(&mut state, number, error.in_object(&path.to_string_lossy()));
+                        }
+                    }
+                } else if let Some((group, error)) = failed.next() {
+                    return Err(error.in_chunk(&self.plan.chunk_position(&visit, items[group.start].chunk)));
+                }
+                for group in &resolved.missing {
+                    self.deliver_missing(&visit, &items[group.clone()], thread)?;
+                }
+                let found = Arc::new(Found { visit: number, items, stored: resolved.stored, file });
+                if let [request] = &requests[..] {
+                    return self.request(&found, request, thread);
+                }
+                let tasks = requests.into_iter().map(|request| Task::Request(Arc::clone(&found), request));
+                Ok(After::Requests(tasks.collect()))
+            }
+        }
+    }
+
+    fn request(&self, found: &Found, request: &Request, thread: &mut ThreadState) -> Result<After> {
+        let visit = self.plan.visit(found.visit);
+        let read = found.file.read(request.range, &mut thread.body).map_err(|error| error.in_range(request.range))?;
+        if !read {
+            self.caches.files.forget(&self.arrays[visit.array].path(&visit.shard));
+            return Ok(After::Changed);
+        }
+        self.counters.requests.add(1);
+        self.counters.bytes_read.add(request.range.len());
+        let assembly = self.assembly(visit.array);
+        let chunks = &found.stored[request.members.clone()];
+        for chunk in chunks {
+            let from = (chunk.range.start - request.range.start) as usize;
+            let encoded = &thread.body[from..from + chunk.range.len() as usize];
+            let items = &found.items[chunk.items.clone()];
+            let delivered = assembly
+                .deliver(&mut thread.worker, &visit, items, Some(encoded))
+                .map_err(|error| error.in_range(chunk.range));
+            match delivered {
+                Err(error) if self.check => {
+                    let path = self.arrays[visit.array].path(&visit.shard);
+                    self.fail(&mut self.lock(), found.visit, error.in_object(&path.to_string_lossy()));
+                }
+                other => other?,
+            }
+        }
+        self.count_decoded(visit.array, chunks.len() as u64);
+        Ok(After::Nothing)
+    }
+
+    fn deliver_missing(&self, visit: &Visit<'_>, items: &[Item], thread: &mut ThreadState) -> Result<()> {
+        self.counters.chunks_missing.add(1);
+        if self.arrays[visit.array].missing_is_error {
+            let chunk = items.first().map_or(0, |item| item.chunk);
+            let what = "this chunk is not stored, and the read options say that missing chunks are errors".into();
+            return Err(Error::from(ErrorKind::NotFound { what }).in_chunk(&self.plan.chunk_position(visit, chunk)));
+        }
+        self.assembly(visit.array).deliver(&mut thread.worker, visit, items, None)
+    }
+
+    fn count_decoded(&self, array: usize, chunks: u64) {
+        self.counters.chunks_decoded.add(chunks);
+        self.counters.bytes_decoded.add(chunks * self.arrays[array].meta.chunk_nbytes() as u64);
+    }
+
+    /// A chunk that is not there is the fill value only while its array is: an unmounted or deleted folder is an error.
+    fn check_array_is_there(&self, array: usize) -> Result<()> {
+        if self.lock().present[array] {
+            return Ok(());
+        }
+        let document = self.arrays[array].root.join(&self.arrays[array].document);
+        if !file::exists(&document)? {
+            let what = "the array's metadata is gone; the folder was deleted, moved or unmounted since it was opened";
+            let error = Error::from(ErrorKind::NotFound { what: what.into() });
+            return Err(error.in_object(&document.to_string_lossy()));
+        }
+        self.lock().present[array] = true;
+        Ok(())
+    }
+}
+
+impl Work for Job {
+    fn run(&self, state: &mut ThreadState) {
+        self.work(state, |_| false);
+    }
+}
+
+enum After {
+    Nothing,
+    Requests(Vec<Task>),
+    Changed,
+}
+
+fn from_panic(panic: &(dyn Any + Send)) -> Error {
+    let what = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic".into());
+    Error::internal(what)
+}

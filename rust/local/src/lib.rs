@@ -1,0 +1,385 @@
+//! voxfetch-local: arrays on disk, read and written on the threads of one engine.
+//!
+//! A read is planned by the core; then each thread takes visits (open a file, look into its index) and requests (one
+//! positioned read, decode, scatter) until none is left. The calling thread works too, and alone when there is little
+//! to do. Files stay open and indexes stay in memory for as long as the file is the same one (device, inode, size,
+//! modification time).
+//!
+//! After a fork the child's first call starts an engine of its own; the parent's is left alone (see [`LocalEngine`]).
+
+pub mod file;
+pub mod job;
+pub mod locate;
+mod pool;
+pub mod stats;
+mod write;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use voxfetch_core::assemble::{Input, Output};
+use voxfetch_core::error::{Error, ErrorKind, Result};
+use voxfetch_core::plan::{AxisSelection, Plan, ReadSpec, Selection};
+
+use job::{Job, OnDone, Outcome, Parts};
+use locate::{Caches, How, IndexCost, Located, locate};
+pub use locate::LocalArray;
+use pool::{Pool, ThreadState, Work};
+use stats::Counters;
+
+/// Tasks left after the first one up to which the calling thread goes on alone.
+const FEW_TASKS: u64 = 3;
+
+/// Sizes of an engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Threads that read and decode, the calling one included.
+    pub threads: usize,
+    /// Bytes of shard indexes kept.
+    pub index_cache_bytes: u64,
+    /// Files kept open.
+    pub max_open_files: usize,
+}
+
+/// One read: what of which array, and the memory it goes to (None when it is only planned or checked).
+pub struct LocalRead {
+    /// The array.
+    pub array: Arc<LocalArray>,
+    /// What of it.
+    pub selection: Selection,
+    /// Where to.
+    pub output: Option<Output>,
+}
+
+/// What a read would do.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// Stored objects touched, missing ones included.
+    pub shards: u64,
+    /// Of these, not there.
+    pub shards_missing: u64,
+    /// Chunks needed, missing ones included.
+    pub chunks: u64,
+    /// Of these, not stored.
+    pub chunks_missing: u64,
+    /// Positioned reads, of indexes too.
+    pub requests: u64,
+    /// Bytes of the stored chunks that are needed.
+    pub bytes_needed: u64,
+    /// Bytes that are read: chunks, gaps between merged ones, indexes.
+    pub bytes_fetched: u64,
+    /// Bytes of indexes that are in memory already.
+    pub bytes_from_cache: u64,
+    /// Reads that have to wait for one another, at most.
+    pub round_trips: u64,
+    /// Whether all indexes were known.
+    pub exact: bool,
+}
+
+/// Result of reading and decoding everything that is stored.
+#[derive(Debug, Default)]
+pub struct Verification {
+    /// What was done.
+    pub counters: Counters,
+    /// Problems found, in all.
+    pub problem_count: u64,
+    /// The first 1,000 of them, in the order of the array.
+    pub problems: Vec<Error>,
+}
+
+/// Threads, open files and indexes for arrays on disk.
+///
+/// All state belongs to one process. It hangs in a list with one link per process that used it: after a fork the child
+/// walks past its parent's link without touching it (its threads do not exist here and its locks may be held) and adds
+/// its own.
+pub struct LocalEngine {
+    config: Config,
+    first: Generation,
+}
+
+struct Generation {
+    process: u32,
+    state: ProcessState,
+    next: OnceLock<Box<Generation>>,
+}
+
+struct ProcessState {
+    caches: Arc<Caches>,
+    pool: Mutex<Option<Arc<Pool>>>,
+    /// States of threads that called in, for the next that does.
+    callers: Mutex<Vec<ThreadState>>,
+    totals: Arc<Counters>,
+}
+
+impl Generation {
+    fn new(config: Config) -> Self {
+        Self {
+            process: std::process::id(),
+            state: ProcessState {
+                caches: Arc::new(Caches::new(config.index_cache_bytes, config.max_open_files)),
+                pool: Mutex::new(None),
+                callers: Mutex::default(),
+                totals: Arc::default(),
+            },
+            next: OnceLock::new(),
+        }
+    }
+}
+
+impl LocalEngine {
+    /// An engine without threads or open files yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, first: Generation::new(config) }
+    }
+
+    /// Reads and returns when every output is written. `interrupted` is asked at least every 50 ms or after each task.
+    ///
+    /// # Errors
+    /// The first error in plan order, with the number of errors.
+    pub fn read(
+        &self,
+        reads: Vec<LocalRead>,
+        mut interrupted: impl FnMut() -> bool,
+    ) -> std::result::Result<(), (Error, u64)> {
+        let state = self.state();
+        let job = self.job(state, reads, false, None).map_err(|error| (error, 1))?;
+        self.carry_out(state, &job, &mut interrupted);
+        let outcome = job.outcome();
+        outcome.error.map_or(Ok(()), |error| Err((error, outcome.errors)))
+    }
+
+    /// Starts reads on the workers; `on_done` is called by the thread that ends the last task.
+    ///
+    /// # Errors
+    /// What makes the reads impossible to plan; then `on_done` is not called.
+    pub fn submit(&self, reads: Vec<LocalRead>, on_done: OnDone) -> Result<Arc<Job>> {
+        let state = self.state();
+        let job = self.job(state, reads, false, Some(on_done))?;
+        let pool = self.pool(state);
+        let work: Arc<dyn Work> = Arc::clone(&job) as _;
+        if pool.threads() == 0 {
+            // The system gives us no thread: better late than never.
+            work.run(&mut ThreadState::default());
+        } else {
+            pool.offer(&work, self.config.threads);
+        }
+        Ok(job)
+    }
+
+    /// What `read` would do. Reads indexes that are not in memory only with `fetch_indexes`.
+    ///
+    /// # Errors
+    /// What would stop the read before its first byte of data.
+    pub fn explain(&self, reads: Vec<LocalRead>, fetch_indexes: bool) -> Result<Explanation> {
+        let state = self.state();
+        let (arrays, plan, _) = plan(reads)?;
+        let mut sum = Explanation { exact: true, ..Explanation::default() };
+        let mut items = Vec::new();
+        for number in 0..plan.visits() {
+            let visit = plan.visit(number);
+            let array = &arrays[visit.array];
+            items.clear();
+            plan.chunk_items(&visit, &mut items);
+            let chunks = items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64;
+            sum.shards += 1;
+            sum.chunks += chunks;
+            let how = How { fetch_indexes, threads: self.config.threads };
+            let located = locate(&state.caches, array, &plan, &visit, &items, how);
+            let name = |error: Error| error.in_object(&array.path(&visit.shard).to_string_lossy());
+            match located.map_err(name)? {
+                Located::Absent => {
+                    sum.shards_missing += 1;
+                    sum.chunks_missing += chunks;
+                }
+                Located::Changed => sum.exact = false,
+                Located::Whole { file } => {
+                    sum.requests += 1;
+                    sum.bytes_needed += file.id.nbytes;
+                    sum.bytes_fetched += file.id.nbytes;
+                    sum.round_trips = sum.round_trips.max(1);
+                }
+                Located::Parts { resolved, requests, indexes, .. } => {
+                    if let Some((_, error)) = resolved.failed.into_iter().next() {
+                        return Err(name(error));
+                    }
+                    let IndexCost { hit_bytes, misses, bytes, depth, unknown, .. } = indexes;
+                    sum.chunks_missing += resolved.missing.len() as u64;
+                    sum.requests += misses + requests.len() as u64;
+                    sum.bytes_needed += resolved.stored.iter().map(|chunk| chunk.range.len()).sum::<u64>();
+                    sum.bytes_fetched += bytes + requests.iter().map(|request| request.range.len()).sum::<u64>();
+                    sum.bytes_from_cache += hit_bytes;
+                    sum.round_trips = sum.round_trips.max(depth + u64::from(!requests.is_empty()));
+                    sum.exact &= unknown == 0;
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Reads and decodes every stored chunk of an array, with all checksums, and lists what is wrong.
+    ///
+    /// # Errors
+    /// Only what keeps the array from being looked at; problems of its data are listed in the result.
+    pub fn verify(&self, array: &Arc<LocalArray>, mut interrupted: impl FnMut() -> bool) -> Result<Verification> {
+        let state = self.state();
+        let axes = array.meta.shape.iter().map(|&count| AxisSelection::Range { start: 0, step: 1, count });
+        let selection = Selection::Axes(axes.collect());
+        let array = Arc::new(LocalArray {
+            meta: Arc::clone(&array.meta),
+            root: array.root.clone(),
+            document: array.document.clone(),
+            verify: voxfetch_core::codec::Verify::Full,
+            missing_is_error: false,
+            ..**array
+        });
+        let job = self.job(state, vec![LocalRead { array, selection, output: None }], true, None)?;
+        self.carry_out(state, &job, &mut interrupted);
+        let Outcome { errors, problems, .. } = job.outcome();
+        let counters = Counters::default();
+        counters.add(&job.counters);
+        Ok(Verification { counters, problem_count: errors, problems })
+    }
+
+    /// Writes the box of `counts` voxels from `start`, which covers whole stored objects.
+    ///
+    /// # Errors
+    /// `Unsupported` when it covers part of a stored object or a codec cannot be written, or what the disk says.
+    pub fn write(&self, array: &Arc<LocalArray>, start: &[u64], counts: &[u64], input: Input) -> Result<()> {
+        let state = self.state();
+        let job = Arc::new(write::WriteJob::new(Arc::clone(array), start, counts, input)?);
+        let helpers = (self.config.threads as u64).min(job.objects()).saturating_sub(1) as usize;
+        if helpers > 0 {
+            let work: Arc<dyn Work> = Arc::clone(&job) as _;
+            self.pool(state).offer(&work, helpers);
+        }
+        let mut caller = self.caller(state);
+        job.run(&mut caller);
+        self.keep(state, caller);
+        job.wait()
+    }
+
+    /// Name and value of each counter, totals since the engine's start in this process.
+    #[must_use]
+    pub fn stats(&self) -> Vec<(&'static str, u64)> {
+        let state = self.state();
+        let mut list = state.totals.list();
+        list.push(("index_cache_bytes", state.caches.index_nbytes()));
+        list.push(("open_files", state.caches.files.len() as u64));
+        list.push(("threads", self.config.threads as u64));
+        list
+    }
+
+    /// Ends the threads, after what they are doing, and closes the files. The next call starts them again.
+    pub fn close(&self) {
+        let state = self.state();
+        let pool = state.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pool) = pool.and_then(Arc::into_inner) {
+            pool.join();
+        }
+        state.caches.files.clear();
+    }
+
+    fn state(&self) -> &ProcessState {
+        let process = std::process::id();
+        let mut generation = &self.first;
+        while generation.process != process {
+            generation = generation.next.get_or_init(|| Box::new(Generation::new(self.config)));
+        }
+        &generation.state
+    }
+
+    fn pool(&self, state: &ProcessState) -> Arc<Pool> {
+        let mut pool = state.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(pool.get_or_insert_with(|| Arc::new(Pool::start(self.config.threads))))
+    }
+
+    fn caller(&self, state: &ProcessState) -> ThreadState {
+        state.callers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn keep(&self, state: &ProcessState, mut caller: ThreadState) {
+        caller.trim();
+        let mut callers = state.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.len() < self.config.threads {
+            callers.push(caller);
+        }
+    }
+
+    fn job(
+        &self,
+        state: &ProcessState,
+        reads: Vec<LocalRead>,
+        check: bool,
+        on_done: Option<OnDone>,
+    ) -> Result<Arc<Job>> {
+        state.totals.reads.add(1);
+        let (arrays, plan, outputs) = plan(reads)?;
+        fill_outside(&plan, &outputs)?;
+        Ok(Arc::new(Job::new(Parts {
+            caches: Arc::clone(&state.caches),
+            arrays,
+            plan,
+            outputs,
+            check,
+            threads: self.config.threads,
+            totals: Arc::clone(&state.totals),
+            on_done,
+        })))
+    }
+
+    /// Works on the calling thread and asks the workers in once it is clear that there is enough for them.
+    fn carry_out(&self, state: &ProcessState, job: &Arc<Job>, interrupted: &mut dyn FnMut() -> bool) {
+        let mut caller = self.caller(state);
+        let mut offered = self.config.threads < 2;
+        job.work(&mut caller, |left| {
+            if !offered && left > FEW_TASKS {
+                offered = true;
+                let work: Arc<dyn Work> = Arc::clone(job) as _;
+                self.pool(state).offer(&work, self.config.threads - 1);
+            }
+            interrupted()
+        });
+        self.keep(state, caller);
+    }
+}
+
+/// Plans reads; reads of the same array share it.
+#[expect(clippy::type_complexity, reason = "three lists that belong together only here")]
+fn plan(reads: Vec<LocalRead>) -> Result<(Vec<Arc<LocalArray>>, Plan, Vec<Option<Output>>)> {
+    let mut arrays: Vec<Arc<LocalArray>> = Vec::new();
+    let mut specs = Vec::with_capacity(reads.len());
+    let mut outputs = Vec::with_capacity(reads.len());
+    for LocalRead { array, selection, output } in reads {
+        let known = arrays.iter().position(|other| Arc::ptr_eq(other, &array));
+        let number = known.unwrap_or_else(|| {
+            arrays.push(array);
+            arrays.len() - 1
+        });
+        specs.push(ReadSpec { array: number, selection });
+        outputs.push(output);
+    }
+    let plan = Plan::new(arrays.iter().map(|array| Arc::clone(&array.meta)).collect(), specs)?;
+    Ok((arrays, plan, outputs))
+}
+
+/// Fills boxes that reach outside their array; what lies inside is overwritten by the read.
+fn fill_outside(plan: &Plan, outputs: &[Option<Output>]) -> Result<()> {
+    for (read, output) in plan.reads().iter().zip(outputs) {
+        let (Selection::Boxes { starts, shape, fill_outside: true }, Some(output)) = (&read.selection, output) else {
+            continue;
+        };
+        let array = &plan.arrays()[read.array];
+        for (number, start) in starts.chunks_exact(shape.len().max(1)).enumerate() {
+            let inside = start.iter().zip(shape).zip(&array.shape).all(|((&low, &count), &extent)| {
+                u64::try_from(low).is_ok_and(|low| low.checked_add(count).is_some_and(|high| high <= extent))
+            });
+            if !inside {
+                let part = u32::try_from(number).map_err(|_| {
+                    Error::from(ErrorKind::Selection { what: "more than 2^32 boxes in one read".into() })
+                })?;
+                output.fill_box(part, &array.fill_value)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! One visit of a plan on disk: which file, which bytes of it, merged into which requests.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use voxfetch_core::codec::Verify;
+use voxfetch_core::error::{Error, ErrorKind, Result};
+use voxfetch_core::index::cache::IndexCache;
+use voxfetch_core::index::{ShardIndex, sharding_indexed};
+use voxfetch_core::metadata::ArrayMeta;
+use voxfetch_core::metadata::limits::MAX_CHUNK_NBYTES;
+use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
+use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
+use voxfetch_core::plan::{Item, Plan, Visit};
+use voxfetch_core::subset::ByteRange;
+
+use crate::file::{FileId, Files, OpenFile};
+
+/// An array in a folder and how it is read.
+#[derive(Debug)]
+pub struct LocalArray {
+    /// What its documents say.
+    pub meta: Arc<ArrayMeta>,
+    /// Its folder.
+    pub root: PathBuf,
+    /// File name of its metadata document in the folder.
+    pub document: String,
+    /// When ranges are merged.
+    pub merge: Merge,
+    /// Which checksums are computed.
+    pub verify: Verify,
+    /// Whether a chunk that is not stored is an error instead of the fill value.
+    pub missing_is_error: bool,
+    /// Whether open files are trusted without looking at their paths again.
+    pub immutable: bool,
+}
+
+impl LocalArray {
+    /// Path of the stored object at these grid coordinates.
+    #[must_use]
+    pub fn path(&self, shard: &[u64]) -> PathBuf {
+        self.root.join(self.meta.keys.key(shard))
+    }
+}
+
+/// Files and indexes of one engine in one process.
+#[derive(Debug)]
+pub struct Caches {
+    /// Open files.
+    pub files: Files,
+    indexes: Mutex<IndexCache<(FileId, ByteRange)>>,
+}
+
+impl Caches {
+    /// Empty caches.
+    #[must_use]
+    pub fn new(index_cache_bytes: u64, max_open_files: usize) -> Self {
+        Self { files: Files::new(max_open_files), indexes: Mutex::new(IndexCache::new(index_cache_bytes)) }
+    }
+
+    /// Bytes of the indexes kept.
+    #[must_use]
+    pub fn index_nbytes(&self) -> u64 {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner).nbytes()
+    }
+}
+
+/// What a visit found.
+pub enum Located {
+    /// No such object.
+    Absent,
+    /// The object is read as a whole.
+    Whole {
+        /// The file.
+        file: OpenFile,
+    },
+    /// Parts of a shard.
+    Parts {
+        /// The file.
+        file: Arc<OpenFile>,
+        /// The chunks.
+        resolved: Resolved,
+        /// Their merged ranges; members are positions in `resolved.stored`.
+        requests: Vec<Request>,
+        /// What the indexes cost.
+        indexes: IndexCost,
+    },
+    /// The file changed while its index was read.
+    Changed,
+}
+
+/// Index reads of one visit.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct IndexCost {
+    /// Indexes found in the cache.
+    pub hits: u64,
+    /// Bytes of the indexes found in the cache, as stored.
+    pub hit_bytes: u64,
+    /// Indexes read.
+    pub misses: u64,
+    /// Bytes read for them.
+    pub bytes: u64,
+    /// Index steps that had to be read one after another.
+    pub depth: u64,
+    /// Indexes that were neither there nor read.
+    pub unknown: u64,
+}
+
+/// How [`locate`] goes about it.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// Whether indexes that are not cached are read.
+    pub fetch_indexes: bool,
+    /// Threads that the requests are to be spread over.
+    pub threads: usize,
+}
+
+/// Chunks up to which a visit is one request.
+const FEW_CHUNKS: usize = 4;
+/// Requests are not cut below this many bytes for the sake of spreading them over threads.
+const MIN_SPREAD_NBYTES: u64 = 64 << 10;
+
+/// Finds the bytes of `items` of one visit.
+///
+/// # Errors
+/// `PermissionDenied`, `Store`, or `Limit` for an object larger than its codecs could have made it.
+pub fn locate(
+    caches: &Caches,
+    array: &LocalArray,
+    plan: &Plan,
+    visit: &Visit<'_>,
+    items: &[Item],
+    how: How,
+) -> Result<Located> {
+    let meta = &*array.meta;
+    let path = array.path(&visit.shard);
+    let whole_limit = if meta.levels.is_empty() {
+        Some(meta.chain.max_encoded_nbytes())
+    } else {
+        meta.has_outer_codecs().then_some(MAX_CHUNK_NBYTES)
+    };
+    if let Some(limit) = whole_limit {
+        let Some(file) = caches.files.open(&path)? else { return Ok(Located::Absent) };
+        if file.id.nbytes > limit {
+            return Err(Error::codec(
+                "chunk",
+                format!("the object has {} bytes, more than its codecs can have made ({limit})", file.id.nbytes),
+            ));
+        }
+        return Ok(Located::Whole { file });
+    }
+    let Some(file) = caches.files.get(&path, array.immutable)? else { return Ok(Located::Absent) };
+    let mut source = Source { caches, meta, file: &file, fetch: how.fetch_indexes, cost: IndexCost::default(), changed: false };
+    let resolved = resolve(plan, visit, items, file.id.nbytes, &mut source);
+    let (indexes, changed) = (source.cost, source.changed);
+    if changed {
+        caches.files.forget(&path);
+        return Ok(Located::Changed);
+    }
+    let mut merge = array.merge;
+    if resolved.stored.len() > FEW_CHUNKS {
+        let total: u64 = resolved.stored.iter().map(|chunk| chunk.range.len()).sum();
+        let share = total / (4 * how.threads.max(1) as u64);
+        merge.max_request_bytes = merge.max_request_bytes.min(share.max(MIN_SPREAD_NBYTES));
+    }
+    let requests = coalesce(resolved.stored.iter().map(|chunk| chunk.range), merge);
+    Ok(Located::Parts { file, resolved, requests, indexes })
+}
+
+struct Source<'a> {
+    caches: &'a Caches,
+    meta: &'a ArrayMeta,
+    file: &'a OpenFile,
+    fetch: bool,
+    cost: IndexCost,
+    changed: bool,
+}
+
+impl IndexSource for Source<'_> {
+    fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>> {
+        let cached = |caches: &Caches| caches.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&(self.file.id, shard));
+        let spec = self.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
+        if let Some(index) = cached(self.caches) {
+            self.cost.hits += 1;
+            self.cost.hit_bytes += spec.index.nbytes;
+            return Ok(Some(index));
+        }
+        if !self.fetch {
+            self.cost.unknown += 1;
+            return Ok(None);
+        }
+        let within = sharding_indexed::index_range(&spec.index, shard.len())?;
+        let range = ByteRange { start: shard.start + within.start, end: shard.start + within.end };
+        let mut encoded = Vec::new();
+        if !self.file.read(range, &mut encoded)? {
+            self.changed = true;
+            return Err(ErrorKind::ObjectChanged { what: "the file changed while its index was read".into() }.into());
+        }
+        let index =
+            Arc::new(sharding_indexed::decode(&spec.index, &spec.grid, &encoded, shard.len(), Verify::Full).map_err(
+                |error| error.in_range(range),
+            )?);
+        self.cost.misses += 1;
+        self.cost.bytes += range.len();
+        self.cost.depth = self.cost.depth.max(level as u64 + 1);
+        let mut indexes = self.caches.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        indexes.insert((self.file.id, shard), Arc::clone(&index));
+        Ok(Some(index))
+    }
+}

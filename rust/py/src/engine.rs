@@ -1,0 +1,290 @@
+//! The local engine as a Python object: reads with the memory they go to, calls without the GIL, completions.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use voxfetch_core::assemble::Output;
+use voxfetch_core::error::{Error, ErrorKind};
+use voxfetch_core::plan::{AxisSelection, Selection};
+use voxfetch_local::job::{Job, Outcome};
+use voxfetch_local::{Config, LocalRead};
+
+use crate::error::{build, to_python};
+use crate::input::LocalArray;
+use crate::{buffer, detached};
+
+/// Time between two looks at pending signals while a call waits.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// One thing to read and the memory it goes to.
+#[pyclass(frozen, module = "voxfetch._core")]
+pub struct Read {
+    array: Arc<voxfetch_local::LocalArray>,
+    selection: Selection,
+    output: Option<Output>,
+    /// Keeps the memory behind `output` alive and in place.
+    _memory: Option<PyUntypedBuffer>,
+}
+
+#[pymethods]
+impl Read {
+    #[staticmethod]
+    fn axes(
+        py: Python<'_>,
+        array: &LocalArray,
+        axes: Vec<Bound<'_, PyAny>>,
+        out: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let axes = axes.iter().map(|axis| axis_selection(py, axis)).collect::<PyResult<Vec<_>>>()?;
+        let shape: Vec<u64> = axes
+            .iter()
+            .map(|axis| match axis {
+                AxisSelection::Range { count, .. } => *count,
+                AxisSelection::Indices(voxels) => voxels.len() as u64,
+            })
+            .collect();
+        Self::new(py, array, Selection::Axes(axes), None, &shape, out)
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (array, starts, shape, out, *, fill_outside))]
+    fn boxes(
+        py: Python<'_>,
+        array: &LocalArray,
+        starts: &Bound<'_, PyAny>,
+        shape: Vec<u64>,
+        out: Option<&Bound<'_, PyAny>>,
+        fill_outside: bool,
+    ) -> PyResult<Self> {
+        let count = PyUntypedBuffer::get(starts)?.shape().first().copied().unwrap_or(0) as u64;
+        let starts = buffer::integers(py, starts)?;
+        let selection = Selection::Boxes { starts, shape: shape.clone(), fill_outside };
+        Self::new(py, array, selection, Some(count), &shape, out)
+    }
+}
+
+impl Read {
+    fn new(
+        py: Python<'_>,
+        array: &LocalArray,
+        selection: Selection,
+        boxes: Option<u64>,
+        shape: &[u64],
+        out: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let item_size = array.0.meta.dtype.item_size();
+        let (memory, output) = match out {
+            None => (None, None),
+            Some(out) => {
+                let (memory, output) = buffer::output(py, out, item_size, boxes, shape)?;
+                (Some(memory), Some(output))
+            }
+        };
+        Ok(Self { array: Arc::clone(&array.0), selection, output, _memory: memory })
+    }
+
+    fn to_local(&self) -> LocalRead {
+        LocalRead { array: Arc::clone(&self.array), selection: self.selection.clone(), output: self.output.clone() }
+    }
+}
+
+fn axis_selection(py: Python<'_>, axis: &Bound<'_, PyAny>) -> PyResult<AxisSelection> {
+    if let Ok((start, step, count)) = axis.extract::<(u64, u64, u64)>() {
+        return Ok(AxisSelection::Range { start, step, count });
+    }
+    let indices = buffer::integers(py, axis)?;
+    let mut voxels = Vec::with_capacity(indices.len());
+    for (place, index) in indices.into_iter().enumerate() {
+        let voxel = u64::try_from(index).map_err(|_| {
+            let what = format!("index {index} lies outside the array");
+            to_python(py, &ErrorKind::Selection { what }.into(), 0)
+        })?;
+        voxels.push((voxel, place as u64));
+    }
+    voxels.sort_unstable();
+    Ok(AxisSelection::Indices(voxels))
+}
+
+fn to_local(reads: &[Bound<'_, Read>]) -> Vec<LocalRead> {
+    reads.iter().map(|read| read.get().to_local()).collect()
+}
+
+/// Asks Python for pending signals now and then; keeps what a handler raised.
+struct Signals {
+    asked: Instant,
+    raised: Option<PyErr>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        Self { asked: Instant::now(), raised: None }
+    }
+
+    /// True when a handler has raised.
+    fn interrupted(&mut self) -> bool {
+        if self.raised.is_none() && self.asked.elapsed() >= SIGNAL_INTERVAL {
+            self.asked = Instant::now();
+            self.raised = Python::attach(|py| py.check_signals()).err();
+        }
+        self.raised.is_some()
+    }
+}
+
+/// What ended, and the reads whose memory it used, to be released with the GIL held.
+type Completed = (u64, Outcome, Vec<Py<Read>>);
+
+/// Ended and running reads of one wake-up descriptor.
+#[derive(Default)]
+struct Channel {
+    completed: Vec<Completed>,
+    running: HashMap<u64, Arc<Job>>,
+}
+
+type Channels = Arc<Mutex<HashMap<i32, Channel>>>;
+
+fn lock(channels: &Channels) -> MutexGuard<'_, HashMap<i32, Channel>> {
+    channels.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads arrays from disk.
+#[pyclass(frozen, module = "voxfetch._core")]
+pub struct LocalEngine {
+    engine: voxfetch_local::LocalEngine,
+    channels: Channels,
+}
+
+#[pymethods]
+impl LocalEngine {
+    #[new]
+    #[pyo3(signature = (*, threads, index_cache_bytes, max_open_files))]
+    fn new(threads: usize, index_cache_bytes: u64, max_open_files: usize) -> Self {
+        let config = Config { threads, index_cache_bytes, max_open_files };
+        Self { engine: voxfetch_local::LocalEngine::new(config), channels: Channels::default() }
+    }
+
+    fn read(&self, py: Python<'_>, reads: Vec<Bound<'_, Read>>) -> PyResult<()> {
+        let local = to_local(&reads);
+        let mut signals = Signals::new();
+        let result = py.detach(|| self.engine.read(local, || signals.interrupted()));
+        if let Some(raised) = signals.raised {
+            return Err(raised);
+        }
+        result.map_err(|(error, count)| to_python(py, &error, count.saturating_sub(1)))
+    }
+
+    fn submit(&self, py: Python<'_>, reads: Vec<Bound<'_, Read>>, token: u64, wake_fd: i32) -> PyResult<()> {
+        let local = to_local(&reads);
+        let held: Vec<Py<Read>> = reads.into_iter().map(Bound::unbind).collect();
+        let mut wake = buffer::own_descriptor(wake_fd)?;
+        let channels = Arc::clone(&self.channels);
+        let on_done = Box::new(move |outcome: Outcome| {
+            let mut open = lock(&channels);
+            let channel = open.entry(wake_fd).or_default();
+            channel.running.remove(&token);
+            channel.completed.push((token, outcome, held));
+            drop(open);
+            // A full counter or pipe means that the loop has a wake-up pending anyway.
+            let _ = wake.write(&1u64.to_ne_bytes());
+        });
+        let job = detached(py, || self.engine.submit(local, on_done))?;
+        let mut open = lock(&self.channels);
+        let channel = open.entry(wake_fd).or_default();
+        if !channel.completed.iter().any(|done| done.0 == token) {
+            channel.running.insert(token, job);
+        }
+        Ok(())
+    }
+
+    fn take_completed<'py>(&self, py: Python<'py>, wake_fd: i32) -> PyResult<Bound<'py, PyList>> {
+        let completed = lock(&self.channels).get_mut(&wake_fd).map(|channel| std::mem::take(&mut channel.completed));
+        let list = PyList::empty(py);
+        for (token, outcome, _held) in completed.unwrap_or_default() {
+            let error = outcome.error.map(|error| build(py, &error, outcome.errors.saturating_sub(1))).transpose()?;
+            list.append((token, error))?;
+        }
+        Ok(list)
+    }
+
+    fn cancel(&self, token: u64, wake_fd: i32) {
+        let job = lock(&self.channels).get(&wake_fd).and_then(|channel| channel.running.get(&token).cloned());
+        if let Some(job) = job {
+            job.cancel();
+        }
+    }
+
+    #[pyo3(signature = (reads, *, fetch_indexes))]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        reads: Vec<Bound<'_, Read>>,
+        fetch_indexes: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let local = to_local(&reads);
+        let sum = detached(py, || self.engine.explain(local, fetch_indexes))?;
+        let result = PyDict::new(py);
+        for (name, value) in [
+            ("shards", sum.shards),
+            ("shards_missing", sum.shards_missing),
+            ("chunks", sum.chunks),
+            ("chunks_missing", sum.chunks_missing),
+            ("requests", sum.requests),
+            ("bytes_needed", sum.bytes_needed),
+            ("bytes_fetched", sum.bytes_fetched),
+            ("bytes_from_cache", sum.bytes_from_cache),
+            ("round_trips", sum.round_trips),
+        ] {
+            result.set_item(name, value)?;
+        }
+        result.set_item("exact", sum.exact)?;
+        Ok(result)
+    }
+
+    fn verify<'py>(&self, py: Python<'py>, array: &LocalArray) -> PyResult<Bound<'py, PyDict>> {
+        let mut signals = Signals::new();
+        let verified = detached(py, || self.engine.verify(&array.0, || signals.interrupted()))?;
+        if let Some(raised) = signals.raised {
+            return Err(raised);
+        }
+        let counters = &verified.counters;
+        let result = PyDict::new(py);
+        for (name, value) in [
+            ("objects", counters.objects.get()),
+            ("objects_missing", counters.objects_missing.get()),
+            ("chunks", counters.chunks_decoded.get()),
+            ("chunks_missing", counters.chunks_missing.get()),
+            ("bytes", counters.bytes_read.get()),
+            ("problem_count", verified.problem_count),
+        ] {
+            result.set_item(name, value)?;
+        }
+        let problems =
+            verified.problems.iter().map(|problem: &Error| build(py, problem, 0)).collect::<PyResult<Vec<_>>>()?;
+        result.set_item("problems", problems)?;
+        Ok(result)
+    }
+
+    fn write(&self, py: Python<'_>, array: &LocalArray, start: Vec<u64>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let item_size = array.0.meta.dtype.item_size();
+        let (memory, input, counts) = buffer::input(py, data, item_size, start.clone())?;
+        let result = detached(py, || self.engine.write(&array.0, &start, &counts, input));
+        memory.release(py);
+        result
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = PyDict::new(py);
+        for (name, value) in self.engine.stats() {
+            stats.set_item(name, value)?;
+        }
+        Ok(stats)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.engine.close());
+    }
+}

@@ -1,0 +1,28 @@
+//! The compiled module `voxfetch._core`: converts values, releases the GIL, maps errors. What things mean is decided in
+//! the core; what they are called and said to do, in `_core.pyi`.
+
+mod buffer;
+mod engine;
+mod error;
+mod input;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::engine::{LocalEngine, Read};
+    #[pymodule_export]
+    use crate::input::{ArrayMeta, LocalArray};
+
+    #[pymodule_init]
+    fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        use pyo3::types::PyModuleMethods as _;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// Runs `work` without the GIL and maps its error.
+fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> voxfetch_core::error::Result<T> + Send) -> PyResult<T> {
+    py.detach(work).map_err(|error| error::to_python(py, &error, 0))
+}
