@@ -172,3 +172,18 @@ proptest! {
         }
     }
 }
+
+/// tensorstore writes this array with these strides and orders; no permutation here is its own inverse.
+#[test]
+fn a_layout_that_tensorstore_writes() {
+    let codecs = r#"[{"name": "transpose", "configuration": {"order": [2, 0, 1]}}, {"name": "sharding_indexed",
+        "configuration": {"chunk_shape": [5, 2, 3],
+            "codecs": [{"name": "transpose", "configuration": {"order": [1, 2, 0]}}, "bytes"],
+            "index_codecs": [{"name": "transpose", "configuration": {"order": [3, 1, 2, 0]}}, "bytes", "crc32c"]}}]"#;
+    let grid = r#"{"name": "regular", "configuration": {"chunk_shape": [4, 6, 10]}}"#;
+    let meta = super::v3(&[("shape", "[4, 6, 10]"), ("chunk_grid", grid), ("codecs", codecs)]).unwrap();
+    let level = &meta.levels[0];
+    assert_eq!((&*level.grid, &*level.entry_shape), (&[2, 2, 2][..], &[2, 3, 5][..]));
+    assert_eq!((&*level.index.strides, level.index.pair_stride), (&[4, 2, 1][..], 8));
+    assert_eq!((&*meta.chunk_shape, &*meta.chunk_order), (&[2, 3, 5][..], &[0, 1, 2][..]));
+}
