@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
@@ -106,11 +106,11 @@ def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 def _jsonable(value: object) -> object:
     """A value as JSON has it: NaN and infinities as the strings that Zarr uses, bytes as hexadecimal digits."""
     if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return {str(key): _jsonable(item) for key, item in cast("dict[object, object]", value).items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [_jsonable(item) for item in cast("Sequence[object]", value)]
     if isinstance(value, np.generic):
-        return _jsonable(value.item())
+        return _jsonable(cast("object", value.item()))
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, bytes):

@@ -34,11 +34,11 @@ def write_png(file: BinaryIO, image: np.ndarray[Any, Any]) -> None:
     row_bytes = columns * image.itemsize
     step = max(1, _STRIP_BYTES // row_bytes)
     for top in range(0, rows, step):
-        strip = np.ascontiguousarray(image[top : top + step].astype(image.dtype.newbyteorder(">"), copy=False))
+        strip = np.ascontiguousarray(image[top : top + step], dtype=f">u{image.itemsize}")
         # Every row begins with its filter type: 0, none.
         lines = np.zeros((strip.shape[0], 1 + row_bytes), np.uint8)
         lines[:, 1:] = strip.view(np.uint8).reshape(strip.shape[0], row_bytes)
-        _chunk(file, b"IDAT", compressor.compress(lines))
+        _chunk(file, b"IDAT", compressor.compress(lines.data))
     _chunk(file, b"IDAT", compressor.flush())
     _chunk(file, b"IEND", b"")
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from voxfetch.cli.png import as_grey, write_png
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from voxfetch.cli.console import Console
 
@@ -95,7 +95,7 @@ def _kind(output: str, given: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _output(name: str) -> Iterator[BinaryIO]:
+def _output(name: str) -> Generator[BinaryIO]:
     """The open output. A regular file is written beside its place and moved there when the block ends well."""
     if name == "-":
         yield sys.stdout.buffer
@@ -129,8 +129,9 @@ def _write_slabs(
     spans = [_span(part, extent) for part, extent in zip(region, array.shape, strict=True)]
     shape = tuple(len(span) for span, part in zip(spans, region, strict=True) if isinstance(part, slice))
     if header:
-        description = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_2_0(file, description)
+        npy = cast("Any", np.lib.format)
+        description = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+        npy.write_array_header_2_0(file, description)
     total = math.prod(len(span) for span in spans)
     # Slabs follow each other in the file if all axes before theirs have one voxel.
     axis = next((i for i, span in enumerate(spans) if len(span) > 1), None)
@@ -168,7 +169,7 @@ def _slab_end(span: range, position: int, chunk: int, rows: int) -> int:
 def _bytes(data: np.ndarray[Any, Any] | np.generic) -> memoryview | bytes:
     """The voxels in C order, without a copy where they already lie so."""
     voxels = np.ascontiguousarray(data)
-    return voxels.tobytes() if voxels.size == 0 else memoryview(voxels.reshape(-1).view(np.uint8))
+    return b"" if voxels.size == 0 else voxels.reshape(-1).view(np.uint8).data
 
 
 def _write_image(file: BinaryIO, array: vf.Array, region: tuple[text.Part, ...]) -> tuple[tuple[int, ...], str]:

@@ -1,0 +1,553 @@
+"""`Image`, `Level`, `Group` and `Collection`: what lies above arrays in a hierarchy.
+
+Group nodes go in. A group whose attributes describe an OME-Zarr multiscale becomes an `Image`, one laid out by
+bioformats2raw a `Collection` of images, any other a `Group`. The documents are read by `voxfetch.ngff`; children come
+from consolidated metadata where there is any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+from voxfetch import ngff
+from voxfetch.array import Array
+from voxfetch.errors import MetadataError, NotFoundError, SelectionError, UnsupportedError, VoxfetchError
+from voxfetch.node import child, child_names, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from voxfetch.node import Node
+
+__all__ = ["Collection", "Group", "Image", "Labels", "Level", "image_from_node", "open_child", "open_group_node"]
+
+#: Nested groups that `tree` follows; a link in a folder may lead back up.
+_MAX_TREE_DEPTH = 32
+#: A mag is met when the factor between two scales is this close; odd extents make pyramids inexact.
+_MAG_TOLERANCE = 0.05
+#: A resolution is met when it is this close: 0.1 + 0.2 > 0.3.
+_SCALE_TOLERANCE = 1e-6
+
+_METRES = {
+    "meter": 1.0,
+    "metre": 1.0,
+    "m": 1.0,
+    "centimeter": 1e-2,
+    "cm": 1e-2,
+    "millimeter": 1e-3,
+    "mm": 1e-3,
+    "micrometer": 1e-6,
+    "micron": 1e-6,
+    "um": 1e-6,
+    "\u00b5m": 1e-6,
+    "\u03bcm": 1e-6,
+    "nanometer": 1e-9,
+    "nm": 1e-9,
+    "angstrom": 1e-10,
+    "picometer": 1e-12,
+    "pm": 1e-12,
+}
+
+
+def open_group_node(node: Node) -> Image | Group | Collection:
+    """Returns what a group is: an image, a collection of images, or just a group.
+
+    Raises `MetadataError`, `UnsupportedError`, `LimitExceededError`, and what opening the levels of an image raises.
+    """
+    image = image_from_node(node)
+    if image is not None:
+        return image
+    layout = _named(node, ngff.bioformats2raw_layout)
+    # A plate may use the layout too; its wells are groups, not a series of images.
+    return Collection(node) if layout and "plate" not in ngff.ome_attributes(node.attributes)[0] else Group(node)
+
+
+def image_from_node(node: Node) -> Image | None:
+    """Returns the image that a group describes, None when it describes none. Raises like `open_group_node`."""
+    if node.kind != "group" or not ngff.is_image(node.attributes):
+        return None
+    return Image(node, _named(node, ngff.parse_image))
+
+
+def open_child(node: Node, name: str) -> Array | Image | Group | Collection:
+    """Returns what lies at `name` (parts with `/`) below a group. Raises `NotFoundError`, and what opening it raises."""
+    found = child(node, name)
+    return Array(found) if found.kind == "array" else open_group_node(found)
+
+
+_T = TypeVar("_T")
+
+
+def _named(node: Node, parse: Callable[[Mapping[str, Any]], _T]) -> _T:
+    """Parses the attributes of a node; an error names the document they are in."""
+    try:
+        return parse(node.attributes)
+    except VoxfetchError as error:
+        error.in_object(f"{node.url}/{'zarr.json' if node.format == 'zarr3' else '.zattrs'}")
+        raise
+
+
+def _portable(node: Node) -> Node:
+    """The node as it is pickled: without the engine, and without what it knows of nodes below."""
+    settings = dataclasses.replace(node.settings, engine=None)
+    return dataclasses.replace(node, document=b"", consolidated=None, settings=settings)
+
+
+class Level(Array):
+    """One resolution of an image: an `Array` that knows where its voxels lie.
+
+    Index i of an axis is at `scale * i + translation`, the centre of the voxel, in `unit`; one entry per axis.
+    """
+
+    def __init__(self, node: Node, dataset: ngff.Dataset, axes: Sequence[ngff.Axis]) -> None:
+        """Raises `MetadataError` when the array has another number of axes, and what `Array` raises."""
+        names = [axis.name for axis in axes]
+        try:
+            super().__init__(node, axes=names)
+        except SelectionError as error:
+            raise MetadataError(f"the image has the axes {', '.join(names)}: {error.message}", key=node.url) from None
+        self._scale = dataset.scale
+        self._translation = dataset.translation
+        self._unit = tuple(axis.unit for axis in axes)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Distance between neighbouring voxels along each axis, in its unit; 1.0 where the file says nothing."""
+        return self._scale
+
+    @property
+    def translation(self) -> tuple[float, ...]:
+        """Position of the centre of the first voxel along each axis, in its unit."""
+        return self._translation
+
+    @property
+    def unit(self) -> tuple[str | None, ...]:
+        """Unit of each axis, such as `nanometer`; None where the file says nothing."""
+        return self._unit
+
+    def _permuted(self, order: tuple[int, ...], stored: tuple[int, ...]) -> Self:
+        view = super()._permuted(order, stored)
+        view._scale = tuple(self._scale[axis] for axis in order)
+        view._translation = tuple(self._translation[axis] for axis in order)
+        view._unit = tuple(self._unit[axis] for axis in order)
+        return view
+
+
+class Image:
+    """A picture at several resolutions (an OME-Zarr multiscale); made by `voxfetch.open` and `open_image`.
+
+    Voxels are read from a level: `image.level(0)[...]`. Usable from any thread; pickles small.
+    """
+
+    #: Without this, `for` would try `image[0]`, take its error for the end and see an empty image.
+    __iter__ = None
+
+    def __init__(self, node: Node, multiscale: ngff.Multiscale) -> None:
+        """Opens all levels. Raises what opening an array raises, naming the level."""
+        self._node = node
+        self._multiscale = multiscale
+        self._levels = tuple(_open_level(node, multiscale, dataset) for dataset in multiscale.datasets)
+        self._axes = tuple(axis.name for axis in multiscale.axes)
+        self._labels: Labels | None = None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes, in the order of the levels."""
+        return self._axes
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The resolutions in the order of the file, finest first."""
+        return self._levels
+
+    @property
+    def labels(self) -> Labels:
+        """The label images stored with this one, by name; each is opened when it is asked for."""
+        if self._labels is None:
+            self._labels = Labels(self._node, self._axes)
+        return self._labels
+
+    @property
+    def channels(self) -> tuple[ngff.Channel, ...]:
+        """How each channel wants to be shown (label, colour, contrast window); empty when the file does not say."""
+        return self._multiscale.channels
+
+    @property
+    def name(self) -> str:
+        """Name of the image, else of the folder it is in."""
+        return self._multiscale.name or self._node.name
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes of the group, as they are in the file; a copy."""
+        return dict(self._node.attributes)
+
+    @property
+    def format(self) -> str:
+        """Format and version, such as `OME-Zarr 0.5`."""
+        return f"OME-Zarr {self._multiscale.version}"
+
+    @property
+    def url(self) -> str:
+        """URL of the group."""
+        return self._node.url
+
+    def level(
+        self,
+        index: int | None = None,
+        *,
+        mag: str | int | None = None,
+        resolution: Sequence[float] | float | None = None,
+        unit: str | None = None,
+    ) -> Level:
+        """Returns one level, by exactly one of three ways to name it.
+
+        `index`: its place in `levels`, 0 the finest, negative from the end.
+        `mag`: WEBKNOSSOS' name, the factors to the finest scale in the order x-y-z; "2" is "2-2-2".
+        `resolution`: voxel sizes, one per space axis or per axis (or one for all space axes), in `unit` (default: the
+        unit of the file); returns the coarsest level that is at least as fine along each of them.
+
+        Raises `SelectionError` when there is no such level, `TypeError` for another number of ways.
+        """
+        if sum(way is not None for way in (index, mag, resolution)) != 1:
+            raise TypeError("name a level by its index, by mag=... or by resolution=...")
+        if unit is not None and resolution is None:
+            raise TypeError("unit=... belongs to resolution=...")
+        if mag is not None:
+            return self._at_mag(str(mag))
+        if resolution is not None:
+            return self._at_resolution(resolution, unit)
+        try:
+            return self._levels[cast("int", index)]
+        except IndexError:
+            raise SelectionError(f"no level {index}, there are {len(self._levels)}", key=self.url) from None
+
+    def with_axes(self, axes: str | Sequence[str]) -> Image:
+        """Returns the same image with the axes of all levels in this order, such as "zyx"; costs nothing."""
+        view = object.__new__(Image)
+        view.__dict__.update(self.__dict__)
+        view._levels = tuple(level.with_axes(axes) for level in self._levels)
+        view._axes = view._levels[0].axes
+        view._labels = None
+        return view
+
+    def _space(self) -> list[int]:
+        """Places of the space axes: those of that type, or those called x, y, z when the file knows no types."""
+        types = {axis.name: axis.type for axis in self._multiscale.axes}
+        if any(types.values()):
+            return [i for i, name in enumerate(self._axes) if types[name] == "space"]
+        return [i for i, name in enumerate(self._axes) if name in ("x", "y", "z")]
+
+    def _factors(self, level: Level) -> tuple[float, float, float]:
+        """Factors of a level to the finest scale along x, y, z; 1 for an axis that the image does not have."""
+        factors = {"x": 1.0, "y": 1.0, "z": 1.0}
+        for i in self._space():
+            if self._axes[i] in factors:
+                finest = min(abs(other.scale[i]) for other in self._levels)
+                factors[self._axes[i]] = abs(level.scale[i]) / finest
+        return factors["x"], factors["y"], factors["z"]
+
+    def _at_mag(self, mag: str) -> Level:
+        parts = mag.split("-")
+        if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise SelectionError(f"{mag!r} is not a mag such as 2-2-1", key=self.url)
+        wanted = tuple(int(part) for part in parts) * (3 // len(parts))
+        best, distance = self._levels[0], math.inf
+        for level in self._levels:
+            pairs = zip(self._factors(level), wanted, strict=True)
+            found = max(abs(factor / part - 1) for factor, part in pairs)
+            if found < distance:
+                best, distance = level, found
+        if distance > _MAG_TOLERANCE:
+            names = ", ".join(_mag_name(self._factors(level)) for level in self._levels)
+            raise SelectionError(f"no level with mag {mag}, there are {names}", key=self.url)
+        return best
+
+    def _at_resolution(self, resolution: Sequence[float] | float, unit: str | None) -> Level:
+        space = self._space()
+        asked = [float(resolution)] * len(space) if isinstance(resolution, int | float) else [*map(float, resolution)]
+        places = space if len(asked) == len(space) else list(range(len(self._axes)))
+        if len(asked) != len(places):
+            names = ", ".join(self._axes[i] for i in space)
+            message = f"resolution has {len(asked)} numbers: one per space axis ({names}) or one per axis is needed"
+            raise SelectionError(message, key=self.url)
+        if not all(size > 0 for size in asked):
+            raise SelectionError("a resolution is made of positive numbers", key=self.url)
+        best: Level | None = None
+        for level in self._levels:
+            sizes = [self._size(level, i, unit) for i in places]
+            fine = all(size <= limit * (1 + _SCALE_TOLERANCE) for size, limit in zip(sizes, asked, strict=True))
+            if fine and (best is None or _voxel(level, places) > _voxel(best, places)):
+                best = level
+        if best is None:
+            finest = " x ".join(f"{self._size(self._levels[0], i, unit):g}" for i in places)
+            message = f"no level is as fine as {' x '.join(f'{size:g}' for size in asked)}, the finest is {finest}"
+            raise SelectionError(message, key=self.url, hint="level(0) is the finest there is")
+        return best
+
+    def _size(self, level: Level, axis: int, unit: str | None) -> float:
+        """Size of a voxel along one axis in `unit`, or in the unit of the file."""
+        size, stored = abs(level.scale[axis]), level.unit[axis]
+        if unit is None or axis not in self._space() or unit == stored:
+            return size
+        if stored not in _METRES or unit not in _METRES:
+            message = f"axis {self._axes[axis]} is in {stored or 'no unit that the file names'}, not known in {unit}"
+            raise SelectionError(message, key=self.url, hint="without unit=... numbers are taken as those of the file")
+        return size * (_METRES[stored] / _METRES[unit])
+
+    def __getitem__(self, selection: object) -> Any:
+        """Refused: an image has several levels. Raises `SelectionError`."""
+        message = "an image has several levels and no voxels of its own"
+        raise SelectionError(message, key=self.url, hint="index a level: image.level(0)[...]")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:  # noqa: FBT001 - numpy's protocol
+        """Refused, for the same reason. Raises `TypeError`."""
+        raise TypeError("an image has several levels: numpy.asarray(image.level(0))")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Image) and self.url == other.url and self._levels == other._levels
+
+    def __hash__(self) -> int:
+        return hash((self.url, self._levels))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_node": _portable(self._node), "_labels": None}
+
+    def __repr__(self) -> str:
+        finest, count = self._levels[0], len(self._levels)
+        levels = f"{count} level{'' if count == 1 else 's'} from {finest.shape}"
+        return (
+            f"<voxfetch.Image {self.name!r} {finest.dtype} ({', '.join(self._axes)}), {levels}, "
+            f"{self.format}, {self.url}>"
+        )
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{title}</th>" for title in ("level", "shape", "scale", "chunks", "shards"))
+        rows = "".join(
+            f"<tr><td>{i}</td><td>{level.shape}</td><td>{escape(_scale_text(level))}</td>"
+            f"<td>{level.chunks}</td><td>{level.shards or 'none'}</td></tr>"
+            for i, level in enumerate(self._levels)
+        )
+        title = f"{self.name} &middot; {self._levels[0].dtype}" if self.name.isalnum() else escape(self.name)
+        return (
+            f"<table><caption>voxfetch.Image {title} ({escape(', '.join(self._axes))}), {escape(self.format)}, "
+            f"{escape(self.url)}</caption><tr>{head}</tr>{rows}</table>"
+        )
+
+
+class Labels(Mapping[str, Image]):
+    """The label images of an image, by name. Listing reads one small document, an image is opened when it is taken."""
+
+    def __init__(self, node: Node, axes: Sequence[str]) -> None:
+        """`node` is the image's group; `axes` the order in which its levels are seen."""
+        self._node = node
+        self._axes = tuple(axes)
+        self._names: tuple[str, ...] | None = None
+
+    def __getitem__(self, name: str) -> Image:
+        """Opens a label image. Raises `NotFoundError` for a name that is not listed, and what opening it raises."""
+        if name not in self._listed():
+            listed = ", ".join(self._listed()) or "none"
+            raise NotFoundError(f"no label image {name!r}, there are: {listed}", key=self._node.url)
+        found = child(child(self._node, "labels"), name)
+        image = image_from_node(found)
+        if image is None:
+            raise MetadataError("is listed as a label image, but has no multiscales", key=found.url)
+        order = [axis for axis in self._axes if axis in image.axes]
+        return image.with_axes(order) if sorted(order) == sorted(image.axes) else image
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the name is listed; opens nothing."""
+        return name in self._listed()
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in the order of the file."""
+        return iter(self._listed())
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._listed())
+
+    def __repr__(self) -> str:
+        return f"<voxfetch.Labels {', '.join(self._listed()) or 'none'}>"
+
+    def _listed(self) -> tuple[str, ...]:
+        if self._names is None:
+            try:
+                node = child(self._node, "labels")
+            except NotFoundError:
+                self._names = ()
+            else:
+                self._names = _named(node, ngff.parse_label_names)
+        return self._names
+
+
+class Group:
+    """A group of a hierarchy: names that lead to arrays, images and other groups. Usable from any thread."""
+
+    def __init__(self, node: Node) -> None:
+        """Opens nothing."""
+        self._node = node
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes of the group, as they are in the file; a copy."""
+        return dict(self._node.attributes)
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self._node.name
+
+    @property
+    def format(self) -> str:
+        """`zarr3` or `zarr2`."""
+        return self._node.format
+
+    @property
+    def url(self) -> str:
+        """URL of the group."""
+        return self._node.url
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of what lies directly in the group, from consolidated metadata, else by listing; sorted."""
+        return tuple(child_names(self._node))
+
+    def __getitem__(self, name: str) -> Array | Image | Group | Collection:
+        """Opens what lies at `name`; parts with `/` reach deeper. Raises `NotFoundError`, and what opening it does."""
+        if not isinstance(cast("object", name), str):
+            message = f"a group is indexed by names, not by {type(name).__name__}"
+            raise SelectionError(message, key=self.url, hint="keys() lists the names, tree() all that lies below")
+        return open_child(self._node, name)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, as `keys` has them."""
+        return iter(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        """Whether `keys` has the name."""
+        return name in self.keys()
+
+    def __len__(self) -> int:
+        """How many names there are."""
+        return len(self.keys())
+
+    def tree(self, depth: int | None = None) -> str:
+        """All that lies below as text, one line per node; `depth` limits how far down.
+
+        What cannot be opened is shown with its error. Reads a document per node where nothing is consolidated.
+        """
+        limit = _MAX_TREE_DEPTH if depth is None else min(depth, _MAX_TREE_DEPTH)
+        lines = [f"{_plain(self.name)} {_summary(self)}"]
+        _draw(self, "", limit, lines)
+        return "\n".join(lines)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.url == cast("Group", other).url
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self.url))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_node": _portable(self._node)}
+
+    def __repr__(self) -> str:
+        return f"<voxfetch.{type(self).__name__} {self.format}, {self.url}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}\n{escape(self.tree(depth=2))}</pre>"
+
+
+class Collection(Group):
+    """The images of one conversion by bioformats2raw (layout 3), in order; `keys` are their paths."""
+
+    def keys(self) -> tuple[str, ...]:
+        """Paths of the images: as the `OME` group lists them, else the children called 0, 1, ..."""
+        try:
+            listed = _named(child(self._node, "OME"), ngff.parse_series)
+        except NotFoundError:
+            listed = ()
+        return listed or tuple(sorted((name for name in child_names(self._node) if name.isdecimal()), key=int))
+
+
+def _open_level(node: Node, multiscale: ngff.Multiscale, dataset: ngff.Dataset) -> Level:
+    """Opens one resolution. Its errors say that the other levels may be fine."""
+    try:
+        return Level(_level_node(node, multiscale, dataset), dataset, multiscale.axes)
+    except (NotFoundError, UnsupportedError, MetadataError) as error:
+        if error.hint is None and len(multiscale.datasets) > 1:
+            error.hint = "the other levels can be opened by their own paths"
+        raise
+
+
+def _level_node(node: Node, multiscale: ngff.Multiscale, dataset: ngff.Dataset) -> Node:
+    found = child(node, dataset.path)
+    if found.kind != "array":
+        raise MetadataError("a level of the image, but a group and not an array", key=found.url)
+    return _with_separator(found, multiscale.version)
+
+
+def _with_separator(node: Node, version: str) -> Node:
+    """The node, with `/` between chunk coordinates if that is what its files have and its document forgot to say.
+
+    OME-Zarr asks for `/` since 0.2, Zarr v2 takes a missing `dimension_separator` as `.`: arrays by writers that
+    relied on the former read as nothing but fill value under the latter. What is on disk decides.
+    """
+    if node.format != "zarr2" or node.settings.dimension_separator is not None or version.startswith("0.1"):
+        return node
+    if "dimension_separator" in parse_json(node.document, node.url):
+        return node
+    names = node.store.list(node.path)
+    if not any(name.isdecimal() for name in names) or any("." in name.strip(".") for name in names):
+        return node
+    return dataclasses.replace(node, settings=dataclasses.replace(node.settings, dimension_separator="/"))
+
+
+def _voxel(level: Level, places: Sequence[int]) -> float:
+    return math.prod(abs(level.scale[i]) for i in places)
+
+
+def _mag_name(factors: Sequence[float]) -> str:
+    return "-".join(f"{factor:.3g}" for factor in factors)
+
+
+def _scale_text(level: Level) -> str:
+    parts = zip(level.scale, level.unit, strict=True)
+    return " x ".join(f"{scale:g} {unit}" if unit else f"{scale:g}" for scale, unit in parts)
+
+
+def _plain(text: str) -> str:
+    """Text from a file, safe for a terminal: control characters are spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _summary(found: Array | Image | Group) -> str:
+    if isinstance(found, Array):
+        return f"{found.shape} {found.dtype}"
+    if isinstance(found, Image):
+        count = len(found.levels)
+        return f"(image, {count} level{'' if count == 1 else 's'}) {found.level(0).shape} {found.level(0).dtype}"
+    return f"({type(found).__name__.lower()})"
+
+
+def _draw(found: Group | Image | Labels, indent: str, depth: int, lines: list[str]) -> None:
+    """Appends a line for each child, and below it those of its own."""
+    if depth <= 0:
+        return
+    names = list(found.labels) if isinstance(found, Image) else list(found)
+    owner = found.labels if isinstance(found, Image) else found
+    for i, name in enumerate(names):
+        last = i == len(names) - 1
+        shown = f"labels/{name}" if isinstance(found, Image) else name
+        try:
+            below = owner[name]
+            line, error = _summary(below), False
+        except VoxfetchError as problem:
+            below, line, error = None, f"! {_plain(str(problem))}", True
+        lines.append(f"{indent}{'`-- ' if last else '|-- '}{_plain(shown)} {line}")
+        if not error and isinstance(below, Group | Image):
+            _draw(below, indent + ("    " if last else "|   "), depth - 1, lines)
