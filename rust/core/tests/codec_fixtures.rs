@@ -2,6 +2,7 @@
 //! a chain knows, and every C-Blosc blob under tests/data/c-blosc. Counts are asserted, so that a file that is not
 //! found fails too.
 #![expect(clippy::disallowed_methods, reason = "fixtures are read from disk; the core itself does no I/O")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,4 +112,42 @@ fn c_blosc_blobs_of_all_versions_decode() {
     for path in blobs {
         check(&mut context, &blosc(), &fs::read(path).unwrap(), &expected, &path.display().to_string());
     }
+}
+
+/// The decoded bytes of tests/data/encoded.jsonl; the formula is that of encoded.py.
+fn elements(nbytes: usize, typesize: usize) -> Vec<u8> {
+    (0..nbytes)
+        .map(|at| {
+            let (element, byte) = (at / typesize, at % typesize);
+            let step = (element / 9) as u32;
+            let number = step * step / 5 + ((step % 3) << 20) + u32::from(element % 9 == 4);
+            number.to_le_bytes()[byte % 4]
+        })
+        .collect()
+}
+
+#[test]
+fn generated_bytes_of_other_encoders_decode() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/encoded.jsonl");
+    let mut context = CodecContext::default();
+    let mut records = 0;
+    for line in fs::read_to_string(path).unwrap().lines().skip(1) {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        let number = |key: &str| record[key].as_u64().unwrap() as usize;
+        let codec = match record["codec"].as_str().unwrap() {
+            "blosc" => blosc(),
+            "zlib" => CodecSpec::Zlib { level: 1 },
+            "gzip" => CodecSpec::Gzip { level: 1 },
+            "bz2" => CodecSpec::Bz2 { level: 1 },
+            "zstd" => CodecSpec::Zstd { level: 1, checksum: false },
+            other => panic!("{other}"),
+        };
+        let hex = record["hex"].as_str().unwrap();
+        let encoded: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        let expected = elements(number("nbytes"), number("typesize"));
+        check(&mut context, &codec, &encoded, &expected, &format!("{} {}", record["codec"], record["what"]));
+        records += 1;
+    }
+    assert_eq!(records, 307);
 }

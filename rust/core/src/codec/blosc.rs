@@ -164,6 +164,9 @@ impl<'a> BloscChunk<'a> {
     /// # Errors
     /// `Codec` when the block is broken.
     pub(super) fn decode_block(&self, context: &mut CodecContext, index: usize, out: &mut [u8]) -> Result<()> {
+        if index >= self.num_blocks() {
+            return Err(refuse(format!("no block {index} in a chunk of {}", self.num_blocks())));
+        }
         let range = self.block_range(index);
         check_len(NAME, range.len(), out.len())?;
         if self.stored {
@@ -185,23 +188,23 @@ impl<'a> BloscChunk<'a> {
             && let Ok((stream, _)) = take_stream(rest)
             && stream.len() == out.len()
         {
-            self.unfilter(stream, out);
+            self.unfilter(context, stream, out);
             return Ok(());
         }
         let mut scratch = std::mem::take(&mut context.block);
         let decoded = resize(&mut scratch, out.len()).and_then(|()| self.decode_streams(context, rest, &mut scratch));
         if decoded.is_ok() {
-            self.unfilter(&scratch, out);
+            self.unfilter(context, &scratch, out);
         }
         context.block = scratch;
         decoded
     }
 
-    fn unfilter(&self, filtered: &[u8], out: &mut [u8]) {
+    fn unfilter(&self, context: &mut CodecContext, filtered: &[u8], out: &mut [u8]) {
         match self.filter {
             Filter::None => out.copy_from_slice(filtered),
             Filter::Shuffle => shuffle::unshuffle(self.typesize, filtered, out),
-            Filter::BitShuffle => shuffle::bit_unshuffle(self.typesize, filtered, out),
+            Filter::BitShuffle => shuffle::bit_unshuffle(self.typesize, filtered, &mut context.tile, out),
         }
     }
 
@@ -209,7 +212,7 @@ impl<'a> BloscChunk<'a> {
     fn block_bytes(&self, index: usize) -> Result<&'a [u8]> {
         let at = HEADER_NBYTES + 4 * index;
         let start = self.encoded.get(at..).and_then(<[u8]>::first_chunk).map(|bytes| i32::from_le_bytes(*bytes));
-        let start = start.ok_or_else(|| refuse(format!("no block {index}")))?;
+        let start = start.ok_or_else(|| refuse("the block table is truncated"))?;
         usize::try_from(start)
             .ok()
             .filter(|start| *start >= HEADER_NBYTES + 4 * self.num_blocks())

@@ -18,7 +18,10 @@ const NAME: &str = "blosclz";
 /// Distances from here on take two more bytes.
 const FAR_DISTANCE: usize = 8192;
 
-/// Bytes copied at once where the output has room for writing past the end of a run.
+/// Most bytes of one literal run.
+const MAX_LITERALS: usize = 32;
+
+/// Bytes of a match copied at once where the output has room for writing past the end of a run.
 const STEP: usize = 16;
 
 /// Decodes one stream of exactly `out.len()` bytes.
@@ -32,8 +35,14 @@ pub(super) fn decode_exact(encoded: &[u8], out: &mut [u8]) -> Result<()> {
     loop {
         if control < 32 {
             let len = usize::from(control) + 1;
+            let ahead = input.rest;
             let literals = input.take(len)?;
-            room(out, filled, len)?.copy_from_slice(literals);
+            let to = out.get_mut(filled..).unwrap_or_default();
+            match (to.first_chunk_mut::<MAX_LITERALS>(), ahead.first_chunk()) {
+                // Far from both ends: one copy of fixed size; what is too much is overwritten.
+                (Some(to), Some(from)) => *to = *from,
+                _ => room(out, filled, len)?.copy_from_slice(literals),
+            }
             filled += len;
         } else {
             let mut len = usize::from(control >> 5) + 2;

@@ -13,6 +13,7 @@ mod crc32c;
 mod deflate;
 mod lz4;
 mod shuffle;
+mod simd;
 mod sink;
 mod zstd;
 
@@ -49,6 +50,8 @@ pub struct CodecContext {
     deflate: DeflateContext,
     // One block of a Blosc chunk, still shuffled.
     block: Vec<u8>,
+    // Part of a block between the two passes of the bit shuffle.
+    tile: Vec<u8>,
     // Bytes between two codecs of a chain.
     scratch: [Vec<u8>; MAX_COMPRESSORS],
 }

@@ -8,8 +8,10 @@
 //! Bit planes are gathered back in two passes over a tile that stays in the first-level cache: eight bit planes -> eight
 //! planes of bytes (transposes of 8 x 8 bits), then planes -> elements.
 
-/// Bytes of a bit plane handled at once; a tile holds eight times as many elements.
-const TILE: usize = 64;
+use super::simd;
+
+/// Most bytes of a bit plane handled at once; a tile holds eight times as many elements.
+const TILE: usize = 256;
 
 /// Undoes the byte shuffle of one block. `typesize` in bytes; both slices are equally long.
 pub(super) fn unshuffle(typesize: usize, shuffled: &[u8], out: &mut [u8]) {
@@ -27,8 +29,8 @@ pub(super) fn unshuffle(typesize: usize, shuffled: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Undoes the bit shuffle of one block. `typesize` in bytes; both slices are equally long.
-pub(super) fn bit_unshuffle(typesize: usize, shuffled: &[u8], out: &mut [u8]) {
+/// Undoes the bit shuffle of one block. `typesize` in bytes; both slices are equally long. `tile` is scratch memory.
+pub(super) fn bit_unshuffle(typesize: usize, shuffled: &[u8], tile: &mut Vec<u8>, out: &mut [u8]) {
     debug_assert_eq!(shuffled.len(), out.len());
     let elements = shuffled.len() / typesize.max(1);
     if !elements.is_multiple_of(8) || elements == 0 {
@@ -39,31 +41,34 @@ pub(super) fn bit_unshuffle(typesize: usize, shuffled: &[u8], out: &mut [u8]) {
     let (whole, out_tail) = out.split_at_mut(elements * typesize);
     out_tail.copy_from_slice(tail);
     let plane = elements / 8;
-    let mut tile = vec![0; typesize * 8 * TILE];
-    for (index, out) in whole.chunks_mut(typesize * 8 * TILE).enumerate() {
-        let (start, len) = (index * TILE, (plane - index * TILE).min(TILE));
-        for (byte, elements) in tile.chunks_exact_mut(8 * len).take(typesize).enumerate() {
-            let mut rows = [[0; TILE]; 8];
+    let width = plane.min(TILE);
+    tile.resize(typesize * 8 * width, 0);
+    let mut rows = [[0; TILE]; 8];
+    for (index, out) in whole.chunks_mut(typesize * 8 * width).enumerate() {
+        let start = index * width;
+        let len = (plane - start).min(width);
+        for (byte, elements) in tile.chunks_exact_mut(8 * width).enumerate() {
             for (bit, row) in rows.iter_mut().enumerate() {
                 let from = (byte * 8 + bit) * plane + start;
                 row[..len].copy_from_slice(&planes[from..from + len]);
             }
-            transpose_bits(&mut rows);
-            interleave_rows(&rows, elements);
+            simd::transpose_bits(&mut rows);
+            interleave(8, rows.as_flattened(), TILE, elements);
         }
-        interleave(typesize, &tile[..typesize * 8 * len], 8 * len, out);
+        interleave(typesize, tile, 8 * width, out);
     }
 }
 
-/// `out[i * typesize + j] = planes[j * elements + i]`.
-fn interleave(typesize: usize, planes: &[u8], elements: usize, out: &mut [u8]) {
+/// `out[i * typesize + j] = planes[j * stride + i]`; the length of `out` tells how many elements there are.
+fn interleave(typesize: usize, planes: &[u8], stride: usize, out: &mut [u8]) {
     match typesize {
-        1 => out.copy_from_slice(planes),
-        2 => interleave_fixed::<2>(planes, elements, out),
-        4 => interleave_fixed::<4>(planes, elements, out),
-        8 => interleave_fixed::<8>(planes, elements, out),
+        1 => out.copy_from_slice(&planes[..out.len()]),
+        2 => interleave_fixed::<2>(planes, stride, out),
+        4 => interleave_fixed::<4>(planes, stride, out),
+        8 => interleave_fixed::<8>(planes, stride, out),
+        16 => interleave_fixed::<16>(planes, stride, out),
         _ => {
-            for (j, plane) in planes.chunks_exact(elements).enumerate() {
+            for (j, plane) in planes.chunks_exact(stride).enumerate() {
                 for (element, byte) in out.chunks_exact_mut(typesize).zip(plane) {
                     element[j] = *byte;
                 }
@@ -72,40 +77,12 @@ fn interleave(typesize: usize, planes: &[u8], elements: usize, out: &mut [u8]) {
     }
 }
 
-fn interleave_fixed<const T: usize>(planes: &[u8], elements: usize, out: &mut [u8]) {
-    let mut rest = planes;
-    let planes: [&[u8]; T] = std::array::from_fn(|_| {
-        let (plane, after) = rest.split_at(elements);
-        rest = after;
-        plane
-    });
-    for (i, element) in out.chunks_exact_mut(T).enumerate().take(elements) {
-        for j in 0..T {
-            element[j] = planes[j][i];
-        }
-    }
-}
-
-/// Row `k` of the result holds byte `k` of each column's eight: out[8 i + k] = rows[k][i].
-fn interleave_rows(rows: &[[u8; TILE]; 8], out: &mut [u8]) {
-    for (i, eight) in out.chunks_exact_mut(8).enumerate() {
-        for (k, byte) in eight.iter_mut().enumerate() {
-            *byte = rows[k][i];
-        }
-    }
-}
-
-/// Transposes the 8 x 8 bits of each column: afterwards bit `b` of `rows[k][i]` is what bit `k` of `rows[b][i]` was.
-fn transpose_bits(rows: &mut [[u8; TILE]; 8]) {
-    for (distance, mask) in [(4, 0x0fu8), (2, 0x33), (1, 0x55)] {
-        for low in (0..8).filter(|row| row & distance == 0) {
-            let (head, tail) = rows.split_at_mut(low + distance);
-            for (a, b) in head[low].iter_mut().zip(tail[0].iter_mut()) {
-                // Swaps the high part of `a` with the low part of `b`.
-                let swapped = ((*a >> distance) ^ *b) & mask;
-                *b ^= swapped;
-                *a ^= swapped << distance;
-            }
+fn interleave_fixed<const T: usize>(planes: &[u8], stride: usize, out: &mut [u8]) {
+    let planes: [&[u8]; T] = std::array::from_fn(|j| &planes[j * stride..(j + 1) * stride]);
+    let done = simd::interleave(planes, out);
+    for (i, element) in out.chunks_exact_mut(T).enumerate().skip(done) {
+        for (byte, plane) in element.iter_mut().zip(planes) {
+            *byte = plane[i];
         }
     }
 }
@@ -135,8 +112,9 @@ mod tests {
 
     #[test]
     fn both_filters_follow_their_definition() {
+        let mut tile = Vec::new();
         for typesize in [1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 32, 255] {
-            for n in [0, 1, 7, 8, 9, 15, 16, 24, 31, 32, 33, 64, 100, 504, 512, 520, 1024, 1032, 4000] {
+            for n in [0, 1, 7, 8, 9, 15, 16, 24, 31, 32, 33, 64, 100, 504, 512, 520, 1024, 1032, 2048, 2056, 4104] {
                 for tail in [0, 1, typesize - 1] {
                     let shuffled: Vec<u8> = (0..n * typesize + tail)
                         .map(|i| (i as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0])
@@ -145,7 +123,7 @@ mod tests {
                     unshuffle(typesize, &shuffled, &mut out);
                     assert_eq!(out, reference(typesize, false, &shuffled), "byte {typesize} {n} {tail}");
                     out.fill(0xa5);
-                    bit_unshuffle(typesize, &shuffled, &mut out);
+                    bit_unshuffle(typesize, &shuffled, &mut tile, &mut out);
                     assert_eq!(out, reference(typesize, true, &shuffled), "bit {typesize} {n} {tail}");
                 }
             }

@@ -1,0 +1,100 @@
+//! Encoded bytes that claim or contain far more than a chunk may hold are refused without the memory they ask for.
+//! One test in a process of its own: it watches the peak of the process's memory.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use voxfetch_core::codec::{CodecChain, CodecContext, Verify};
+use voxfetch_core::dtype::{DataType, Endian};
+use voxfetch_core::error::ErrorKind;
+use voxfetch_core::metadata::{BloscShuffle, BloscSpec, CodecSpec};
+
+const CHUNK_NBYTES: usize = 32 * 32 * 32;
+const ZSTD: CodecSpec = CodecSpec::Zstd { level: 1, checksum: false };
+
+/// Largest resident memory of this process so far, in bytes; None where there is no /proc.
+fn peak_nbytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+}
+
+/// A zstd frame without content size: blocks of 128 KiB zeros, 4 bytes each.
+fn zstd_of_zeros(window_log: u8, blocks: usize) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, (window_log - 10) << 3];
+    for block in 0..blocks {
+        let last = u32::from(block + 1 == blocks);
+        let header = last | 1 << 1 | (128 << 10) << 3;
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    frame
+}
+
+fn encode(codec: CodecSpec, decoded: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    CodecChain::outer(&[codec]).unwrap().encode(&mut CodecContext::default(), decoded, &mut out).unwrap();
+    out
+}
+
+fn blosc_header(flags: u8, nbytes: u32, blocksize: u32, payload: &[u8]) -> Vec<u8> {
+    let mut chunk = vec![2, 1, flags, 1];
+    for size in [nbytes, blocksize, 16 + payload.len() as u32] {
+        chunk.extend_from_slice(&size.to_le_bytes());
+    }
+    chunk.extend_from_slice(payload);
+    chunk
+}
+
+#[test]
+fn bombs_are_refused_without_the_memory_they_ask_for() {
+    let blosc = CodecSpec::Blosc(BloscSpec {
+        cname: "zstd".into(),
+        clevel: 5,
+        shuffle: BloscShuffle::None,
+        typesize: 1,
+        blocksize: 0,
+    });
+    let (gzip, zlib) = (CodecSpec::Gzip { level: 9 }, CodecSpec::Zlib { level: 9 });
+    // 16 MiB of zeros each, made before memory is watched.
+    let zeros = vec![0; 16 << 20];
+    let gzip_member = encode(gzip.clone(), &zeros);
+    let zlib_stream = encode(zlib.clone(), &zeros);
+    let bz2_stream = encode(CodecSpec::Bz2 { level: 9 }, &zeros);
+    let zstd_frame = encode(ZSTD, &zeros);
+    drop(zeros);
+    let gibibyte = zstd_of_zeros(20, 8192);
+    assert!(gibibyte.len() < 33_000);
+    let mut blosc_block = vec![20, 0, 0, 0];
+    blosc_block.extend_from_slice(&(gibibyte.len() as u32).to_le_bytes());
+    blosc_block.extend_from_slice(&gibibyte);
+    let bombs: Vec<(&str, Vec<CodecSpec>, Vec<u8>)> = vec![
+        ("zstd of a gibibyte", vec![ZSTD], gibibyte.clone()),
+        ("zstd with its size", vec![ZSTD], zstd_frame.clone()),
+        ("zstd, many frames", vec![ZSTD], zstd_frame.repeat(64)),
+        ("zstd with a window of 2 GiB", vec![ZSTD], zstd_of_zeros(31, 8192)),
+        ("gzip", vec![gzip.clone()], gzip_member.clone()),
+        ("gzip, many members", vec![gzip.clone()], gzip_member.repeat(64)),
+        ("zlib", vec![zlib], zlib_stream),
+        ("bz2", vec![CodecSpec::Bz2 { level: 9 }], bz2_stream.repeat(8)),
+        ("lz4 that lies", vec![CodecSpec::Lz4], [&u32::MAX.to_le_bytes()[..], &[0x1f; 1000]].concat()),
+        ("blosc that lies", vec![blosc.clone()], blosc_header(0x90, i32::MAX as u32, i32::MAX as u32, &blosc_block)),
+        ("blosc around zstd", vec![blosc], blosc_header(0x90, CHUNK_NBYTES as u32, CHUNK_NBYTES as u32, &blosc_block)),
+        ("gzip around a bomb", vec![gzip.clone(), ZSTD], gibibyte.clone()),
+        ("zstd around a bomb", vec![ZSTD, gzip], encode(CodecSpec::Gzip { level: 9 }, &gibibyte)),
+    ];
+
+    let before = peak_nbytes();
+    let mut context = CodecContext::default();
+    let mut out = vec![0; CHUNK_NBYTES];
+    for (what, codecs, encoded) in &bombs {
+        let chain = CodecChain::new(codecs, Endian::NATIVE, &DataType::UInt(1), CHUNK_NBYTES).unwrap();
+        let refused = chain.decode_into(&mut context, encoded, Verify::Full, &mut out).unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::Codec { .. }), "{what}: {refused}");
+        let outer = CodecChain::outer(codecs).unwrap();
+        let refused = outer.decode_to_vec(&mut context, encoded, Verify::Full, CHUNK_NBYTES as u64).unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::Codec { .. }), "{what}: {refused}");
+    }
+    if let (Some(before), Some(after)) = (before, peak_nbytes()) {
+        // Room for the contexts: bzip2 takes 4 MB, a zstd stream with a 1 MiB window a little more than that.
+        assert!(after - before < 12 << 20, "{} bytes more", after - before);
+    }
+}
