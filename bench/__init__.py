@@ -1,0 +1,11 @@
+"""Benchmarks of voxfetch and its peers: the same reads, the same volumes, alternating runs, checked answers.
+
+Run from the root of the repository as ``python -m bench --help``; README.md says what is measured.
+
+    workloads.py  what is read: boxes as data, seeded
+    volumes.py    what it is read from: synthetic and real volumes, written by foreign writers, cached
+    engines/      who reads it: one adapter a library, one interface
+    worker.py     one process per engine and volume: times one run when told to
+    runner.py     alternates the workers, collects samples
+    report.py     JSON -> Markdown
+"""

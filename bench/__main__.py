@@ -1,0 +1,104 @@
+"""Command line: ``python -m bench {run,report,check,build}``, from the root of the repository."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.engines import ENGINES
+from bench.report import markdown
+from bench.runner import Settings, check, run, say
+from bench.volumes import DEFAULT_VOLUMES, SIZES, VOLUMES, MissingSourceError, build
+from bench.workloads import DEFAULT_WORKLOADS, WORKLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def _names(known: dict[str, object]) -> Callable[[str], tuple[str, ...]]:
+    """An argparse type: a comma-separated list of known names, or "all"."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(known) if text == "all" else tuple(text.split(","))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Benchmarks of voxfetch and its peers; see bench/README.md"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    select = argparse.ArgumentParser(add_help=False)
+    select.add_argument("--size", choices=SIZES, default="medium", help="small runs in seconds, full is 1 GiB a volume")
+    select.add_argument("--volumes", type=_names(dict(VOLUMES)), default=None, help="comma-separated, or all")
+    read = argparse.ArgumentParser(add_help=False)
+    read.add_argument("--engines", type=_names(dict(ENGINES)), default=tuple(ENGINES), help="comma-separated, or all")
+    read.add_argument("--workloads", type=_names(dict(WORKLOADS)), default=None, help="comma-separated, or all")
+    read.add_argument("--seed", default="voxfetch")
+
+    timed = commands.add_parser("run", parents=[select, read], help="alternating runs; JSON and Markdown")
+    timed.add_argument("--repeat", type=int, default=5, help="runs of each engine and workload")
+    timed.add_argument("--budget", type=float, default=60, help="seconds an engine may take in one workload")
+    timed.add_argument("--name", default=None, help="of the files in bench/results; default: the size")
+    commands.add_parser("check", parents=[read], help="answers only, small volumes, every layout; for CI")
+    commands.add_parser("build", parents=[select], help="builds volumes ahead of a run")
+    again = commands.add_parser("report", help="Markdown of a stored run, on standard output")
+    again.add_argument("results", type=Path)
+    return parser
+
+
+def main() -> int:
+    """Returns the exit code: 1 when check found a wrong answer or a failure."""
+    options = _parser().parse_args()
+    if options.command == "report":
+        print(markdown(json.loads(options.results.read_text())), end="")
+        return 0
+    if options.command == "build":
+        for name in options.volumes or DEFAULT_VOLUMES:
+            try:
+                volume = build(name, options.size)
+            except MissingSourceError as reason:
+                say(f"{name}: skipped, {reason}")
+                continue
+            stored = volume.stored_bytes
+            print(f"{name}: {volume.what}, {stored / 1e6:.0f} MB, {volume.nbytes / stored:.2f}x, {volume.writer}")
+        return 0
+    if options.command == "check":
+        workloads = options.workloads or tuple(WORKLOADS)
+        settings = Settings(
+            "small", options.engines, workloads, tuple(VOLUMES), repeat=1, seed=options.seed, budget_s=60, few=True
+        )
+        return 1 if check(settings) else 0
+    settings = Settings(
+        options.size,
+        options.engines,
+        options.workloads or DEFAULT_WORKLOADS,
+        options.volumes or DEFAULT_VOLUMES,
+        repeat=options.repeat,
+        seed=options.seed,
+        budget_s=options.budget,
+        few=options.size == "small",
+    )
+    document = run(settings, ["python", "-m", "bench", *sys.argv[1:]])
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{options.name or options.size}.json"
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    text = markdown(document)
+    path.with_suffix(".md").write_text(text)
+    print(text, end="")
+    say(f"written: {path} and .md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

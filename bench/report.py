@@ -1,0 +1,180 @@
+"""The JSON of a run as Markdown: one table a volume, then how voxfetch stands, then memory."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from bench.engines import FLOORS, OWN
+
+MS = 1e3
+PERCENT_99 = 0.99
+NEVER_BELOW_MS = 10  # below that, two decimals
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The whole report."""
+    lines = [*_head(document), *_standing(document)]
+    for name, volume in document["volumes"].items():
+        lines += ["", f"## {name}", ""]
+        if "skipped" in volume:
+            lines += [f"Skipped: {volume['skipped']}."]
+            continue
+        megabytes = volume["nbytes"] / 1e6
+        what = f"{volume['what']}; {volume['dtype']} {tuple(volume['shape'])} ({volume['axes']})"
+        stored = f"{megabytes:.0f} MB, {volume['ratio']:.2f}x on disk, written by {volume['writer']}"
+        lines += [f"{what}, {stored}.", "", *_times(document, name)]
+    return "\n".join([*lines, *_memory(document), *_problems(document)]) + "\n"
+
+
+def _head(document: dict[str, Any]) -> list[str]:
+    machine = document["machine"]
+    load = document["load_average"]
+    lines = [
+        f"# Benchmark, {document['created'][:10]}, size {document['settings']['size']}",
+        "",
+        f"`{' '.join(document['command'])}` at commit {document['commit']}.",
+        "",
+        f"{machine['cores']} x {machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB, Linux {machine['kernel']},",
+        f"Python {machine['python']}, transparent huge pages {machine['transparent_hugepages']}.",
+        f"Load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after. Page cache warm.",
+        f"Medians of {document['settings']['repeat']} alternating runs.",
+        "Every voxel of the first pass was compared with the source.",
+        "",
+        "| engine | versions | configuration |",
+        "|-|-|-|",
+    ]
+    for engine, loaded in document["engines"].items():
+        if "problem" in loaded:
+            lines.append(f"| {engine} | - | {_cell(loaded['problem'])} |")
+        else:
+            versions = ", ".join(f"{k} {v}" for k, v in loaded["versions"].items())
+            lines.append(f"| {engine} | {versions} | {_cell(loaded['configuration'])} |")
+    return lines
+
+
+def _flat(samples: dict[str, Any]) -> list[float]:
+    return [seconds for run in samples["seconds"] for seconds in run]
+
+
+def medians(document: dict[str, Any], volume: str, workload: str) -> dict[str, float]:
+    """Engine -> median seconds, for the engines that answered."""
+    return {
+        r["engine"]: median(_flat(r))
+        for r in document["results"]
+        if r["volume"] == volume and r["workload"] == workload and r["seconds"] and not r["problem"]
+    }
+
+
+def best_peer(times: dict[str, float]) -> str | None:
+    """The fastest engine that is neither voxfetch nor a floor."""
+    peers = {engine: seconds for engine, seconds in times.items() if engine != OWN and engine not in FLOORS}
+    return min(peers, key=peers.__getitem__, default=None)
+
+
+def best_floor(times: dict[str, float]) -> str | None:
+    """The faster floor."""
+    return min((engine for engine in FLOORS if engine in times), key=times.__getitem__, default=None)
+
+
+def _milliseconds(seconds: float) -> str:
+    value = seconds * MS
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < NEVER_BELOW_MS else f"{value:.1f}"
+
+
+def _times(document: dict[str, Any], volume: str) -> list[str]:
+    """Rows of engines, columns of workloads: median ms (x best peer / x floor)."""
+    workloads = list(document["workloads"])
+    lines = [
+        "Median ms (x best peer / x floor):",
+        "",
+        "| engine | " + " | ".join(workloads) + " |",
+        "|-" * (len(workloads) + 1) + "|",
+    ]
+    columns = {w: medians(document, volume, w) for w in workloads}
+    by_key = {(r["engine"], r["workload"]): r for r in document["results"] if r["volume"] == volume}
+    for engine in document["engines"]:
+        if all(engine not in times for times in columns.values()):
+            continue
+        cells = []
+        for workload, times in columns.items():
+            if engine not in times:
+                cells.append("")
+                continue
+            peer, floor = best_peer(times), best_floor(times)
+            ratios = [f"{times[engine] / times[e]:.2f}" if e else "-" for e in (peer, floor)]
+            text = f"{_milliseconds(times[engine])} ({ratios[0]} / {ratios[1]})"
+            samples = by_key[engine, workload]
+            if len(samples["seconds"][0]) > 1:
+                text = text.replace(" (", f", p99 {_milliseconds(_p99(_flat(samples)))} (", 1)
+            if samples["cut_short"]:
+                text += f" n={len(samples['seconds'])}"
+            cells.append(f"**{text}**" if engine == peer else text)
+        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _p99(samples: list[float]) -> float:
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * PERCENT_99))]
+
+
+def _standing(document: dict[str, Any]) -> list[str]:
+    """How voxfetch stands against the best peer of each cell, and the floor."""
+    rows = []
+    for volume in document["volumes"]:
+        cells = []
+        for workload in document["workloads"]:
+            times = medians(document, volume, workload)
+            peer, floor = best_peer(times), best_floor(times)
+            if OWN not in times or peer is None:
+                cells.append("")
+                continue
+            to_floor = f"{times[OWN] / times[floor]:.2f}" if floor else "-"
+            cells.append(f"{times[OWN] / times[peer]:.2f} of {peer} / {to_floor}")
+        if any(cells):
+            rows.append(f"| {volume} | " + " | ".join(cells) + " |")
+    if not rows:
+        return []
+    return [
+        "",
+        "## voxfetch: time as a multiple of the best peer's / of the floor's (below 1 = faster)",
+        "",
+        "| volume | " + " | ".join(document["workloads"]) + " |",
+        "|-" * (len(document["workloads"]) + 1) + "|",
+        *rows,
+    ]
+
+
+def _memory(document: dict[str, Any]) -> list[str]:
+    """Peak resident memory above what was resident before, as a multiple of the output; largest of all runs."""
+    shown = [w for w in ("full", "box", "many") if w in document["workloads"]]
+    if not shown:
+        return []
+    lines = ["", "## Peak memory of a read, as a multiple of its output", ""]
+    engines = [engine for engine, loaded in document["engines"].items() if "problem" not in loaded]
+    lines += ["| volume, workload | " + " | ".join(engines) + " |", "|-" * (len(engines) + 1) + "|"]
+    for volume in document["volumes"]:
+        for workload in shown:
+            peaks = {
+                r["engine"]: max(r["peak_over_output"])
+                for r in document["results"]
+                if r["volume"] == volume and r["workload"] == workload and r["peak_over_output"]
+            }
+            if peaks:
+                cells = [f"{peaks[e]:.2f}" if e in peaks else "" for e in engines]
+                lines.append(f"| {volume}, {workload} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _problems(document: dict[str, Any]) -> list[str]:
+    """What failed; what an engine cannot do by design is an empty cell."""
+    failed = [r for r in document["results"] if r["failed"]]
+    if not failed:
+        return []
+    lines = ["", "## Failures", ""]
+    return lines + [f"- {r['engine']}, {r['workload']} on {r['volume']}: {_cell(r['problem'])}" for r in failed]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")

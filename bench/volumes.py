@@ -1,0 +1,408 @@
+"""What is read: volumes, built once into bench/.cache and kept.
+
+A volume is a source (voxels, C order, axes z, y, x, kept as .npy: the truth every answer is compared with) stored in a
+layout by a foreign writer. ``python -m bench build`` builds them ahead of a run.
+
+Sources: EM-like noise over a smooth background (zstd about 1.5x in 32^3 chunks), light microscopy with little light
+(over 2x), labels of irregular cells (over 50x), and the real FIB-SEM volume of tests/data with its segmentation,
+mirrored to the wanted size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+
+from bench.workloads import Box
+
+ROOT = Path(__file__).parents[1]
+CACHE = ROOT / "bench" / ".cache"
+REAL_EM = ROOT / "tests" / "data" / "fib25" / "fib25.ome.zarr" / "0"
+REAL_LABELS = REAL_EM.parent / "labels" / "groundtruth" / "0"
+
+Size = Literal["small", "medium", "full"]
+SIZES: tuple[Size, ...] = ("small", "medium", "full")
+Shape3 = tuple[int, int, int]
+Array = np.ndarray[Any, Any]
+
+#: Part of the path of everything cached; raise it when a source or a layout changes.
+CACHE_VERSION = 1
+SLAB_VOXELS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A stored volume and its truth. Shapes are in voxels, in the order of ``axes``; shard is None when unsharded."""
+
+    name: str
+    path: Path
+    source: Path
+    format: Literal["zarr3", "zarr"]
+    axes: str
+    shape: tuple[int, ...]
+    dtype: str
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...] | None
+    layer: str | None
+    writer: str
+    stored_bytes: int
+    what: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded volume."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for a worker or a report."""
+        return asdict(self) | {"path": str(self.path), "source": str(self.source)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Volume:
+        """The inverse of ``as_json``."""
+        typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**typed | {"path": Path(values["path"]), "source": Path(values["source"])})
+
+    def truth(self, box: Box) -> Array:
+        """The voxels of a box, from the source (a view of a mapped file)."""
+        return _in_axes(np.load(self.source, mmap_mode="r"), self.axes)[box.slices]
+
+
+def _in_axes(zyx: Array, axes: str) -> Array:
+    """A view of a (z, y, x) array in the axis order of a layout; c becomes an axis of length one."""
+    spatial = zyx.transpose(["zyx".index(a) for a in axes if a != "c"])
+    return spatial[None] if axes.startswith("c") else spatial
+
+
+# Sources ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Voxels by name: their shape at each size, and how slabs of planes (z0 <= z < z1) are made."""
+
+    what: str
+    dtype: str
+    small: Shape3
+    medium: Shape3
+    full: Shape3
+    prepare: Callable[[Shape3], Callable[[int, int], Array]]
+
+    def shape(self, size: Size) -> Shape3:
+        """(z, y, x) in voxels."""
+        shape: Shape3 = getattr(self, size)
+        return shape
+
+
+class MissingSourceError(Exception):
+    """Voxels that a source needs are not there; the message says which."""
+
+
+def _smooth_field(rng: np.random.Generator, shape: Shape3, cell: int, amplitude: float) -> Callable[[int, int], Array]:
+    """A random field, trilinear between nodes ``cell`` voxels apart: slabs (z1 - z0, y, x) of float32."""
+    nodes = [n // cell + 2 for n in shape]
+    values = rng.normal(0, amplitude, nodes).astype(np.float32)
+    z_weights, y_weights, x_weights = (_weights(n, m, cell) for n, m in zip(shape, nodes, strict=True))
+    planes = np.einsum("jb,kc,abc->ajk", y_weights, x_weights, values, optimize=True)
+
+    def slab(z0: int, z1: int) -> Array:
+        field: Array = np.tensordot(z_weights[z0:z1], planes, axes=1)
+        return field
+
+    return slab
+
+
+def _weights(size: int, nodes: int, cell: int) -> Array:
+    """Linear interpolation as a matrix (size, nodes)."""
+    position = np.arange(size, dtype=np.float32) / cell
+    left = position.astype(int)
+    weights = np.zeros((size, nodes), np.float32)
+    weights[np.arange(size), left] = 1 - (position - left)
+    weights[np.arange(size), left + 1] = position - left
+    return weights
+
+
+def _em(shape: Shape3) -> Callable[[int, int], Array]:
+    rng = np.random.default_rng(1)
+    background = _smooth_field(rng, shape, cell=16, amplitude=18)
+    normal = NormalDist(0, 5)
+    noise_levels = 1 << 12
+    noise = np.array([normal.inv_cdf((i + 0.5) / noise_levels) for i in range(noise_levels)], np.float32)
+
+    def slab(z0: int, z1: int) -> Array:
+        values = background(z0, z1)
+        values += noise[rng.integers(0, noise_levels, values.shape, np.uint16)]
+        values += 128
+        voxels: Array = np.clip(values, 0, 255, out=values).astype(np.uint8)
+        return voxels
+
+    return slab
+
+
+def _lm(shape: Shape3) -> Callable[[int, int], Array]:
+    """Dark, with noise that grows with the light, and soft bright places."""
+    rng = np.random.default_rng(3)
+    light = _smooth_field(rng, shape, cell=24, amplitude=1.2)
+    noise_levels = 1 << 12
+    noise = np.array([NormalDist().inv_cdf((i + 0.5) / noise_levels) for i in range(noise_levels)], np.float32)
+
+    def slab(z0: int, z1: int) -> Array:
+        values = np.exp(2 + light(z0, z1))
+        values += np.sqrt(values) * noise[rng.integers(0, noise_levels, values.shape, np.uint16)]
+        values += 100
+        voxels: Array = np.clip(values, 0, 65535, out=values).astype(np.uint16)
+        return voxels
+
+    return slab
+
+
+def _labels(dtype: str) -> Callable[[Shape3], Callable[[int, int], Array]]:
+    cell, warp_cell, warp = 54, 24, 9
+
+    def prepare(shape: Shape3) -> Callable[[int, int], Array]:
+        rng = np.random.default_rng(2)
+        cells = [n // cell + 4 for n in shape]
+        ids = rng.integers(1, 1 << 31, cells, np.int64).astype(dtype)
+        warps = [_smooth_field(rng, shape, warp_cell, warp) for _ in shape]
+
+        def slab(z0: int, z1: int) -> Array:
+            axes = np.ogrid[z0:z1, 0 : shape[1], 0 : shape[2]]
+            at = []
+            for axis, field, n in zip(axes, warps, cells, strict=True):
+                position = field(z0, z1)
+                position += axis + cell
+                position /= cell
+                at.append(np.clip(position, 0, n - 1, out=position).astype(np.intp))
+            labels: Array = ids[tuple(at)]
+            return labels
+
+        return slab
+
+    return prepare
+
+
+def _mirrored(path: Path) -> Callable[[Shape3], Callable[[int, int], Array]]:
+    """A stored cube, continued by reflection at its faces."""
+
+    def prepare(shape: Shape3) -> Callable[[int, int], Array]:
+        import zarr
+
+        if not (path / "zarr.json").exists():
+            raise MissingSourceError(f"{path.relative_to(ROOT)} is not there")
+        cube = np.asarray(zarr.open_array(str(path), mode="r")[...])
+        at = []
+        for n, period in zip(shape, cube.shape, strict=True):
+            there_and_back = np.arange(n) % (2 * period)
+            at.append(np.minimum(there_and_back, 2 * period - 1 - there_and_back))
+
+        def slab(z0: int, z1: int) -> Array:
+            mirrored: Array = cube[np.ix_(at[0][z0:z1], at[1], at[2])]
+            return mirrored
+
+        return slab
+
+    return prepare
+
+
+ODD = (150, 140, 130)  # small: every axis ends inside a chunk and a shard
+SOURCES: dict[str, Source] = {
+    "em": Source("synthetic EM", "uint8", ODD, (512, 512, 512), (1024, 1024, 1024), _em),
+    "lm": Source("synthetic light microscopy", "uint16", ODD, (256, 512, 512), (512, 1024, 1024), _lm),
+    "labels": Source("synthetic labels", "uint32", ODD, (256, 512, 512), (512, 512, 1024), _labels("uint32")),
+    "labels64": Source("synthetic labels", "uint64", ODD, (256, 256, 512), (512, 512, 512), _labels("uint64")),
+    "real_em": Source("real FIB-SEM, mirrored", "uint8", ODD, (500, 500, 500), (1000, 1000, 1000), _mirrored(REAL_EM)),
+    "real_labels": Source(
+        "real labels, mirrored", "uint64", ODD, (250, 500, 500), (500, 500, 500), _mirrored(REAL_LABELS)
+    ),
+}
+
+
+def _slabs(shape: Shape3, step: int) -> Iterator[tuple[int, int]]:
+    for z0 in range(0, shape[0], step):
+        yield z0, min(z0 + step, shape[0])
+
+
+def source_path(name: str, size: Size) -> Path:
+    """The .npy of a source, made when it is not there. MissingSourceError where it cannot be."""
+    path = CACHE / f"v{CACHE_VERSION}" / size / "sources" / f"{name}.npy"
+    if path.exists():
+        return path
+    source = SOURCES[name]
+    shape = source.shape(size)
+    slab = source.prepare(shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    out = np.lib.format.open_memmap(partial, "w+", np.dtype(source.dtype), shape)  # type: ignore[no-untyped-call]
+    for z0, z1 in _slabs(shape, max(1, SLAB_VOXELS // (shape[1] * shape[2]))):
+        out[z0:z1] = slab(z0, z1)
+    out.flush()
+    del out
+    partial.replace(path)
+    return path
+
+
+# Layouts ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How voxels are stored: shapes in the order of ``axes``, ``codecs`` inside a shard (or of a chunk)."""
+
+    what: str
+    writer: Literal["zarr", "tensorstore"]
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...] | None = None
+    codecs: tuple[dict[str, Any], ...] = ()
+    format: Literal["zarr3", "zarr"] = "zarr3"
+    axes: str = "zyx"
+    layer: str | None = None
+
+
+_BYTES: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+_ZSTD: dict[str, Any] = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+_ZSTD_CHECKED: dict[str, Any] = {"name": "zstd", "configuration": {"level": 5, "checksum": True}}
+_REVERSED: dict[str, Any] = {"name": "transpose", "configuration": {"order": [3, 2, 1, 0]}}
+_INDEX: list[dict[str, Any]] = [_BYTES, {"name": "crc32c"}]
+
+SHARDED = Layout("Zarr v3, shard 512^3, chunk 32^3, zstd 3", "zarr", (32,) * 3, (512,) * 3, (_BYTES, _ZSTD))
+RAW = Layout("Zarr v3, shard 512^3, chunk 32^3, uncompressed", "zarr", (32,) * 3, (512,) * 3, (_BYTES,))
+ONE_SHARD = Layout("Zarr v3, shard 1024^3, chunk 32^3, zstd 3", "tensorstore", (32,) * 3, (1024,) * 3, (_BYTES, _ZSTD))
+UNSHARDED = Layout("Zarr v3, chunk 64^3, zstd 3", "tensorstore", (64,) * 3, None, (_BYTES, _ZSTD))
+SLABS = Layout(
+    "Zarr v3, unsharded, chunk (1,1024,1024), zstd 3", "tensorstore", (1, 1024, 1024), codecs=(_BYTES, _ZSTD)
+)
+V2_BLOSC = Layout("Zarr v2, chunk 64^3, blosc lz4 shuffle", "tensorstore", (64,) * 3, format="zarr")
+WEBKNOSSOS = Layout(
+    "WEBKNOSSOS: (c,x,y,z), shard 1024^3, chunk 32^3, transposed, zstd 5 with checksum",
+    "tensorstore", (1, 32, 32, 32), (1, 1024, 1024, 1024), (_REVERSED, _BYTES, _ZSTD_CHECKED),
+    axes="cxyz", layer="color",
+)  # fmt: skip
+
+#: volume -> (source, layout)
+VOLUMES: dict[str, tuple[str, Layout]] = {
+    "em": ("em", SHARDED),
+    "labels": ("labels", SHARDED),
+    "em_raw": ("em", RAW),
+    "real_em": ("real_em", SHARDED),
+    "real_labels": ("real_labels", SHARDED),
+    "webknossos": ("em", WEBKNOSSOS),
+    "labels64": ("labels64", SHARDED),
+    "em_one_shard": ("em", ONE_SHARD),
+    "em_unsharded": ("em", UNSHARDED),
+    "em_slabs": ("em", SLABS),
+    "lm_v2_blosc": ("lm", V2_BLOSC),
+}
+DEFAULT_VOLUMES = ("em", "labels", "em_raw", "real_em", "real_labels", "webknossos")
+
+
+def build(name: str, size: Size) -> Volume:
+    """The stored volume, written when it is not in the cache. MissingSourceError where its voxels are missing."""
+    source_name, layout = VOLUMES[name]
+    root = CACHE / f"v{CACHE_VERSION}" / size / name
+    description = root / "volume.json"
+    source = source_path(source_name, size)
+    if description.exists():
+        stored = json.loads(description.read_text())
+        return Volume.from_json(stored | {"path": str(root / stored["path"]), "source": str(source)})
+
+    shutil.rmtree(root, ignore_errors=True)
+    voxels = _in_axes(np.load(source, mmap_mode="r"), layout.axes)
+    path = root / layout.layer / "1" if layout.layer else root / "array"
+    write = _write_zarr if layout.writer == "zarr" else _write_tensorstore
+    write(path, voxels, layout)
+    if layout.layer:
+        _describe_dataset(root, layout.layer, voxels)
+    volume = Volume(
+        name=name,
+        path=path,
+        source=source,
+        format=layout.format,
+        axes=layout.axes,
+        shape=voxels.shape,
+        dtype=str(voxels.dtype),
+        chunk=layout.chunk,
+        shard=layout.shard,
+        layer=layout.layer,
+        writer=f"{layout.writer} {version(layout.writer)}",
+        stored_bytes=sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
+        what=f"{SOURCES[source_name].what}; {layout.what}",
+    )
+    description.write_text(json.dumps(volume.as_json() | {"path": str(path.relative_to(root))}, indent=1))
+    return volume
+
+
+def _write_zarr(path: Path, voxels: Array, layout: Layout) -> None:
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    zstd = [codec["configuration"] for codec in layout.codecs if codec["name"] == "zstd"]
+    array = zarr.create_array(
+        str(path), shape=voxels.shape, dtype=voxels.dtype, chunks=layout.chunk, shards=layout.shard, fill_value=0,
+        compressors=[ZstdCodec(**configuration) for configuration in zstd] or None,
+    )  # fmt: skip
+    _write_shards(array, voxels, layout)
+
+
+def _write_tensorstore(path: Path, voxels: Array, layout: Layout) -> None:
+    import tensorstore as ts
+
+    kvstore = {"driver": "file", "path": f"{path}/"}
+    if layout.format == "zarr":
+        blosc = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}
+        metadata: dict[str, Any] = {
+            "shape": voxels.shape, "chunks": layout.chunk, "dtype": voxels.dtype.str, "compressor": blosc,
+            "fill_value": 0, "order": "C", "filters": None,
+        }  # fmt: skip
+    else:
+        sharding = {"chunk_shape": layout.chunk, "codecs": layout.codecs, "index_codecs": _INDEX}
+        metadata = {
+            "shape": voxels.shape,
+            "data_type": voxels.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": layout.shard or layout.chunk}},
+            "fill_value": 0,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}] if layout.shard else layout.codecs,
+            "dimension_names": list(layout.axes),
+        }
+    array = ts.open({"driver": layout.format, "kvstore": kvstore, "metadata": metadata}, create=True).result()
+    _write_shards(array, voxels, layout)
+
+
+def _write_shards(array: Any, voxels: Array, layout: Layout) -> None:
+    """Whole shards, or whole layers of chunks, so that no writer reads back what it wrote."""
+    stored = layout.shard or (layout.chunk[0], *voxels.shape[1:])
+    grid = [range(0, n, s) for n, s in zip(voxels.shape, stored, strict=True)]
+    for start in np.ndindex(*(len(r) for r in grid)):
+        where = tuple(slice(r[i], r[i] + s) for r, i, s in zip(grid, start, stored, strict=True))
+        clipped = tuple(slice(w.start, min(w.stop, n)) for w, n in zip(where, voxels.shape, strict=True))
+        array[clipped] = np.asarray(voxels[clipped])
+
+
+def _describe_dataset(root: Path, layer: str, voxels: Array) -> None:
+    """datasource-properties.json, by which WEBKNOSSOS and its client know the layer."""
+    _, width, height, depth = voxels.shape
+    description = {
+        "id": {"name": "bench", "team": ""},
+        "scale": {"factor": [10, 10, 10], "unit": "nanometer"},
+        "version": 1,
+        "dataLayers": [
+            {
+                "name": layer,
+                "category": "color",
+                "elementClass": voxels.dtype.name,
+                "dataFormat": "zarr3",
+                "numChannels": 1,
+                "boundingBox": {"topLeft": [0, 0, 0], "width": width, "height": height, "depth": depth},
+                "mags": [{"mag": [1, 1, 1], "path": f"./{layer}/1", "axisOrder": {"c": 0, "x": 1, "y": 2, "z": 3}}],
+            }
+        ],
+    }
+    (root / "datasource-properties.json").write_text(json.dumps(description, indent=1))

@@ -1,0 +1,193 @@
+"""One process per engine and volume: opens, reads and times when told to, so that engines share no allocator, no
+thread pool and no crash.
+
+Speaks JSON, one object a line. In: {"do": "load" | "open" | "check" | "run" | "quit", ...}; out: {"ok": ...} or
+{"error": ...} or {"unsupported": ...}. The protocol owns the first standard output; a library that prints goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.engines import Engine, Handle, ReadsInto, UnsupportedVolumeError, load
+from bench.volumes import Volume
+from bench.workloads import WORKLOADS, Box, Workload, plan
+
+COMPARE_BYTES = 1 << 20
+RESET_PEAK_RSS = "5"  # proc(5), clear_refs
+
+
+class WrongAnswerError(Exception):
+    """A read returned something else than the source volume."""
+
+
+class Worker:
+    """State between commands: an engine, a volume, an open handle."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._volume: Volume | None = None
+        self._handle: Handle | None = None
+        self._plans: dict[str, list[list[Box]]] = {}
+        self._reused: np.ndarray[Any, Any] | None = None
+
+    def load(self, engine: str) -> dict[str, Any]:
+        """Imports the library; its versions and configuration."""
+        self._engine = load(engine)
+        versions = self._engine.versions | {"numpy": np.__version__}
+        return {"versions": versions, "configuration": self._engine.configuration}
+
+    def open(self, volume: dict[str, Any]) -> dict[str, Any]:
+        """A new handle on a volume."""
+        if self._engine is None:
+            raise RuntimeError("load comes first")
+        self._volume = Volume.from_json(volume)
+        self._handle = None
+        self._reused = None
+        gc.collect()
+        start = time.perf_counter()
+        self._handle = self._engine.open(self._volume)
+        return {"open_s": time.perf_counter() - start}
+
+    def check(self, workload: str, rounds: int, seed: str, *, few: bool) -> dict[str, Any]:
+        """Reads every box of every round once and compares it with the source: files are in the page cache then.
+
+        Where rounds read different boxes, a new handle follows, which has read an index of every shard and the boxes
+        of the unmeasured round, but none of the boxes to be measured.
+        """
+        volume, handle = self._opened()
+        spec = WORKLOADS[workload]
+        plans = plan(spec, volume.shape, volume.axes, rounds=rounds, seed=seed, few=few)
+        same = plans[0] == plans[-1]
+        for boxes in plans[:1] if same else plans:
+            for box, answer in zip(boxes, self._read(handle, spec, boxes)[0], strict=True):
+                _compare(answer, volume.truth(box), f"{workload} {box}")
+        if not same:
+            self.open(volume.as_json())
+            _, handle = self._opened()
+            for box in _one_voxel_a_shard(volume):
+                handle.read(box)
+            self._read(handle, spec, plans[0])
+        self._plans[workload] = plans
+        return {}
+
+    def run(self, workload: str, number: int) -> dict[str, Any]:
+        """The boxes of round ``number`` (from 1): wall and CPU seconds, and bytes of memory above the output."""
+        _, handle = self._opened()
+        spec = WORKLOADS[workload]
+        boxes = self._plans[workload][number]
+        gc.collect()
+        before = _reset_peak_rss()
+        cpu = time.process_time()
+        answers, seconds = self._read(handle, spec, boxes)
+        cpu = time.process_time() - cpu
+        peak = _rss("VmHWM")
+        output = sum(answer.nbytes for answer in answers) if not spec.reuse_output else 0
+        memory = None if before is None or peak is None else max(0, peak - before)
+        return {"seconds": seconds, "cpu_s": cpu, "peak_bytes": memory, "output_bytes": output}
+
+    def _opened(self) -> tuple[Volume, Handle]:
+        if self._volume is None or self._handle is None:
+            raise RuntimeError("open comes first")
+        return self._volume, self._handle
+
+    def _read(self, handle: Handle, spec: Workload, boxes: list[Box]) -> tuple[list[np.ndarray[Any, Any]], list[float]]:
+        """The answers, and the seconds of each sample: the call alone, nothing around it."""
+        clock = time.perf_counter
+        if spec.mode == "many":
+            start = clock()
+            many = handle.read_many(boxes)
+            seconds = [clock() - start]
+            return [many[i] for i in range(len(boxes))], seconds
+        if spec.reuse_output:
+            volume = self._opened()[0]
+            if not isinstance(handle, ReadsInto):
+                raise UnsupportedVolumeError("no public way to read into a given array")
+            if self._reused is None:
+                self._reused = np.ones(boxes[0].shape, volume.dtype)
+            start = clock()
+            handle.read_into(boxes[0], self._reused)
+            return [self._reused], [clock() - start]
+        answers, seconds = [], []
+        for box in boxes:
+            start = clock()
+            answer = handle.read(box)
+            seconds.append(clock() - start)
+            answers.append(answer)
+        return answers, seconds
+
+
+def _one_voxel_a_shard(volume: Volume) -> list[Box]:
+    if volume.shard is None:
+        return []
+    grid = itertools.product(*(range(0, n, s) for n, s in zip(volume.shape, volume.shard, strict=True)))
+    return [Box(start, (1,) * len(start)) for start in grid]
+
+
+def _compare(answer: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], what: str) -> None:
+    """Every voxel, shape and type; in blocks, so that no large temporary teaches the allocator new habits."""
+    if answer.shape != truth.shape or answer.dtype != truth.dtype:
+        raise WrongAnswerError(f"{what}: {answer.dtype} {answer.shape}, not {truth.dtype} {truth.shape}")
+    axis = int(np.argmax(answer.shape))
+    step = max(1, COMPARE_BYTES * answer.shape[axis] // max(1, answer.nbytes))
+    for start in range(0, answer.shape[axis], step):
+        block = (slice(None),) * axis + (slice(start, start + step),)
+        if not np.array_equal(answer[block], truth[block]):
+            raise WrongAnswerError(f"{what}: voxels differ in {start} <= axis {axis} < {start + step}")
+
+
+def _rss(field: str) -> int | None:
+    """A line of /proc/self/status in bytes: VmRSS (now) or VmHWM (peak since the last reset)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith(f"{field}:")), None)
+    return None if line is None else int(line.split()[1]) * 1024
+
+
+def _reset_peak_rss() -> int | None:
+    """Resets the peak to what is resident now, and returns that."""
+    try:
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK_RSS)
+    except OSError:
+        return None
+    return _rss("VmRSS")
+
+
+def main() -> None:
+    """Answers commands until "quit" or the end of input."""
+    protocol = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in sys.stdin:
+        command = json.loads(line)
+        action = command.pop("do")
+        if action == "quit":
+            break
+        try:
+            reply = {"ok": getattr(worker, action)(**command)}
+        except UnsupportedVolumeError as reason:
+            reply = {"unsupported": str(reason)}
+        except ImportError as reason:
+            reply = {"unsupported" if action == "load" else "error": f"not installed: {reason}"}
+        except Exception as error:  # noqa: BLE001  whatever a library raises belongs in the report
+            traceback.print_exc()
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        protocol.write(json.dumps(reply) + "\n")
+        protocol.flush()
+
+
+if __name__ == "__main__":
+    main()
