@@ -90,6 +90,8 @@ def indented(text: str) -> str:
 
 
 if __name__ == "__main__":
+    # Remarks of the command line go to stderr: keep the two in order.
+    sys.stdout.reconfigure(line_buffering=True)
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -74,7 +74,7 @@ def image_from_node(node: Node) -> Image | None:
 
 
 def open_child(node: Node, name: str) -> Array | Image | Group | Collection:
-    """Returns what lies at `name` (parts with `/`) below a group. Raises `NotFoundError`, and what opening it raises."""
+    """Returns what lies at `name` (parts with `/`) below a group. Raises `NotFoundError`, and what opening it does."""
     found = child(node, name)
     return Array(found) if found.kind == "array" else open_group_node(found)
 
@@ -479,8 +479,8 @@ def _open_level(node: Node, multiscale: ngff.Multiscale, dataset: ngff.Dataset) 
     try:
         return Level(_level_node(node, multiscale, dataset), dataset, multiscale.axes)
     except (NotFoundError, UnsupportedError, MetadataError) as error:
-        if error.hint is None and len(multiscale.datasets) > 1:
-            error.hint = "the other levels can be opened by their own paths"
+        if len(multiscale.datasets) > 1 and (error.hint is None or isinstance(error, NotFoundError)):
+            error.hint = "the image lists it as a level; the other levels can be opened by their own paths"
         raise
 
 
@@ -502,7 +502,8 @@ def _with_separator(node: Node, version: str) -> Node:
     if "dimension_separator" in parse_json(node.document, node.url):
         return node
     names = node.store.list(node.path)
-    if not any(name.isdecimal() for name in names) or any("." in name.strip(".") for name in names):
+    dotted = any("." in name and all(part.isdecimal() for part in name.split(".")) for name in names)
+    if dotted or not any(name.isdecimal() for name in names):
         return node
     return dataclasses.replace(node, settings=dataclasses.replace(node.settings, dimension_separator="/"))
 
@@ -512,7 +513,8 @@ def _voxel(level: Level, places: Sequence[int]) -> float:
 
 
 def _mag_name(factors: Sequence[float]) -> str:
-    return "-".join(f"{factor:.3g}" for factor in factors)
+    near = [round(factor) if abs(round(factor) / factor - 1) <= _MAG_TOLERANCE else factor for factor in factors]
+    return "-".join(f"{factor:.3g}" for factor in near)
 
 
 def _scale_text(level: Level) -> str:
