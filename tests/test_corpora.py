@@ -162,6 +162,7 @@ def check_refused(row: Row) -> None:
     assert type(caught.value).__name__ == row.refused
     message = str(caught.value)
     assert any(name in message for name in row.expected["names"]), message
+    assert str(caught.value.key).endswith(row.path)
 
 
 def check_numcodecs(folder: Path, scratch: Path) -> None:
