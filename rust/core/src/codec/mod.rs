@@ -12,12 +12,15 @@ mod bz2;
 mod crc32c;
 mod deflate;
 mod lz4;
+mod prepared;
 mod shuffle;
 mod simd;
 mod sink;
 mod zstd;
 
 use std::fmt;
+
+pub use self::prepared::PreparedArray;
 
 use self::blosc::BloscChunk;
 use self::deflate::{Container, DeflateContext};

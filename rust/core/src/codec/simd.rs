@@ -3,7 +3,7 @@
 //!
 //! Every function here does as much as fits its vectors and returns how many elements that were; the caller does the
 //! rest. On other machines that is all of it.
-#![expect(unsafe_code, reason = "vector loads, stores and calls of functions compiled for AVX2")]
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "vector loads and stores, calls of AVX2 functions"))]
 
 /// `out[i * T + j] = planes[j][i]` for the first elements `i`; returns how many. `T` is a power of two.
 #[cfg(target_arch = "x86_64")]

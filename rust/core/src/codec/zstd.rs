@@ -49,6 +49,12 @@ impl ZstdContext {
     /// Decodes at most `limit` bytes into `out`, which is emptied first.
     pub(super) fn decode_bounded(&mut self, encoded: &[u8], limit: u64, out: &mut Vec<u8>) -> Result<()> {
         refuse_empty(encoded)?;
+        if let Some(nbytes) = declared_nbytes(encoded) {
+            let nbytes = usize::try_from(nbytes).ok().filter(|_| nbytes <= limit);
+            let nbytes = nbytes.ok_or_else(|| Error::codec(NAME, format!("decodes to more than {limit} bytes")))?;
+            resize(out, nbytes)?;
+            return self.decode_exact(encoded, out);
+        }
         let decoder = self.decoder()?;
         decoder.reset(zstd_safe::ResetDirective::SessionOnly).map_err(refused)?;
         let mut sink = GrowingSink::new(out, limit);
@@ -82,6 +88,16 @@ impl ZstdContext {
         out.truncate(written);
         Ok(())
     }
+}
+
+/// The decoded size of all frames together; None when one does not tell or its header is broken.
+fn declared_nbytes(mut encoded: &[u8]) -> Option<u64> {
+    let mut nbytes = 0u64;
+    while !encoded.is_empty() {
+        nbytes = nbytes.checked_add(zstd_safe::get_frame_content_size(encoded).ok()??)?;
+        encoded = encoded.get(zstd_safe::find_frame_compressed_size(encoded).ok()?..)?;
+    }
+    Some(nbytes)
 }
 
 // libzstd takes no bytes as no frames; a stored chunk of no bytes is a lost one.
