@@ -11,7 +11,8 @@ case $wheel in
 esac
 
 # What must not be in it: test data, the benchmark, anything beside the package and its metadata.
-foreign=$(python3 -m zipfile -l "$wheel" | awk 'NR > 1 {print $1}' | grep -vE '^voxfetch(/|-[^/]*\.dist-info/)' || true)
+names=$("${PYTHON:-python3}" -c 'import sys, zipfile; print(*zipfile.ZipFile(sys.argv[1]).namelist(), sep="\n")' "$wheel")
+foreign=$(grep -vE '^voxfetch(/[^.]+(/[^.]+)*\.(py|pyi|typed)|/_core\.abi3\.so|-[^/]*\.dist-info/.*)$' <<< "$names" || true)
 if [[ -n $foreign ]]; then
   echo "files in the wheel that do not belong there:" "$foreign" >&2
   exit 1

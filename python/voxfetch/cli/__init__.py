@@ -140,15 +140,15 @@ def _fail(error: Exception, *, as_json: bool) -> int:
 
 def _exit_code(error: Exception) -> int:
     """The exit code of an exception: the first row that fits."""
-    from voxfetch import errors
+    import voxfetch as vf
     from voxfetch.cli.text import UsageError
 
     table: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
-        ((UsageError, errors.SelectionError), 2),
-        ((errors.NotFoundError, FileNotFoundError), 3),
-        ((errors.MetadataError, errors.DataError), 4),
-        ((errors.UnsupportedError, errors.LimitExceededError, MemoryError), 6),
-        ((errors.InternalError,), 70),
-        ((errors.VoxfetchError, OSError), 5),
+        ((UsageError, vf.SelectionError), 2),
+        ((vf.NotFoundError, FileNotFoundError), 3),
+        ((vf.MetadataError, vf.DataError), 4),
+        ((vf.UnsupportedError, vf.LimitExceededError, MemoryError), 6),
+        ((vf.InternalError,), 70),
+        ((vf.VoxfetchError, OSError), 5),
     )
     return next((code for kinds, code in table if isinstance(error, kinds)), 70)
