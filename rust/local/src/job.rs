@@ -72,6 +72,8 @@ struct State {
     errors: u64,
     present: Vec<bool>,
     on_done: Option<OnDone>,
+    /// Cancelled with tasks left: the outputs are not complete.
+    stopped: bool,
     done: bool,
 }
 
@@ -208,7 +210,10 @@ impl Job {
         let mut failures = std::mem::take(&mut state.failures);
         failures.sort_by_key(|f| f.0);
         let mut errors = failures.into_iter().map(|f| f.1);
-        let error = if self.check { None } else { errors.next() };
+        let mut error = if self.check { None } else { errors.next() };
+        if error.is_none() && state.stopped {
+            error = Some(ErrorKind::Store { what: "the read was stopped before its end".into() }.into());
+        }
         Outcome { error, errors: state.errors, problems: errors.collect() }
     }
 
@@ -222,6 +227,7 @@ impl Job {
 
     fn next(&self, state: &mut State) -> Option<Task> {
         if self.cancelled.load(Ordering::Relaxed) {
+            state.stopped |= !state.requests.is_empty() || state.next_visit < self.visits(state);
             state.requests.clear();
             state.next_visit = self.visits(state);
             return None;
@@ -249,7 +255,11 @@ impl Job {
     /// Prepares another pass over objects that changed while they were read; false when there is none.
     fn finish_pass(&self, state: &mut State) -> bool {
         let mut replaced = std::mem::take(&mut state.replaced);
-        if replaced.is_empty() || self.cancelled.load(Ordering::Relaxed) {
+        if replaced.is_empty() {
+            return false;
+        }
+        if self.cancelled.load(Ordering::Relaxed) {
+            state.stopped = true;
             return false;
         }
         replaced.sort_unstable();
@@ -406,7 +416,7 @@ impl Job {
 
     fn count_decoded(&self, array: usize, chunks: u64) {
         self.counters.chunks_decoded.add(chunks);
-        self.counters.bytes_decoded.add(chunks * self.arrays[array].meta.chunk_nbytes() as u64);
+        self.counters.bytes_decoded.add(chunks * self.arrays[array].meta.chunk_nbytes as u64);
     }
 
     /// A chunk that is not there is the fill value only while its array is: an unmounted or deleted folder is an error.

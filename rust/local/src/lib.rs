@@ -234,7 +234,10 @@ impl LocalEngine {
         });
         let job = self.job(state, vec![LocalRead { array, selection, output: None }], true, None)?;
         self.carry_out(state, &job, &mut interrupted);
-        let Outcome { errors, problems, .. } = job.outcome();
+        let Outcome { error, errors, problems } = job.outcome();
+        if let Some(error) = error {
+            return Err(error);
+        }
         let counters = Counters::default();
         counters.add(&job.counters);
         Ok(Verification { counters, problem_count: errors, problems })
