@@ -160,15 +160,16 @@ fn dense(pairs: &[(u64, u64)], grid: &[u64]) -> Result<Option<Entries>> {
                 *slot = pair;
             }
         }
-        let mut next = first;
+        // None once an entry is half missing or reaches past 2^64: such a table is kept as it is, for `get` to refuse.
+        let mut next = Some(first).filter(|&offset| offset != MISSING);
         let end_to_end = by_rank.iter().all(|&(offset, size)| {
             if (offset, size) == (MISSING, MISSING) {
                 return true;
             }
-            let fits = offset == next;
-            next = next.saturating_add(size);
+            let fits = next == Some(offset);
+            next = next.and_then(|at| at.checked_add(size));
             fits
-        });
+        }) && next.is_some();
         if !end_to_end {
             continue;
         }
@@ -257,6 +258,12 @@ mod tests {
             let index = index(&[(0, 4), bad], &[2]);
             assert!(index.get(0).unwrap().is_some());
             assert_eq!(index.get(1).unwrap_err().kind().class_name(), "ShardIndexError", "{bad:?}");
+            // Alone, such an entry might pass for chunks that lie end to end.
+            let pairs = vec![(MISSING, MISSING), bad, (MISSING, MISSING)];
+            let alone = ShardIndex::from_pairs(pairs, &[3], 1 << 20, ByteRange { start: (1 << 20) - 100, end: 1 << 20 });
+            let alone = alone.unwrap();
+            assert_eq!(alone.get(0).unwrap(), None);
+            assert_eq!(alone.get(1).unwrap_err().kind().class_name(), "ShardIndexError", "{bad:?}");
         }
         assert_eq!(index(&[(0, 4)], &[1]).get(7).unwrap_err().kind().class_name(), "InternalError");
     }
