@@ -21,7 +21,7 @@ FIB25_V4 = DATA / "ome-zarr-0.4" / "fib25.zarr"
 NEUROGLANCER = DATA / "neuroglancer" / "ome_zarr"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def image():
     return vf.open_image(FIB25)
 
@@ -137,11 +137,12 @@ def test_level_by_index(image):
             image.level(**arguments)
 
 
-@pytest.fixture
-def anisotropic(tmp_path):
+@pytest.fixture(scope="module")
+def anisotropic(tmp_path_factory):
     """Like a serial-section volume: z is downsampled later."""
     scales = ((1, 30, 4, 4), (1, 30, 8, 8), (1, 60, 16, 16), (1, 121, 32, 32))
-    return vf.open(write_image(tmp_path / "a", axes="czyx", scales=scales, shape=(1, 16, 64, 64)))
+    folder = tmp_path_factory.mktemp("anisotropic") / "a"
+    return vf.open(write_image(folder, axes="czyx", scales=scales, shape=(1, 16, 64, 64)))
 
 
 @pytest.mark.parametrize(
