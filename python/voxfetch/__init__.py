@@ -4,19 +4,13 @@
     image = vf.open("PATH")
     block = image.level(0)[10:20, 0:64, 0:64]
 
-Only the names in `__all__` are public. `Image` and its relatives are loaded when they are first used.
+Only the names in `__all__` are public. All but the errors and `open` are loaded when they are first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from voxfetch._core import __version__
-
-# These are imported at once: were `voxfetch.open` loaded later, the import of that module would hide the function.
-from voxfetch.array import Array, read_all, read_all_async
-from voxfetch.create import create, create_async
-from voxfetch.engine import Engine, default_engine
 from voxfetch.errors import (
     ChecksumError,
     CodecError,
@@ -40,11 +34,17 @@ from voxfetch.errors import (
     UnsupportedError,
     VoxfetchError,
 )
+
+# Not lazily: when the module `voxfetch.open` is first imported, it takes the place of the function in this package.
 from voxfetch.open import open, open_array, open_array_async, open_async, open_image, open_image_async  # noqa: A004
-from voxfetch.options import EngineStats, ReadOptions, ReadReport, RetryPolicy, StoreOptions, VerifyReport
 
 if TYPE_CHECKING:
+    from voxfetch._core import __version__
+    from voxfetch.array import Array, read_all, read_all_async
+    from voxfetch.creation import create, create_async
+    from voxfetch.engine import Engine, default_engine
     from voxfetch.image import Collection, Group, Image, Level
+    from voxfetch.options import EngineStats, ReadOptions, ReadReport, RetryPolicy, StoreOptions, VerifyReport
 
 __all__ = [
     "Array",
@@ -94,17 +94,27 @@ __all__ = [
     "read_all_async",
 ]
 
-_OF_IMAGE = frozenset({"Collection", "Group", "Image", "Level"})
+_LAZY = {
+    "_core": ("__version__",),
+    "array": ("Array", "read_all", "read_all_async"),
+    "creation": ("create", "create_async"),
+    "engine": ("Engine", "default_engine"),
+    "image": ("Collection", "Group", "Image", "Level"),
+    "options": ("EngineStats", "ReadOptions", "ReadReport", "RetryPolicy", "StoreOptions", "VerifyReport"),
+}
+_MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _OF_IMAGE:
-        from voxfetch import image
+    module = _MODULE_OF.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    import importlib
 
-        value = getattr(image, name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from voxfetch import _core
-from voxfetch.errors import InternalError
+from voxfetch.errors import InternalError, StoreError
 from voxfetch.options import EngineOptions, EngineStats, RetryPolicy
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Returns the counters of this process."""
-        return EngineStats(**self._core.stats())
+        counters = self._core.stats()
+        return EngineStats(**{name: counters[name] for name in EngineStats.__slots__})
 
     async def run(self, reads: Sequence[_core.Read]) -> None:
         """Carries the reads out as one plan, without blocking the running loop. Raises the first error in plan order.
@@ -111,13 +112,16 @@ class Engine:
         return self._channels.of(loop, self._core).submit(reads)
 
     def close(self) -> None:
-        """Stops what is running, ends the workers, closes files and drops cached indexes."""
+        """Stops what is submitted, ends the workers, closes files and drops cached indexes.
+
+        Async reads that have not ended raise `StoreError`.
+        """
         self._channels.cancel_all()
         self._core.close()
         self._channels.sweep()
 
     async def aclose(self) -> None:
-        """Like `close`, without blocking the running loop: its own reads are cancelled and awaited first."""
+        """Like `close`, without blocking the running loop: its own reads are stopped and awaited first."""
         import asyncio
 
         await self._channels.of(asyncio.get_running_loop(), self._core).drained()
@@ -201,6 +205,7 @@ class Channel:
         self._pid = os.getpid()
         self._tokens = itertools.count(1)
         self._running: dict[int, Sequence[_core.Read]] = {}
+        self._stopped: set[int] = set()
         self._read_fd, self._write_fd = _wake_descriptors()
 
     @property
@@ -225,8 +230,9 @@ class Channel:
         return token
 
     def cancel(self, token: int) -> None:
-        """Stops a plan early if it has not ended."""
+        """Stops a plan early if it has not ended; it then ends with an error, for its outputs may be incomplete."""
         if token in self._running:
+            self._stopped.add(token)
             self.core.cancel(token, self._write_fd)
 
     def cancel_all(self) -> None:
@@ -243,8 +249,13 @@ class Channel:
         except BlockingIOError:
             pass
         ended = self.core.take_completed(self._write_fd)
-        for token, _ in ended:
+        for number, (token, error) in enumerate(ended):
             self._running.pop(token, None)
+            # The core reports no error for a plan that was stopped before anything failed.
+            if token in self._stopped:
+                self._stopped.discard(token)
+                if error is None:
+                    ended[number] = (token, StoreError("stopped: the engine was closed during this read"))
         return ended
 
     def wait(self) -> list[tuple[int, BaseException | None]]:
@@ -316,13 +327,12 @@ class _LoopChannel:
         self._channel.cancel_all()
 
     async def drained(self) -> None:
-        """Stops everything and returns when it has ended. The futures end as cancelled."""
+        """Stops everything and returns when it has ended; what waits for it gets an error."""
         import asyncio
 
-        abandon(tuple(self._futures.values()))
         self.cancel_all()
         while not self._channel.idle:
-            # The reader of this loop takes what has ended; it shares the loop's turns with this wait.
+            # `_drain` takes what has ended, in other turns of this loop.
             self._all_ended = self._all_ended or asyncio.Event()
             await self._all_ended.wait()
             self._all_ended = None

@@ -230,7 +230,7 @@ def _consolidated_zarr3(value: object, key: str) -> dict[str, Described] | None:
             found = Described("zarr2", kind, node, _attributes(node.get("attributes", {}), key))
         else:
             found = _described_zarr3(node, f"{key}: consolidated_metadata[{name[:100]!r}]")
-        nodes[check_key(name.strip("/"))] = found
+        nodes[_inside(name, key)] = found
     nodes.pop("", None)
     return nodes
 
@@ -274,8 +274,17 @@ def _consolidated_zarr2(store: Store, path: str) -> tuple[dict[str, Described] |
             continue
         kind: Kind = "array" if last == ".zarray" else "group"
         attributes = _attributes(entries.get(join_key(parent, ".zattrs"), {}), key)
-        nodes[check_key(parent.strip("/"))] = Described("zarr2", kind, _object(value, key, name[:200]), attributes)
+        nodes[_inside(parent, key)] = Described("zarr2", kind, _object(value, key, name[:200]), attributes)
     return nodes, nodes.pop("", None)
+
+
+def _inside(name: str, key: str) -> str:
+    """The path of a node in consolidated metadata. Raises `MetadataError` if it leads out of its group."""
+    try:
+        return check_key(name.strip("/"))
+    except MetadataError as error:
+        error.in_object(key)
+        raise
 
 
 def _check_format2(value: Mapping[str, Any], key: str) -> None:

@@ -118,14 +118,16 @@ class Reads:
         return self._in_store(tuple(start for start, _, _ in axes)), self._memory(data)
 
     def _data(self, value: object, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Returns a value to write as an array of this dtype, broadcast to `shape`."""
+        """Returns a value to write as an array of this dtype, broadcast to `shape`.
+
+        Stricter than numpy's own assignment, which wraps integers and cuts off fractions without a word.
+        """
         try:
-            if hasattr(value, "dtype"):
-                # Stricter than numpy's own assignment, which wraps integers around without a word.
-                array = np.asarray(cast("Any", value)).astype(self.dtype, casting="same_kind", copy=False)
-            else:
-                array = np.asarray(cast("Any", value), self.dtype)
-            return np.broadcast_to(array, shape)
+            array = np.asarray(cast("Any", value))
+            if array.dtype.kind in "iu" and self.dtype.kind in "iu":
+                array = _in_range(array, self.dtype)
+            casting = "safe" if self.dtype.kind in "SU" else "same_kind"
+            return np.broadcast_to(array.astype(self.dtype, casting=casting, copy=False), shape)
         except (TypeError, ValueError, OverflowError) as error:
             message = f"the value does not fit {self.dtype} {shape}: {error}"
             raise SelectionError(message, key=self.where, hint="convert it with astype, or reshape it") from None
@@ -133,7 +135,9 @@ class Reads:
     def _outer(self, outer: Outer, out: object, order: Literal["C", "F"]) -> Job:
         array = self._output(outer.shape, out, order)
         reads: list[_core.Read] = []
-        if array.size:
+        if not self.shape:
+            reads = self._boxes(np.zeros((1, 0), np.int64), (), "raise", array[np.newaxis])
+        elif array.size:
             memory = exported(self._memory(with_unit_axes(array, outer.dropped)))
             reads = [_core.Read.axes(self.local, self._axes(outer), memory)]
         return Job(reads, array, out, outer.scalar)
@@ -145,12 +149,21 @@ class Reads:
         if not array.size:
             return []
         memory = array if self.dtype.kind in _EXPORTED else array.view(f"V{self.dtype.itemsize}")
+        if not self.shape:
+            # Memory without axes exports no shape, and starts without axes have no number: one read each.
+            one = np.zeros((1, 0), np.int64)
+            return [self._core_boxes(one, (), memory[number : number + 1], bounds) for number in range(len(starts))]
         if self.order is not None:
             inverse = _inverse(self.order)
             starts = np.ascontiguousarray(starts[:, inverse])
             shape = tuple(shape[axis] for axis in inverse)
             memory = memory.transpose(0, *(axis + 1 for axis in inverse))
-        return [_core.Read.boxes(self.local, exported(starts), shape, exported(memory), fill_outside=bounds == "fill")]
+        return [self._core_boxes(starts, shape, memory, bounds)]
+
+    def _core_boxes(
+        self, starts: NDArray[np.int64], shape: tuple[int, ...], memory: NDArray[Any], bounds: Bounds
+    ) -> _core.Read:
+        return _core.Read.boxes(self.local, exported(starts), shape, exported(memory), fill_outside=bounds == "fill")
 
     def _starts(self, starts: object, *, absolute: bool, what: str) -> NDArray[np.int64]:
         places = parse_starts(starts, len(self.shape), what=what)
@@ -198,6 +211,14 @@ class Reads:
 
 # Kinds of types that export a buffer of plain items; the others (dates above all) reach the core as raw ones.
 _EXPORTED = frozenset("biufcV")
+
+
+def _in_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Integers as another type that holds all their values. Raises `OverflowError` if it does not."""
+    limits = np.iinfo(dtype)
+    if values.size and not limits.min <= int(values.min()) <= int(values.max()) <= limits.max:
+        raise OverflowError(f"{int(values.min())} .. {int(values.max())} is out of range")
+    return values.astype(dtype, copy=False)
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:

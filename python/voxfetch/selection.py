@@ -7,6 +7,7 @@ point per element of index arrays that broadcast together).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from operator import index as as_index
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -143,10 +144,9 @@ def parse_points(selection: object, shape: Sequence[int]) -> Points:
     """
     items: tuple[object, ...] = cast("tuple[object, ...]", selection) if isinstance(selection, tuple) else (selection,)
     if len(items) == 1 and (mask := _whole_mask(items[0], shape)) is not None:
+        if not shape:  # the mask selects the one element or nothing
+            return Points(np.zeros((int(mask), 0), np.int64), (), (int(mask),), ())
         items = tuple(np.nonzero(mask))
-        if not items:  # rank 0: the mask selects the one element or nothing
-            count = int(mask)
-            return Points(np.zeros((count, 0), np.int64), (), (count,), ())
     items, _ = _expand(items, len(shape))
     arrays: dict[int, Indices] = {}
     starts: list[int] = []
@@ -174,7 +174,7 @@ def parse_points(selection: object, shape: Sequence[int]) -> Points:
     for axis, array in arrays.items():
         points[..., axis] = array
     kept = tuple(axis for axis in range(len(shape)) if axis not in arrays)
-    return Points(points.reshape(-1, len(shape)), tuple(box), broadcast, kept)
+    return Points(points.reshape(math.prod(broadcast), len(shape)), tuple(box), broadcast, kept)
 
 
 def parse_shape(shape: Sequence[int] | int, ndim: int, *, what: str = "shape", minimum: int = 0) -> tuple[int, ...]:
@@ -296,8 +296,7 @@ def _indices(item: object, extent: int, axis: int) -> Indices:
     if indices.size and not (-extent <= int(indices.min()) and int(indices.max()) < extent):
         message = f"axis {axis}: indices {int(indices.min())} .. {int(indices.max())} reach outside an axis of {extent}"
         raise SelectionError(message)
-    wrapped = np.where(indices < 0, indices + extent, indices)
-    return np.ascontiguousarray(wrapped, np.int64)
+    return np.where(indices < 0, indices + extent, indices)  # a new array: contiguous when it is 1-D
 
 
 def _whole_mask(item: object, shape: Sequence[int]) -> NDArray[np.bool_] | None:

@@ -10,8 +10,6 @@ import json
 import math
 import os
 import re
-import secrets
-import shutil
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,8 +18,8 @@ from voxfetch import _core
 from voxfetch.array import Array
 from voxfetch.errors import ConflictError, MetadataError, PermissionDeniedError, StoreError, UnsupportedError
 from voxfetch.node import Settings, find_node, open_node
-from voxfetch.open import local_folder
 from voxfetch.selection import parse_shape
+from voxfetch.sources import local_folder
 from voxfetch.store import join_key
 from voxfetch.store.local import LocalStore
 
@@ -161,7 +159,10 @@ def _extents(
         if any(n % c for n, c in zip(given, chunk, strict=True)):
             raise MetadataError(f"shards {given} are not a multiple of chunks {chunk}")
         return chunk, given
-    counts = [min(_MAX_CHUNKS_PER_AXIS, -(-max(n, 1) // c)) for n, c in zip(shape, chunk, strict=True)]
+    counts = [
+        min(_MAX_CHUNKS_PER_AXIS, -(-max(n, 1) // c)) if is_space else 1
+        for n, c, is_space in zip(shape, chunk, _spatial(names, ndim), strict=True)
+    ]
     while math.prod(counts) * math.prod(chunk) * dtype.itemsize > _MAX_SHARD_NBYTES and max(counts, default=1) > 1:
         largest = counts.index(max(counts))
         counts[largest] = -(-counts[largest] // 2)
@@ -224,6 +225,8 @@ def _make_room(store: LocalStore, *, overwrite: bool) -> None:
         raise ConflictError(message, key=store.root, hint="choose another path; this is never overwritten")
     if not overwrite:
         raise ConflictError("an array lies here", key=store.root, hint="overwrite=True replaces it")
+    import shutil
+
     # The document first: what is half deleted is not to be read as an array full of the fill value.
     for name in sorted(filter(_OWN_ENTRY.fullmatch, entries), key=lambda name: (name not in _DOCUMENTS, name)):
         path = join_key(store.root, name)
@@ -239,7 +242,7 @@ _DOCUMENTS = frozenset({"zarr.json", ".zarray", ".zattrs"})
 def _replace(path: str, content: bytes) -> None:
     """Writes a file so that a reader finds the old one, or the new one, whole."""
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")  # noqa: PTH118
+    temporary = os.path.join(folder, f".{name}.{os.urandom(8).hex()}.tmp")  # noqa: PTH118
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
