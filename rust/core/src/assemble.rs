@@ -138,7 +138,7 @@ impl Assembly<'_> {
             }
             return Ok(());
         };
-        let elements: &[u8] = if let Some(view) = array.chain.view(encoded, self.verify)? {
+        let elements: &[u8] = if let Some(view) = array.chain().view(encoded, self.verify)? {
             view
         } else {
             if let [item] = *items
@@ -146,10 +146,10 @@ impl Assembly<'_> {
             {
                 self.plan.project(visit, item, &mut parts)?;
                 if let Some(target) = contiguous(&parts, output, part, array)? {
-                    return array.chain.decode_into(codec, encoded, self.verify, target);
+                    return array.chain().decode_into(codec, encoded, self.verify, target);
                 }
             }
-            let nbytes = array.chunk_nbytes();
+            let nbytes = array.chunk_nbytes;
             if scratch.len() < nbytes {
                 scratch
                     .try_reserve_exact(nbytes - scratch.len())
@@ -157,7 +157,7 @@ impl Assembly<'_> {
                 scratch.resize(nbytes, 0);
             }
             let chunk = &mut scratch[..nbytes];
-            array.chain.decode_into(codec, encoded, self.verify, chunk)?;
+            array.chain().decode_into(codec, encoded, self.verify, chunk)?;
             chunk
         };
         for &item in items {
@@ -198,7 +198,7 @@ impl Assembly<'_> {
             return groups.iter().try_for_each(|items| self.deliver(worker, visit, items, Some(bytes)));
         };
         let decoded;
-        let shard = match &spec.outer {
+        let shard = match array.outer(level) {
             None => bytes,
             Some(outer) => {
                 let limit = array.max_shard_nbytes(level);

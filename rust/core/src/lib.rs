@@ -1,8 +1,8 @@
 //! voxfetch-core: chunked n-D image formats as pure functions of values.
 //!
 //! # Data flow
-//! documents -> [`metadata::ArrayMeta`] -> [`index::ShardIndex`] -> requests ([`plan::coalesce`]) -> bodies
-//! -> [`codec::CodecChain`] -> [`assemble`] -> the caller's array.
+//! documents -> [`metadata::ArrayMeta`] -> [`codec::PreparedArray`] -> [`index::ShardIndex`] -> requests
+//! ([`plan::coalesce`]) -> bodies -> [`codec::CodecChain`] -> [`assemble`] -> the caller's array.
 //!
 //! # Words
 //! chunk: smallest unit decoded. shard: stored object that holds chunks. request: one merged byte range. body: its
@@ -13,13 +13,10 @@
 //! |---|---|
 //! | L0 | `error`, `subset`, `dtype` |
 //! | L1 | `metadata` (documents -> `ArrayMeta`) |
-//! | L2 | `codec` (`CodecSpec` -> `CodecChain`) |
+//! | L2 | `codec` (`CodecSpec` -> `CodecChain`, `ArrayMeta` -> `PreparedArray`) |
 //! | L3 | `index` (chunk -> byte range or MISSING; the cache of indexes) |
 //! | L4 | `plan` (reads -> shards -> chunks -> merged requests) |
 //! | L5 | `assemble`, `shard_writer` (decoded box <-> strided memory; chunks -> bytes of one shard) |
-//!
-//! `ArrayMeta` holds prepared codec chains, so `metadata::resolve` is the one place in L1 that calls upwards, into
-//! the constructor of [`codec::CodecChain`].
 
 pub mod assemble;
 pub mod codec;

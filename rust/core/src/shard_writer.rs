@@ -4,7 +4,7 @@
 //! stored, and an object without any stored chunk does not exist.
 
 use crate::assemble::Input;
-use crate::codec::CodecContext;
+use crate::codec::{CodecContext, PreparedArray};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{MISSING, morton, sharding_indexed};
 use crate::metadata::{ArrayMeta, IndexLocation};
@@ -42,7 +42,7 @@ pub fn check_whole(array: &ArrayMeta, start: &[u64], counts: &[u64]) -> Result<(
 /// # Errors
 /// `Unsupported` when a codec cannot be written, `Internal` when `input` does not cover the object.
 pub fn encode_object(
-    array: &ArrayMeta,
+    array: &PreparedArray,
     context: &mut CodecContext,
     shard: &[u64],
     input: &Input,
@@ -50,9 +50,9 @@ pub fn encode_object(
     let first: Vec<u64> = shard.iter().zip(&array.shard_grid).map(|(&cell, grid)| grid.start(cell)).collect();
     let mut chunk = Vec::new();
     chunk
-        .try_reserve_exact(array.chunk_nbytes())
-        .map_err(|_| Error::limit("memory for a chunk", array.chunk_nbytes() as u64, 0))?;
-    chunk.resize(array.chunk_nbytes(), 0);
+        .try_reserve_exact(array.chunk_nbytes)
+        .map_err(|_| Error::limit("memory for a chunk", array.chunk_nbytes as u64, 0))?;
+    chunk.resize(array.chunk_nbytes, 0);
     let mut out = Vec::new();
     let stored = encode_level(array, context, 0, &first, input, &mut chunk, &mut out)?;
     Ok(stored.then_some(out))
@@ -60,7 +60,7 @@ pub fn encode_object(
 
 /// Appends the encoded entry of `level` whose first voxel is `first`; false when it need not be stored.
 fn encode_level(
-    array: &ArrayMeta,
+    array: &PreparedArray,
     context: &mut CodecContext,
     level: usize,
     first: &[u64],
@@ -72,7 +72,7 @@ fn encode_level(
         let stored = input.gather(array, first, chunk)?
             && chunk.chunks_exact(array.dtype.item_size()).any(|item| item != array.fill_value);
         if stored {
-            array.chain.encode(context, chunk, out)?;
+            array.chain().encode(context, chunk, out)?;
         }
         return Ok(stored);
     };
@@ -108,7 +108,7 @@ fn encode_level(
         IndexLocation::Start => shard[..index_nbytes].copy_from_slice(&index),
         IndexLocation::End => shard.extend_from_slice(&index),
     }
-    match &spec.outer {
+    match array.outer(level) {
         None => out.extend_from_slice(&shard),
         Some(outer) => outer.encode(context, &shard, out)?,
     }

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use voxfetch_core::codec::Verify;
+use voxfetch_core::codec::{PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::index::cache::IndexCache;
 use voxfetch_core::index::{ShardIndex, sharding_indexed};
-use voxfetch_core::metadata::ArrayMeta;
 use voxfetch_core::metadata::limits::MAX_CHUNK_NBYTES;
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
 use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
@@ -20,7 +19,7 @@ use crate::file::{FileId, Files, OpenFile};
 #[derive(Debug)]
 pub struct LocalArray {
     /// What its documents say.
-    pub meta: Arc<ArrayMeta>,
+    pub meta: Arc<PreparedArray>,
     /// Its folder.
     pub root: PathBuf,
     /// File name of its metadata document in the folder.
@@ -135,7 +134,7 @@ pub fn locate(
     let meta = &*array.meta;
     let path = array.path(&visit.shard);
     let whole_limit = if meta.levels.is_empty() {
-        Some(meta.chain.max_encoded_nbytes())
+        Some(meta.chain().max_encoded_nbytes())
     } else {
         meta.has_outer_codecs().then_some(MAX_CHUNK_NBYTES)
     };
@@ -169,7 +168,7 @@ pub fn locate(
 
 struct Source<'a> {
     caches: &'a Caches,
-    meta: &'a ArrayMeta,
+    meta: &'a PreparedArray,
     file: &'a OpenFile,
     fetch: bool,
     cost: IndexCost,

@@ -5,27 +5,28 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
-use voxfetch_core::codec::Verify;
-use voxfetch_core::metadata::{self, CodecSpec, zarr};
+use voxfetch_core::codec::{PreparedArray, Verify};
+use voxfetch_core::metadata::{CodecSpec, zarr};
 use voxfetch_core::plan::coalesce::Merge;
 
 use crate::detached;
 
 /// An array as its documents describe it.
 #[pyclass(frozen, module = "voxfetch._core")]
-pub struct ArrayMeta(pub Arc<metadata::ArrayMeta>);
+pub struct ArrayMeta(pub Arc<PreparedArray>);
 
 #[pymethods]
 impl ArrayMeta {
     #[staticmethod]
     fn from_zarr3(py: Python<'_>, document: &[u8]) -> PyResult<Self> {
-        detached(py, || zarr::parse_v3(document)).map(|meta| Self(Arc::new(meta)))
+        detached(py, || PreparedArray::new(zarr::parse_v3(document)?)).map(|array| Self(Arc::new(array)))
     }
 
     #[staticmethod]
     #[pyo3(signature = (document, dimension_separator=None))]
     fn from_zarr2(py: Python<'_>, document: &[u8], dimension_separator: Option<char>) -> PyResult<Self> {
-        detached(py, || zarr::parse_v2(document, dimension_separator)).map(|meta| Self(Arc::new(meta)))
+        detached(py, || PreparedArray::new(zarr::parse_v2(document, dimension_separator)?))
+            .map(|array| Self(Arc::new(array)))
     }
 
     #[getter]

@@ -45,10 +45,15 @@ impl PreparedArray {
     /// The most bytes a shard of `level` may have before its outer codecs: its index and all its entries, capped.
     #[must_use]
     pub fn max_shard_nbytes(&self, level: usize) -> u64 {
-        let nbytes = self.levels.get(level..).unwrap_or(&[]).iter().rev().fold(
-            self.chain.max_encoded_nbytes(),
-            |entry, spec| entry.saturating_mul(spec.index.entries).saturating_add(spec.index.nbytes),
-        );
+        let nbytes = self
+            .levels
+            .get(level..)
+            .unwrap_or(&[])
+            .iter()
+            .rev()
+            .fold(self.chain.max_encoded_nbytes(), |entry, spec| {
+                entry.saturating_mul(spec.index.entries).saturating_add(spec.index.nbytes)
+            });
         nbytes.min(MAX_CHUNK_NBYTES)
     }
 }

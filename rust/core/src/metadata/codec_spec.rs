@@ -1,5 +1,7 @@
 //! A codec as a document declares it, checked and resolved: a closed enum, so that no later layer sees an unknown name.
 
+use std::ops::Deref;
+
 use crate::dtype::Endian;
 
 /// One codec with its settings. Encoding applies a list of them first to last, decoding last to first.
@@ -91,15 +93,51 @@ impl CodecSpec {
     }
 }
 
+/// Codecs in encoding order. Each knows its place in the document's list, for messages: unknown codecs that need not be
+/// understood are left out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CodecList {
+    specs: Vec<CodecSpec>,
+    places: Vec<usize>,
+}
+
+impl CodecList {
+    /// Adds the codec that the document lists at `place`.
+    pub fn push(&mut self, place: usize, spec: CodecSpec) {
+        self.specs.push(spec);
+        self.places.push(place);
+    }
+
+    /// Place in the document's list of codec number `position`.
+    #[must_use]
+    pub fn place(&self, position: usize) -> usize {
+        self.places.get(position).copied().unwrap_or(position)
+    }
+}
+
+impl From<Vec<CodecSpec>> for CodecList {
+    fn from(specs: Vec<CodecSpec>) -> Self {
+        Self { places: (0..specs.len()).collect(), specs }
+    }
+}
+
+impl Deref for CodecList {
+    type Target = [CodecSpec];
+
+    fn deref(&self) -> &[CodecSpec] {
+        &self.specs
+    }
+}
+
 /// Settings of `sharding_indexed` (Zarr v3 codecs/sharding-indexed v1.0).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShardingSpec {
     /// Shape of the chunks inside the shard, in the axis order of this codec's input.
     pub chunk_shape: Vec<u64>,
-    /// Codecs of one chunk, in encoding order.
-    pub codecs: Vec<CodecSpec>,
-    /// Codecs of the index, in encoding order: `Transpose`*, `Bytes`, `Crc32c`*.
-    pub index_codecs: Vec<CodecSpec>,
+    /// Codecs of one chunk.
+    pub codecs: CodecList,
+    /// Codecs of the index: `Transpose`*, `Bytes`, `Crc32c`*.
+    pub index_codecs: CodecList,
     /// Where the index lies in the shard.
     pub index_location: IndexLocation,
 }

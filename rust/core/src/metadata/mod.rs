@@ -5,15 +5,15 @@
 
 pub mod codec_spec;
 mod grid;
+mod json;
 pub mod limits;
 mod resolve;
 pub mod zarr;
 
-pub use codec_spec::{BloscShuffle, BloscSpec, CodecSpec, IndexLocation, ShardingSpec};
+pub use codec_spec::{BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
 pub use grid::AxisGrid;
 pub use resolve::{Parsed, resolve};
 
-use crate::codec::CodecChain;
 use crate::dtype::{DataType, Endian};
 
 /// An array, resolved.
@@ -37,17 +37,21 @@ pub struct ArrayMeta {
     pub chunk_shape: Vec<u64>,
     /// Stored axis `k` of a chunk is array axis `chunk_order[k]`.
     pub chunk_order: Vec<usize>,
-    /// Codecs of a chunk, prepared: encoded bytes -> elements in native order, C order of the stored axes.
-    pub chain: CodecChain,
-    /// The codecs as declared, in encoding order.
-    pub codecs: Vec<CodecSpec>,
+    /// Bytes of one decoded chunk, at least 1.
+    pub chunk_nbytes: usize,
+    /// Byte order of a chunk's stored elements, which are in C order of the stored axes.
+    pub endian: Endian,
+    /// bytes -> bytes codecs of a chunk, in encoding order.
+    pub chunk_codecs: Vec<CodecSpec>,
+    /// The codecs of a stored object as declared, in encoding order.
+    pub codecs: CodecList,
 }
 
 /// One level of sharding: an object (or a chunk of the level above) that holds chunks of the next.
 #[derive(Debug)]
 pub struct ShardLevel {
-    /// bytes -> bytes codecs applied to this shard's bytes as a whole; None in all usual arrays.
-    pub outer: Option<CodecChain>,
+    /// bytes -> bytes codecs applied to this shard's bytes as a whole; none in all usual arrays.
+    pub outer: Vec<CodecSpec>,
     /// Number of entries along each axis.
     pub grid: Vec<u64>,
     /// Extent of one entry (a chunk, or a shard of the next level) in voxels.
@@ -124,12 +128,6 @@ impl ArrayMeta {
         self.shape.len()
     }
 
-    /// Bytes of one decoded chunk.
-    #[must_use]
-    pub fn chunk_nbytes(&self) -> usize {
-        self.chain.decoded_nbytes()
-    }
-
     /// Extent of a stored object when the array is sharded.
     #[must_use]
     pub fn shard_shape(&self) -> Option<Vec<u64>> {
@@ -148,19 +146,9 @@ impl ArrayMeta {
         })
     }
 
-    /// The most bytes a shard of `level` may have before its outer codecs: its index and all its entries, capped.
-    #[must_use]
-    pub fn max_shard_nbytes(&self, level: usize) -> u64 {
-        let nbytes = self.levels.get(level..).unwrap_or(&[]).iter().rev().fold(
-            self.chain.max_encoded_nbytes(),
-            |entry, spec| entry.saturating_mul(spec.index.entries).saturating_add(spec.index.nbytes),
-        );
-        nbytes.min(limits::MAX_CHUNK_NBYTES)
-    }
-
     /// True when some level's bytes are encoded as a whole, so that no part of the object can be read alone.
     #[must_use]
     pub fn has_outer_codecs(&self) -> bool {
-        self.levels.iter().any(|level| level.outer.is_some())
+        self.levels.iter().any(|level| !level.outer.is_empty())
     }
 }

@@ -4,11 +4,10 @@
 //! it, every shard level leaves a [`ShardLevel`] behind and makes its chunk the next thing to encode. Shapes in the
 //! codec list are in stored order at that point; what comes out is in array order.
 
-use crate::codec::CodecChain;
 use crate::dtype::DataType;
 use crate::error::{Error, Result};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, MAX_INDEX_NBYTES, MAX_SHARD_LEVELS};
-use crate::metadata::{ArrayMeta, AxisGrid, CodecSpec, IndexLayout, IndexLocation, KeyEncoding, ShardLevel};
+use crate::metadata::{ArrayMeta, AxisGrid, CodecList, CodecSpec, IndexLayout, IndexLocation, KeyEncoding, ShardLevel};
 use crate::subset::{MAX_EXTENT, MAX_RANK, product};
 
 /// Content of an array's document, each part well-formed by itself.
@@ -26,8 +25,8 @@ pub struct Parsed {
     pub chunk_shape: Vec<u64>,
     /// Grid coordinates -> key of the stored object.
     pub keys: KeyEncoding,
-    /// Codecs of a stored object, in encoding order.
-    pub codecs: Vec<CodecSpec>,
+    /// Codecs of a stored object.
+    pub codecs: CodecList,
 }
 
 /// Checks the parts against each other and against the limits, and folds transposes and shards.
@@ -47,40 +46,35 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
     let mut chunk_shape = chunk_shape;
     let mut levels: Vec<ShardLevel> = Vec::new();
     let mut at = String::from("codecs");
-    let mut list = codecs.as_slice();
-    let chain = loop {
+    let mut list = &codecs;
+    let (endian, chunk_codecs) = loop {
         let parts = split(list, &at)?;
         for (position, transpose) in parts.transposes.iter().enumerate() {
             if let CodecSpec::Transpose { order: axes } = transpose {
-                order = compose(&order, axes, || format!("{at}[{position}].configuration.order"))?;
+                order = compose(&order, axes, || format!("{at}[{}].configuration.order", list.place(position)))?;
             }
         }
-        let position = parts.transposes.len();
+        let place = list.place(parts.transposes.len());
         let spec = match parts.array_to_bytes {
-            CodecSpec::Bytes { endian } => {
-                let nbytes = chunk_nbytes(&chunk_shape, &dtype)?;
-                break CodecChain::new(parts.bytes_to_bytes, *endian, &dtype, nbytes)?;
-            }
+            CodecSpec::Bytes { endian } => break (*endian, parts.bytes_to_bytes.to_vec()),
             CodecSpec::ShardingIndexed(spec) => spec,
             other => return Err(Error::internal(format!("`{}` taken for an array -> bytes codec", other.name()))),
         };
-        at = format!("{at}[{position}].configuration");
+        at = format!("{at}[{place}].configuration");
         if levels.len() == MAX_SHARD_LEVELS {
             let limit = MAX_SHARD_LEVELS as u64;
             return Err(Error::limit(format!("{at}: levels of sharding"), limit + 1, limit));
         }
         let (level_grid, entry_shape) = subdivide(&chunk_shape, &spec.chunk_shape, &order, &at)?;
         let index = index_layout(&level_grid, &order, &spec.index_codecs, spec.index_location, &at)?;
-        let outer = match parts.bytes_to_bytes {
-            [] => None,
-            outer => Some(CodecChain::outer(outer)?),
-        };
+        let outer = parts.bytes_to_bytes.to_vec();
         chunk_shape.clone_from(&entry_shape);
         levels.push(ShardLevel { outer, grid: level_grid, entry_shape, index });
         at.push_str(".codecs");
         list = &spec.codecs;
     };
     Ok(ArrayMeta {
+        chunk_nbytes: chunk_nbytes(&chunk_shape, &dtype)?,
         shape,
         dtype,
         fill_value,
@@ -90,7 +84,8 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
         levels,
         chunk_shape,
         chunk_order: order,
-        chain,
+        endian,
+        chunk_codecs,
         codecs,
     })
 }
@@ -130,7 +125,7 @@ struct Split<'c> {
     bytes_to_bytes: &'c [CodecSpec],
 }
 
-fn split<'c>(list: &'c [CodecSpec], at: &str) -> Result<Split<'c>> {
+fn split<'c>(list: &'c CodecList, at: &str) -> Result<Split<'c>> {
     let is_transpose = |codec: &CodecSpec| matches!(codec, CodecSpec::Transpose { .. });
     let position = list.iter().position(|codec| !is_transpose(codec)).unwrap_or(list.len());
     let (transposes, rest) = list.split_at(position);
@@ -139,14 +134,14 @@ fn split<'c>(list: &'c [CodecSpec], at: &str) -> Result<Split<'c>> {
     };
     if array_to_bytes.is_bytes_to_bytes() {
         let what = format!("`{}` needs an array -> bytes codec, such as `bytes`, before it", array_to_bytes.name());
-        return Err(Error::metadata(format!("{at}[{position}]"), what));
+        return Err(Error::metadata(format!("{at}[{}]", list.place(position)), what));
     }
     match bytes_to_bytes.iter().position(|codec| !codec.is_bytes_to_bytes()) {
         None => Ok(Split { transposes, array_to_bytes, bytes_to_bytes }),
         Some(offset) => {
             let name = bytes_to_bytes.get(offset).map_or("codec", CodecSpec::name);
             let what = format!("`{name}` cannot follow `{}`, which turns the array into bytes", array_to_bytes.name());
-            Err(Error::metadata(format!("{at}[{}]", position + 1 + offset), what))
+            Err(Error::metadata(format!("{at}[{}]", list.place(position + 1 + offset)), what))
         }
     }
 }
@@ -187,7 +182,7 @@ fn subdivide(shard: &[u64], stored: &[u64], order: &[usize], at: &str) -> Result
 fn index_layout(
     level_grid: &[u64],
     order: &[usize],
-    codecs: &[CodecSpec],
+    codecs: &CodecList,
     location: IndexLocation,
     at: &str,
 ) -> Result<IndexLayout> {
@@ -214,7 +209,7 @@ fn index_layout(
     let mut axes: Vec<usize> = order.iter().copied().chain([rank]).collect();
     for (position, codec) in parts.transposes.iter().enumerate() {
         if let CodecSpec::Transpose { order } = codec {
-            axes = compose(&axes, order, || format!("{at}[{position}].configuration.order"))?;
+            axes = compose(&axes, order, || format!("{at}[{}].configuration.order", codecs.place(position)))?;
         }
     }
     let (mut strides, mut pair_stride, mut stride) = (vec![1; rank], 1, 1u64);

@@ -14,6 +14,7 @@ pub mod shard;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::codec::PreparedArray;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metadata::{ArrayMeta, AxisGrid};
 use crate::subset::product;
@@ -114,7 +115,7 @@ pub enum AxisPart<'a> {
 /// Reads planned together.
 #[derive(Debug)]
 pub struct Plan {
-    arrays: Vec<Arc<ArrayMeta>>,
+    arrays: Vec<Arc<PreparedArray>>,
     /// Chunks along each axis of a stored object, for each array.
     chunk_grids: Vec<Vec<u64>>,
     reads: Vec<ReadSpec>,
@@ -215,7 +216,7 @@ impl Plan {
     ///
     /// # Errors
     /// `Selection` when a read does not fit its array, `Limit` when there are too many chunks to count.
-    pub fn new(arrays: Vec<Arc<ArrayMeta>>, reads: Vec<ReadSpec>) -> Result<Self> {
+    pub fn new(arrays: Vec<Arc<PreparedArray>>, reads: Vec<ReadSpec>) -> Result<Self> {
         let chunk_grids = arrays.iter().map(|array| chunk_grid(array)).collect::<Result<Vec<_>>>()?;
         for read in &reads {
             let array = arrays.get(read.array).ok_or_else(|| Error::internal("read of an array the plan lacks"))?;
@@ -263,7 +264,7 @@ impl Plan {
 
     /// The arrays of the plan.
     #[must_use]
-    pub fn arrays(&self) -> &[Arc<ArrayMeta>] {
+    pub fn arrays(&self) -> &[Arc<PreparedArray>] {
         &self.arrays
     }
 

@@ -43,7 +43,7 @@ fn naive(codecs: &[CodecSpec], mut coordinates: Vec<u64>, mut shape: Vec<u64>, p
                     entry.truncate(index_shape.len() - 1);
                     entry.push(member);
                     let (mut at, mut within) = (entry.clone(), index_shape.clone());
-                    for codec in &spec.index_codecs {
+                    for codec in spec.index_codecs.iter() {
                         if let CodecSpec::Transpose { order } = codec {
                             (at, within) = (permute(&at, order), permute(&within, order));
                         }
@@ -69,7 +69,7 @@ fn resolved(parsed: Parsed, mut coordinates: Vec<u64>) -> Place {
         assert_eq!(level.index.entries, level.grid.iter().product::<u64>());
     }
     place.element = ravel(&permute(&coordinates, &meta.chunk_order), &permute(&meta.chunk_shape, &meta.chunk_order));
-    assert_eq!(meta.chunk_nbytes() as u64, 4 * meta.chunk_shape.iter().product::<u64>());
+    assert_eq!(meta.chunk_nbytes as u64, 4 * meta.chunk_shape.iter().product::<u64>());
     place
 }
 
@@ -129,8 +129,8 @@ fn codecs(levels: &[Level], innermost: &[[u32; 5]], chunk: &[u64]) -> (Vec<Codec
     index_codecs.extend([CodecSpec::Bytes { endian: Endian::Big }, CodecSpec::Crc32c]);
     list.push(CodecSpec::ShardingIndexed(Box::new(ShardingSpec {
         chunk_shape,
-        codecs: inner,
-        index_codecs,
+        codecs: inner.into(),
+        index_codecs: index_codecs.into(),
         index_location: IndexLocation::Start,
     })));
     if level.outer {
@@ -159,14 +159,14 @@ proptest! {
             dimension_names: vec![None; rank],
             chunk_shape: shape.clone(),
             keys: KeyEncoding::V2 { separator: '.' },
-            codecs: list.clone(),
+            codecs: list.clone().into(),
         };
         let mut expected = Place::default();
         naive(&list, voxel.clone(), shape, &mut expected);
         prop_assert_eq!(resolved(parsed.clone(), voxel), expected);
         let meta = resolve(parsed).unwrap();
         for (level, wanted) in meta.levels.iter().zip(&levels) {
-            prop_assert_eq!(level.outer.is_some(), wanted.outer);
+            prop_assert_eq!(!level.outer.is_empty(), wanted.outer);
             prop_assert_eq!(level.index.checksums, 1);
             prop_assert_eq!(level.index.nbytes, 16 * level.index.entries + 4);
         }

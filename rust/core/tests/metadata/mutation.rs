@@ -79,7 +79,7 @@ fn assert_sound(meta: &ArrayMeta) {
     axes.sort_unstable();
     assert_eq!(axes, (0..rank).collect::<Vec<_>>());
     let nbytes = meta.chunk_shape.iter().map(|&n| u128::from(n)).product::<u128>() * meta.dtype.item_size() as u128;
-    assert_eq!(nbytes, meta.chunk_nbytes() as u128);
+    assert_eq!(nbytes, meta.chunk_nbytes as u128);
     assert!(nbytes > 0 && nbytes <= u128::from(MAX_CHUNK_NBYTES));
     let objects = meta.shard_grid.iter().map(|axis| u128::from(axis.cells())).product::<u128>();
     assert!(objects < 1 << 63);

@@ -41,7 +41,7 @@ fn v2_data_types() {
     ];
     for (text, fill, dtype, endian) in table {
         let meta = v2(&[("dtype", &format!("\"{text}\"")), ("fill_value", fill)]).unwrap();
-        assert_eq!(meta.codecs, [CodecSpec::Bytes { endian }], "{text}");
+        assert_eq!(*meta.codecs, [CodecSpec::Bytes { endian }], "{text}");
         assert_eq!(meta.fill_value.len(), dtype.item_size());
         assert_eq!(meta.dtype, dtype);
         let meta = v2(&[("dtype", &format!("\"{text}\"")), ("fill_value", "null")]).unwrap();

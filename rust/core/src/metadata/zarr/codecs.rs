@@ -5,12 +5,12 @@
 
 use std::ops::RangeInclusive;
 
-use super::json::Node;
 use super::{Extension, extents};
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
+use crate::metadata::json::Node;
 use crate::metadata::limits::MAX_CODECS;
-use crate::metadata::{BloscShuffle, BloscSpec, CodecSpec, IndexLocation, ShardingSpec};
+use crate::metadata::{BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
 
 /// numcodecs records levels as they were given and clamps them when it encodes.
 const ANY_LEVEL: RangeInclusive<i32> = i32::MIN..=i32::MAX;
@@ -29,12 +29,12 @@ impl Input {
 }
 
 /// A version 3 `codecs` list, without the unknown codecs that need not be understood.
-pub(super) fn v3_list(node: &Node<'_>, input: Input) -> Result<Vec<CodecSpec>> {
-    let mut specs = Vec::new();
-    for item in node.items(MAX_CODECS)? {
+pub(super) fn v3_list(node: &Node<'_>, input: Input) -> Result<CodecList> {
+    let mut specs = CodecList::default();
+    for (place, item) in node.items(MAX_CODECS)?.enumerate() {
         let codec = Extension::parse(item)?;
         match v3_codec(&codec, input)? {
-            Some(spec) => specs.push(spec),
+            Some(spec) => specs.push(place, spec),
             None if !codec.must_understand => {}
             None => {
                 return Err(Error::unsupported(

@@ -1,9 +1,9 @@
 //! Names of data types -> [`DataType`]: Zarr v3 extensions and numpy type strings of v2.
 
 use super::Extension;
-use super::json::Node;
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
+use crate::metadata::json::Node;
 use crate::metadata::limits::MAX_ITEM_NBYTES;
 
 /// Units of numpy's `datetime64` and `timedelta64`.

@@ -4,9 +4,11 @@
 //! contradict each other. Besides them, an integer may be written with a zero fraction, a bool as 0 or 1, a complex
 //! number without its imaginary part.
 
-use super::json::{Node, Value};
+use serde_json::Value;
+
 use crate::dtype::DataType;
 use crate::error::Result;
+use crate::metadata::json::Node;
 
 /// One element in native byte order, `dtype.item_size()` bytes.
 pub(super) fn bytes(node: &Node<'_>, dtype: &DataType) -> Result<Vec<u8>> {
@@ -47,9 +49,9 @@ fn native(value: u64, size: u8) -> Result<Vec<u8>> {
 }
 
 fn boolean(node: &Node<'_>) -> Result<bool> {
-    match node.value {
-        Value::Number("0") => Ok(false),
-        Value::Number("1") => Ok(true),
+    match node.value.as_u64() {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
         _ => node.bool(),
     }
 }
@@ -57,9 +59,9 @@ fn boolean(node: &Node<'_>) -> Result<bool> {
 /// An integer in `min..=max`; also a number such as `3.0` or `1e3`, as long as doubles hold it exactly.
 fn integer(node: &Node<'_>, min: i64, max: u64) -> Result<i128> {
     const EXACT: f64 = (1u64 << 53) as f64;
-    if let Value::Number(text) = node.value
-        && text.contains(['.', 'e', 'E'])
-        && let Ok(value) = text.parse::<f64>()
+    if let Value::Number(number) = node.value
+        && number.is_f64()
+        && let Some(value) = number.as_f64()
         && value.fract() == 0.0
         && value.abs() <= EXACT
         && (i128::from(min)..=i128::from(max)).contains(&(value as i128))
@@ -73,16 +75,15 @@ fn integer(node: &Node<'_>, min: i64, max: u64) -> Result<i128> {
 fn float(node: &Node<'_>, size: u8) -> Result<u64> {
     let bits = u32::from(size) * 8;
     match node.value {
-        Value::Number(text @ ("NaN" | "Infinity" | "-Infinity")) => Ok(special(text, size).unwrap_or_default()),
-        Value::Number(text) => {
-            // Each size is rounded once, from the decimal; half precision through a double.
+        Value::Number(number) => {
+            let value = number.as_f64().ok_or_else(|| node.expected("a number"))?;
+            // Through a double, as Zarr's own writers and readers do.
             let (encoded, finite) = match size {
-                2 => text.parse::<f64>().map(half_bits).map(|half| (u64::from(half), half & 0x7c00 != 0x7c00)),
-                4 => text.parse::<f32>().map(|value| (u64::from(value.to_bits()), value.is_finite())),
-                _ => text.parse::<f64>().map(|value| (value.to_bits(), value.is_finite())),
-            }
-            .map_err(|_| node.expected("a number"))?;
-            if finite { Ok(encoded) } else { Err(node.error(format!("{text:.40} does not fit {bits} bits"))) }
+                2 => (u64::from(half_bits(value)), half_bits(value) & 0x7c00 != 0x7c00),
+                4 => (u64::from((value as f32).to_bits()), (value as f32).is_finite()),
+                _ => (value.to_bits(), value.is_finite()),
+            };
+            if finite { Ok(encoded) } else { Err(node.error(format!("{number} does not fit {bits} bits"))) }
         }
         Value::String(text) => special(text, size)
             .or_else(|| {
@@ -143,7 +144,7 @@ fn complex(node: &Node<'_>, size: u8) -> Result<Vec<u8>> {
 /// Code points of a string, padded with NUL to `length`.
 fn utf32(node: &Node<'_>, length: usize) -> Result<Vec<u8>> {
     // Writers of old put the number 0 where they meant the empty string.
-    let text = if matches!(node.value, Value::Number("0")) { "" } else { node.str()? };
+    let text = if node.value.as_u64() == Some(0) { "" } else { node.str()? };
     if text.chars().count() > length {
         return Err(node.expected(&format!("at most {length} characters")));
     }
@@ -154,7 +155,7 @@ fn utf32(node: &Node<'_>, length: usize) -> Result<Vec<u8>> {
 
 /// Base64 (RFC 4648, padded) of up to `size` bytes, padded with NUL to `size`.
 fn base64(node: &Node<'_>, size: usize) -> Result<Vec<u8>> {
-    if matches!(node.value, Value::Number("0")) {
+    if node.value.as_u64() == Some(0) {
         return Ok(vec![0; size]);
     }
     let text = node.str().map_err(|_| node.expected("bytes in base64"))?;

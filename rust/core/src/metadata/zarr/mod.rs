@@ -9,14 +9,14 @@
 mod codecs;
 mod dtype;
 mod fill;
-mod json;
 mod v2;
 mod v3;
 
-use json::{Node, Value, parse};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::metadata::ArrayMeta;
+use crate::metadata::json::{Node, parse};
 use crate::subset::MAX_RANK;
 
 /// Reads the `zarr.json` of an array.

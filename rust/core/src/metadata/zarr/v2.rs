@@ -4,9 +4,9 @@
 //! the specification asks.
 
 use super::codecs::v2_compressor;
-use super::json::{Node, Value};
 use super::{check_version, dtype, extents, fill, separator};
 use crate::error::{Error, Result};
+use crate::metadata::json::Node;
 use crate::metadata::resolve::Parsed;
 use crate::metadata::{CodecSpec, KeyEncoding};
 
@@ -50,13 +50,13 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         dimension_names: vec![None; shape.len()],
         shape,
         dtype,
-        codecs,
+        codecs: codecs.into(),
     })
 }
 
 /// `null` and `[]` mean none; any other list is refused by the name of its first filter.
 fn refuse_filters(filters: &Node<'_>) -> Result<()> {
-    if matches!(filters.value, Value::Null) {
+    if filters.is_null() {
         return Ok(());
     }
     match filters.items(usize::MAX)?.next() {

@@ -1,10 +1,10 @@
 //! `zarr.json` of an array (Zarr specification 3.1, "array metadata").
 
 use super::codecs::{Input, v3_list};
-use super::json::Node;
 use super::{Extension, check_version, dtype, extents, fill, separator};
 use crate::error::{Error, Result};
 use crate::metadata::KeyEncoding;
+use crate::metadata::json::Node;
 use crate::metadata::resolve::Parsed;
 use crate::subset::MAX_RANK;
 
