@@ -11,7 +11,7 @@
 //! # Layers (each knows only those before it; a test holds the rule)
 //! | layer | modules |
 //! |---|---|
-//! | L0 | `error`, `subset`, `dtype` |
+//! | L0 | `subset`, `error`, `dtype` |
 //! | L1 | `metadata` (documents -> `ArrayMeta`) |
 //! | L2 | `codec` (`CodecSpec` -> `CodecChain`, `ArrayMeta` -> `PreparedArray`) |
 //! | L3 | `index` (chunk -> byte range or MISSING; the cache of indexes) |
