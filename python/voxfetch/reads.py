@@ -15,15 +15,13 @@ import numpy as np
 from voxfetch import _core
 from voxfetch.errors import LimitExceededError, SelectionError, UnsupportedError
 from voxfetch.output import exported, output_array, with_unit_axes
-from voxfetch.selection import parse_basic, parse_outer, parse_points, parse_shape, parse_starts
+from voxfetch.selection import Outer, parse_basic, parse_outer, parse_points, parse_shape, parse_start, parse_starts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
-
-    from voxfetch.selection import Outer
 
 __all__ = ["Bounds", "Job", "Reads"]
 
@@ -84,8 +82,17 @@ class Reads:
         self, start: object, shape: Sequence[int] | int, *, absolute: bool = False, bounds: Bounds, out: object = None
     ) -> Job:
         """The read of one box. Raises `SelectionError`, `LimitExceededError`."""
-        starts = self._starts([start], absolute=absolute, what="start")
+        _check_word(bounds)
+        places = parse_start(start, len(self.shape))
         extents = parse_shape(shape, len(self.shape))
+        if absolute:
+            places = tuple(place - first for place, first in zip(places, self.origin, strict=True))
+        # The usual case takes the way of slices, which is the shorter one.
+        ends = zip(places, extents, self.shape, strict=True)
+        if all(place >= 0 and place + count <= extent for place, count, extent in ends):
+            axes = tuple((place, 1, count) for place, count in zip(places, extents, strict=True))
+            return self._outer(Outer(axes, extents, (), scalar=False), out, "C")
+        starts = parse_starts([places], len(self.shape), what="start")
         self._check_bounds(starts, extents, bounds)
         array = self._output(extents, out)
         return Job(self._boxes(starts, extents, bounds, array[np.newaxis]), array, out)
@@ -94,7 +101,10 @@ class Reads:
         self, starts: object, shape: Sequence[int] | int, *, absolute: bool = False, bounds: Bounds, out: object = None
     ) -> Job:
         """The read of boxes of one shape at `starts` (N, ndim). Raises `SelectionError`, `LimitExceededError`."""
-        places = self._starts(starts, absolute=absolute, what="starts")
+        _check_word(bounds)
+        places = parse_starts(starts, len(self.shape))
+        if absolute:
+            places = places - np.asarray(self.origin, np.int64)
         extents = parse_shape(shape, len(self.shape))
         self._check_bounds(places, extents, bounds)
         array = self._output((len(places), *extents), out)
@@ -165,15 +175,9 @@ class Reads:
     ) -> _core.Read:
         return _core.Read.boxes(self.local, exported(starts), shape, exported(memory), fill_outside=bounds == "fill")
 
-    def _starts(self, starts: object, *, absolute: bool, what: str) -> NDArray[np.int64]:
-        places = parse_starts(starts, len(self.shape), what=what)
-        return places - np.asarray(self.origin, np.int64) if absolute and any(self.origin) else places
-
     def _check_bounds(self, starts: NDArray[np.int64], shape: tuple[int, ...], bounds: Bounds) -> None:
         if bounds == "fill":
             return
-        if bounds != "raise":
-            raise ValueError(f'bounds must be "raise" or "fill", not {bounds!r}')
         last = np.asarray([extent - box for extent, box in zip(self.shape, shape, strict=True)], np.int64)
         outside = ((starts < 0) | (starts > last)).any(axis=1)
         if outside.any():
@@ -211,6 +215,11 @@ class Reads:
 
 # Kinds of types that export a buffer of plain items; the others (dates above all) reach the core as raw ones.
 _EXPORTED = frozenset("biufcV")
+
+
+def _check_word(bounds: Bounds) -> None:
+    if bounds not in ("raise", "fill"):
+        raise ValueError(f'bounds must be "raise" or "fill", not {bounds!r}')
 
 
 def _in_range(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -33,6 +33,7 @@ __all__ = [
     "parse_outer",
     "parse_points",
     "parse_shape",
+    "parse_start",
     "parse_starts",
 ]
 
@@ -179,16 +180,20 @@ def parse_points(selection: object, shape: Sequence[int]) -> Points:
 
 def parse_shape(shape: Sequence[int] | int, ndim: int, *, what: str = "shape", minimum: int = 0) -> tuple[int, ...]:
     """Returns one int >= `minimum` per axis; an int counts for every axis. Raises `SelectionError`."""
-    if _is_int(shape):
-        shape = (as_index(cast("Any", shape)),) * ndim
-    try:
-        values = tuple(as_index(extent) for extent in cast("Sequence[int]", shape))
-    except TypeError:
-        raise SelectionError(f"{what}: one int per axis was expected, not {shape!r:.200}") from None
-    if len(values) != ndim:
-        raise SelectionError(f"{what}: {len(values)} ints for {ndim} axes")
+    values = (as_index(cast("Any", shape)),) * ndim if _is_int(shape) else parse_start(shape, ndim, what=what)
     if any(not minimum <= extent < 1 << 62 for extent in values):
         raise SelectionError(f"{what} {values} has an extent outside {minimum} .. 2**62")
+    return values
+
+
+def parse_start(start: object, ndim: int, *, what: str = "start") -> tuple[int, ...]:
+    """Returns one int per axis. Raises `SelectionError`."""
+    try:
+        values = tuple(as_index(value) for value in cast("Sequence[int]", start))
+    except TypeError:
+        raise SelectionError(f"{what}: one int per axis was expected, not {start!r:.200}") from None
+    if len(values) != ndim:
+        raise SelectionError(f"{what}: {len(values)} ints for {ndim} axes")
     return values
 
 
