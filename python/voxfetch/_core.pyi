@@ -144,7 +144,7 @@ class LocalEngine:
 
     def write(self, array: LocalArray, start: Sequence[int], data: Buffer) -> None:
         """Writes a box that covers whole stored objects (clipped at the array's end), each through a temporary file
-        and a rename. `data` has one dimension per axis and any strides.
+        and a rename. `data` has one dimension per axis and any strides; for an array without axes, one of extent 1.
 
         Raises `UnsupportedError` when the box covers part of a stored object, or a codec cannot be written.
         """

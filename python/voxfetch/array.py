@@ -365,7 +365,7 @@ class Array:
             raise ReadOnlyError('this array is open for reading; open it with mode="r+" to write', key=self._root)
         start, data = self._reads.box_to_write(selection, value)
         if data.size:
-            self.engine.core.write(self._local, start, exported(data))
+            self.engine.core.write(self._local, start, exported(data if data.ndim else data.reshape(1)))
 
     # --- as seen by numpy, dask, people
 

@@ -68,13 +68,17 @@ pub fn input(
     item_size: usize,
     start: Vec<u64>,
 ) -> PyResult<(PyUntypedBuffer, Input, Vec<u64>)> {
-    let shape: Vec<u64> = PyUntypedBuffer::get(object)?.shape().iter().map(|&n| n as u64).collect();
-    if shape.len() != start.len() {
+    let found: Vec<u64> = PyUntypedBuffer::get(object)?.shape().iter().map(|&n| n as u64).collect();
+    // Memory without axes exports no shape: one voxel of an array without axes comes as one of a row.
+    let shape = if start.is_empty() { vec![1] } else { found };
+    if !start.is_empty() && shape.len() != start.len() {
         return Err(wrong(py, format!("data of {} axes for a box of {}", shape.len(), start.len())));
     }
     let buffer = get(py, object, item_size, &shape)?;
+    let rank = start.len();
+    let (shape, strides) = (shape[..rank].to_vec(), buffer.strides()[..rank].to_vec());
     // SAFETY: as in `output`; the memory is only read.
-    let input = unsafe { Input::new(buffer.buf_ptr().cast(), start, shape.clone(), buffer.strides().to_vec()) };
+    let input = unsafe { Input::new(buffer.buf_ptr().cast(), start, shape.clone(), strides) };
     Ok((buffer, input, shape))
 }
 
