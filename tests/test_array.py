@@ -45,6 +45,13 @@ def test_description(case):
     assert str(expected.dtype) in repr(array)
 
 
+def test_names_from_files_do_not_reach_the_terminal_or_the_page_as_they_are(tmp_path):
+    array = vf.create(tmp_path / "a", shape=(2,), dtype="u1", axes=["\x1b[31m<b>"])
+    assert array.axes == ("\x1b[31m<b>",)
+    assert "\x1b" not in repr(array)
+    assert "<b>" not in array._repr_html_()
+
+
 def test_chunks_shards_fill_value_and_attributes(volume, cases, tmp_path, write_array):
     array = volume.open()
     assert (array.chunks, array.shards, array.fill_value) == ((8, 10, 9), (16, 20, 18), 7)

@@ -168,7 +168,7 @@ def test_a_dropped_engine_goes_away(volume):
     del engine, array
     gc.collect()
     assert gone() is None
-    assert threads() == before
+    assert threads() <= before
 
 
 def test_default_engine_is_one():

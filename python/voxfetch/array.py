@@ -393,7 +393,7 @@ class Array:
     def __repr__(self) -> str:
         shards = "" if self._shards is None else f", shards {self._shards}"
         return (
-            f"<voxfetch.{type(self).__name__} {self._dtype} {self._shape} ({', '.join(self._axes)}), "
+            f"<voxfetch.{type(self).__name__} {self._dtype} {self._shape} ({_printable(', '.join(self._axes))}), "
             f"chunks {self._chunks}{shards}, {self.codecs}, {self._format}, {self.url}>"
         )
 
@@ -518,3 +518,8 @@ def _by_engine(jobs: list[tuple[Array, Job]]) -> dict[Engine, list[_core.Read]]:
         if job.reads:
             reads.setdefault(array.engine, []).extend(job.reads)
     return reads
+
+
+def _printable(text: str) -> str:
+    """Names from a file, without the control characters that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

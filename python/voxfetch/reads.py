@@ -125,6 +125,8 @@ class Reads:
             message = "writing with a slice step is not supported"
             raise UnsupportedError(message, key=self.where, hint="write whole shards")
         data = with_unit_axes(self._data(value, outer.shape), outer.dropped)
+        if not self.shape:
+            data = data.reshape(1)  # memory without axes exports no shape
         return self._in_store(tuple(start for start, _, _ in axes)), self._memory(data)
 
     def _data(self, value: object, shape: tuple[int, ...]) -> NDArray[Any]:
