@@ -306,7 +306,7 @@ impl Job {
         let visit = self.plan.visit(number);
         let array = &self.arrays[visit.array];
         let mut items = Vec::new();
-        self.plan.chunk_items(&visit, &mut items);
+        self.plan.chunk_items(&visit, &mut items)?;
         let how = How { fetch_indexes: true, threads: self.threads };
         match locate(&self.caches, array, &self.plan, &visit, &items, how)? {
             Located::Changed => Ok(After::Changed),

@@ -179,13 +179,13 @@ impl LocalEngine {
             let visit = plan.visit(number);
             let array = &arrays[visit.array];
             items.clear();
-            plan.chunk_items(&visit, &mut items);
+            let name = |error: Error| error.in_object(&array.path(&visit.shard).to_string_lossy());
+            plan.chunk_items(&visit, &mut items).map_err(name)?;
             let chunks = items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64;
             sum.shards += 1;
             sum.chunks += chunks;
             let how = How { fetch_indexes, threads: self.config.threads };
             let located = locate(&state.caches, array, &plan, &visit, &items, how);
-            let name = |error: Error| error.in_object(&array.path(&visit.shard).to_string_lossy());
             match located.map_err(name)? {
                 Located::Absent => {
                     sum.shards_missing += 1;

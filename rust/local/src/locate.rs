@@ -7,7 +7,7 @@ use voxfetch_core::codec::{PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::index::cache::IndexCache;
 use voxfetch_core::index::{ShardIndex, sharding_indexed};
-use voxfetch_core::metadata::limits::MAX_CHUNK_NBYTES;
+use voxfetch_core::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
 use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
 use voxfetch_core::plan::{Item, Plan, Visit};
@@ -136,7 +136,9 @@ pub fn locate(
     let whole_limit = if meta.levels.is_empty() {
         Some(meta.chain().max_encoded_nbytes())
     } else {
-        meta.has_outer_codecs().then_some(MAX_CHUNK_NBYTES)
+        // Three compressors at most stand outside of a shard, and each may blow its input up a little.
+        let blown_up = (0..3).fold(meta.max_shard_nbytes(0), |nbytes, _| max_encoded_nbytes(nbytes));
+        meta.has_outer_codecs().then_some(blown_up.min(MAX_CHUNK_NBYTES))
     };
     if let Some(limit) = whole_limit {
         let Some(file) = caches.files.open(&path)? else { return Ok(Located::Absent) };

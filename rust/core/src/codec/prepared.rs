@@ -5,7 +5,7 @@ use std::ops::Deref;
 use super::CodecChain;
 use crate::error::Result;
 use crate::metadata::ArrayMeta;
-use crate::metadata::limits::MAX_CHUNK_NBYTES;
+use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
 
 /// An array and its prepared codecs; what the layers above hold. It can be used like its [`ArrayMeta`].
 #[derive(Debug)]
@@ -42,7 +42,8 @@ impl PreparedArray {
         self.outer.get(level)?.as_ref()
     }
 
-    /// The most bytes a shard of `level` may have before its outer codecs: its index and all its entries, capped.
+    /// The most bytes a shard of `level` may have before its outer codecs, capped: its index and all its entries, and as
+    /// much again and 64 KiB for bytes between them, which belong to none and are legal.
     #[must_use]
     pub fn max_shard_nbytes(&self, level: usize) -> u64 {
         let nbytes = self
@@ -52,7 +53,7 @@ impl PreparedArray {
             .iter()
             .rev()
             .fold(self.chain.max_encoded_nbytes(), |entry, spec| {
-                entry.saturating_mul(spec.index.entries).saturating_add(spec.index.nbytes)
+                max_encoded_nbytes(entry.saturating_mul(spec.index.entries).saturating_add(spec.index.nbytes))
             });
         nbytes.min(MAX_CHUNK_NBYTES)
     }

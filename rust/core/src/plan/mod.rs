@@ -112,6 +112,9 @@ pub enum AxisPart<'a> {
     },
 }
 
+/// Most items of one visit (half a GiB of them).
+pub const MAX_ITEMS: u64 = 1 << 25;
+
 /// Reads planned together.
 #[derive(Debug)]
 pub struct Plan {
@@ -135,13 +138,15 @@ enum Visits {
 #[derive(Debug)]
 enum Cells {
     Span { first: u64, count: u64 },
+    /// Those of voxels `start + k * step` for `k` in `0..count`, each in a cell of its own as `step >= extent`.
+    Strided { start: u64, step: u64, extent: u64, count: u64 },
     List(Vec<u64>),
 }
 
 impl Cells {
     fn len(&self) -> u64 {
         match self {
-            Self::Span { count, .. } => *count,
+            Self::Span { count, .. } | Self::Strided { count, .. } => *count,
             Self::List(cells) => cells.len() as u64,
         }
     }
@@ -149,6 +154,7 @@ impl Cells {
     fn at(&self, i: u64) -> u64 {
         match self {
             Self::Span { first, .. } => first + i,
+            Self::Strided { start, step, extent, .. } => (start + i * step) / extent,
             Self::List(cells) => cells[i as usize],
         }
     }
@@ -193,13 +199,18 @@ impl<'a> AxisView<'a> {
         match self {
             Self::Range { start, step, count, .. } => {
                 let (first, last) = (grid.cell_of(start), grid.cell_of(start + (count - 1) * step));
-                // A step no longer than any cell skips none; the test is exact for regular grids.
-                if step <= grid.extent(first) && matches!(grid, AxisGrid::Regular { .. }) || count == 1 {
-                    Cells::Span { first, count: last - first + 1 }
-                } else {
-                    let mut cells: Vec<u64> = (0..count).map(|k| grid.cell_of(start + k * step)).collect();
-                    cells.dedup();
-                    Cells::List(cells)
+                match grid {
+                    _ if count == 1 => Cells::Span { first, count: 1 },
+                    // A step no longer than a cell skips none.
+                    AxisGrid::Regular { step: extent, .. } if step <= *extent => {
+                        Cells::Span { first, count: last - first + 1 }
+                    }
+                    AxisGrid::Regular { step: extent, .. } => Cells::Strided { start, step, extent: *extent, count },
+                    AxisGrid::Offsets(_) => {
+                        let mut cells: Vec<u64> = (0..count).map(|k| grid.cell_of(start + k * step)).collect();
+                        cells.dedup();
+                        Cells::List(cells)
+                    }
                 }
             }
             Self::List(voxels) => {
@@ -281,7 +292,10 @@ impl Plan {
     }
 
     /// Appends the chunks of a visited shard that its pieces need to `items`, sorted by chunk.
-    pub fn chunk_items(&self, visit: &Visit<'_>, items: &mut Vec<Item>) {
+    ///
+    /// # Errors
+    /// `Limit` when there are more than [`MAX_ITEMS`]: nested shards can hold more chunks than there is memory for.
+    pub fn chunk_items(&self, visit: &Visit<'_>, items: &mut Vec<Item>) -> Result<()> {
         let array = &self.arrays[visit.array];
         let grid = &self.chunk_grids[visit.array];
         let mut axes: Vec<Cells> = Vec::with_capacity(grid.len());
@@ -303,8 +317,12 @@ impl Plan {
                 };
                 axes.push(cells);
             }
-            let total: u64 = axes.iter().map(Cells::len).product();
-            items.reserve(total as usize);
+            let counts: Vec<u64> = axes.iter().map(Cells::len).collect();
+            let total = product(&counts).unwrap_or(u64::MAX);
+            let all = total.saturating_add(items.len() as u64);
+            if all > MAX_ITEMS || items.try_reserve(total as usize).is_err() {
+                return Err(Error::limit("chunks of one shard in one plan", all, MAX_ITEMS));
+            }
             let mut counters = [0u64; crate::subset::MAX_RANK];
             let inner = axes.len().saturating_sub(1);
             for _ in 0..total.checked_div(axes.last().map_or(1, Cells::len)).unwrap_or(0) {
@@ -328,6 +346,7 @@ impl Plan {
         if visit.pieces.len() > 1 {
             items.sort_unstable();
         }
+        Ok(())
     }
 
     /// Coordinates of a chunk inside its stored object, from its number in C order.

@@ -52,6 +52,7 @@ pub fn resolve(
     source: &mut dyn IndexSource,
 ) -> Resolved {
     let array = &plan.arrays()[visit.array];
+    let max_chunk_nbytes = array.chain().max_encoded_nbytes();
     let mut resolved = Resolved { stored: Vec::with_capacity(items.len()), ..Resolved::default() };
     // The last shard looked into at each level: neighbours in C order mostly share it.
     let mut last: Vec<Option<(ByteRange, Arc<ShardIndex>)>> = vec![None; array.levels.len()];
@@ -99,6 +100,12 @@ pub fn resolve(
                     continue 'chunks;
                 }
             }
+        }
+        // A sparse file may claim any size; nothing is read for a chunk that its codecs cannot have made.
+        if range.len() > max_chunk_nbytes {
+            let what = format!("a chunk of {} bytes, more than its codecs can have made ({max_chunk_nbytes})", range.len());
+            resolved.failed.push((group, Error::shard_index(what).in_range(range)));
+            continue;
         }
         resolved.stored.push(StoredChunk { range, items: group });
     }

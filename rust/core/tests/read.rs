@@ -1,0 +1,55 @@
+//! Plan, resolve, coalesce, decode and assemble against a naive reader, on random arrays, random reads and random memory.
+
+#![expect(unsafe_code, reason = "outputs and inputs are raw memory")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use proptest::prelude::*;
+use voxfetch_core::error::ErrorKind;
+use voxfetch_core::plan::{AxisSelection, MAX_ITEMS, Plan, ReadSpec, Selection};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn every_read_equals_the_naive_one(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        support::check_random_reads(&mut support::Choices::new(&bytes));
+    }
+}
+
+fn plan(codecs: &str, shape: &str, chunk: &str, axes: Vec<AxisSelection>) -> Plan {
+    let document = format!(
+        r#"{{"zarr_format": 3, "node_type": "array", "shape": {shape}, "data_type": "uint8", "fill_value": 0,
+            "chunk_grid": {{"name": "regular", "configuration": {{"chunk_shape": {chunk}}}}},
+            "chunk_key_encoding": "default", "codecs": {codecs}}}"#
+    );
+    let reads = vec![ReadSpec { array: 0, selection: Selection::Axes(axes) }];
+    Plan::new(vec![support::array(&document).unwrap()], reads).unwrap()
+}
+
+#[test]
+fn a_sparse_selection_of_a_huge_array_takes_no_memory() {
+    let extent = 1u64 << 60;
+    let axes = vec![AxisSelection::Range { start: 1, step: 3, count: extent / 3 }];
+    let plan = plan(r#"["bytes"]"#, &format!("[{extent}]"), "[1]", axes);
+    assert_eq!(plan.visits(), extent / 3);
+    assert_eq!(plan.visit(extent / 3 - 1).shard, [1 + (extent / 3 - 1) * 3]);
+}
+
+#[test]
+fn a_shard_of_more_chunks_than_there_is_memory_for_is_refused() {
+    let inner = r#"[{"name": "sharding_indexed", "configuration": {"chunk_shape": [1], "codecs": ["bytes"],
+        "index_codecs": ["bytes"]}}]"#;
+    let codecs = format!(
+        r#"[{{"name": "sharding_indexed", "configuration": {{"chunk_shape": [1048576], "codecs": {inner},
+            "index_codecs": ["bytes"]}}}}]"#
+    );
+    let extent = 1u64 << 40;
+    let axes = vec![AxisSelection::Range { start: 0, step: 1, count: extent }];
+    let plan = plan(&codecs, &format!("[{extent}]"), &format!("[{extent}]"), axes);
+    let refused = plan.chunk_items(&plan.visit(0), &mut Vec::new()).unwrap_err();
+    assert!(
+        matches!(refused.kind(), ErrorKind::Limit { needed, limit: MAX_ITEMS, .. } if *needed == extent),
+        "{refused}"
+    );
+}

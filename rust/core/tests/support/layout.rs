@@ -1,0 +1,170 @@
+//! Random `zarr.json` documents within the rules, each with the codecs in a form that the naive writer can walk.
+
+use serde_json::{Value, json};
+use voxfetch_core::metadata::CodecSpec;
+
+use super::Choices;
+
+/// Voxels of a chunk, chunks of a shard, shards of an array: at most about this many.
+const CHUNK_VOXELS: u64 = 64;
+const SHARD_CHUNKS: u64 = 24;
+const SHARDS: u64 = 12;
+
+#[derive(Debug, Clone)]
+pub enum Codec {
+    Transpose(Vec<usize>),
+    Bytes { big: bool },
+    Shard(Box<Shard>),
+    Crc32c,
+    Compressor(CodecSpec, Value),
+}
+
+#[derive(Debug, Clone)]
+pub struct Shard {
+    /// In stored order at this point of the list.
+    pub chunk_shape: Vec<u64>,
+    pub codecs: Vec<Codec>,
+    pub index_codecs: Vec<Codec>,
+    pub index_at_start: bool,
+}
+
+/// An array that can be written down.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    pub document: String,
+    pub shard_shape: Vec<u64>,
+    pub chunk_shape: Vec<u64>,
+    pub codecs: Vec<Codec>,
+    /// Bytes of the units that byte order reverses.
+    pub swap_unit: usize,
+}
+
+/// Bytes of one voxel.
+pub fn item_size(array: &super::Array) -> usize {
+    array.dtype.item_size()
+}
+
+impl Layout {
+    pub fn random(choices: &mut Choices<'_>) -> Self {
+        let rank = choices.below(5) as usize;
+        let (dtype, fill_value, swap_unit) = choices.pick(&[
+            ("uint8", json!(7), 1),
+            ("int16", json!(-2), 2),
+            ("float32", json!(1.5), 4),
+            ("uint64", json!(0), 8),
+            ("r24", json!([1, 2, 3]), 1),
+            ("complex64", json!([1.0, "NaN"]), 4),
+            ("bool", json!(true), 1),
+        ]);
+        let chunk_shape = extents(choices, rank, 5, CHUNK_VOXELS);
+        // Extent of an entry at each level, from the stored object inwards.
+        let mut entries = vec![chunk_shape.clone()];
+        let mut left = SHARD_CHUNKS;
+        for _ in 0..choices.below(4).min(2) {
+            let counts = extents(choices, rank, 4, left);
+            left /= counts.iter().product::<u64>();
+            entries.insert(0, entries[0].iter().zip(&counts).map(|(entry, n)| entry * n).collect());
+        }
+        let shard_shape = entries.remove(0);
+        let counts = extents(choices, rank, 4, SHARDS);
+        let shape: Vec<u64> = shard_shape
+            .iter()
+            .zip(&counts)
+            .map(|(&shard, &n)| if choices.chance(40) { 0 } else { shard * n - choices.below(shard) })
+            .collect();
+        let codecs = codecs(choices, (0..rank).collect(), &entries);
+        let keys = choices.pick(&[json!("default"), json!({"name": "v2", "configuration": {"separator": "/"}})]);
+        let document = json!({
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": shape,
+            "data_type": dtype,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard_shape}},
+            "chunk_key_encoding": keys,
+            "fill_value": fill_value,
+            "codecs": documents(&codecs),
+        });
+        Self { document: document.to_string(), shard_shape, chunk_shape, codecs, swap_unit }
+    }
+}
+
+/// Extents of at most `most`, at most `product` together.
+fn extents(choices: &mut Choices<'_>, rank: usize, most: u64, product: u64) -> Vec<u64> {
+    let mut left = product;
+    (0..rank)
+        .map(|_| {
+            let extent = 1 + choices.below(most.min(left));
+            left /= extent;
+            extent
+        })
+        .collect()
+}
+
+/// A codec list for entries of `entries[0]` and so on inwards. Stored axis `k` is array axis `order[k]`.
+fn codecs(choices: &mut Choices<'_>, mut order: Vec<usize>, entries: &[Vec<u64>]) -> Vec<Codec> {
+    let mut list = Vec::new();
+    for _ in 0..choices.below(6).saturating_sub(3) {
+        let permutation = choices.permutation(order.len());
+        order = permutation.iter().map(|&axis| order[axis]).collect();
+        list.push(Codec::Transpose(permutation));
+    }
+    let most = match entries {
+        [] => {
+            list.push(Codec::Bytes { big: choices.chance(3) });
+            4
+        }
+        [entry, inner @ ..] => {
+            let chunk_shape = order.iter().map(|&axis| entry[axis]).collect();
+            let mut index_codecs = Vec::new();
+            if choices.chance(4) {
+                index_codecs.push(Codec::Transpose(choices.permutation(order.len() + 1)));
+            }
+            index_codecs.push(Codec::Bytes { big: choices.chance(4) });
+            index_codecs.extend((0..choices.pick(&[1, 0, 2])).map(|_| Codec::Crc32c));
+            list.push(Codec::Shard(Box::new(Shard {
+                chunk_shape,
+                codecs: codecs(choices, order, inner),
+                index_codecs,
+                index_at_start: choices.chance(2),
+            })));
+            if choices.chance(4) { 3 } else { 1 }
+        }
+    };
+    list.extend((0..choices.below(most)).map(|_| bytes_to_bytes(choices)));
+    list
+}
+
+fn bytes_to_bytes(choices: &mut Choices<'_>) -> Codec {
+    let compressor = |spec, name: &str, configuration: Value| {
+        Codec::Compressor(spec, json!({"name": name, "configuration": configuration}))
+    };
+    match choices.below(7) {
+        0 | 1 => Codec::Crc32c,
+        2 => {
+            let checksum = choices.chance(2);
+            compressor(CodecSpec::Zstd { level: 1, checksum }, "zstd", json!({"level": 1, "checksum": checksum}))
+        }
+        3 => compressor(CodecSpec::Gzip { level: 1 }, "gzip", json!({"level": 1})),
+        4 => compressor(CodecSpec::Zlib { level: 1 }, "numcodecs.zlib", json!({"level": 1})),
+        5 => compressor(CodecSpec::Lz4, "numcodecs.lz4", json!({"acceleration": 1})),
+        _ => compressor(CodecSpec::Bz2 { level: 1 }, "numcodecs.bz2", json!({"level": 1})),
+    }
+}
+
+fn documents(codecs: &[Codec]) -> Vec<Value> {
+    let one = |codec: &Codec| match codec {
+        Codec::Transpose(order) => json!({"name": "transpose", "configuration": {"order": order}}),
+        Codec::Bytes { big } => {
+            json!({"name": "bytes", "configuration": {"endian": if *big { "big" } else { "little" }}})
+        }
+        Codec::Crc32c => json!({"name": "crc32c"}),
+        Codec::Compressor(_, document) => document.clone(),
+        Codec::Shard(shard) => json!({"name": "sharding_indexed", "configuration": {
+            "chunk_shape": shard.chunk_shape,
+            "codecs": documents(&shard.codecs),
+            "index_codecs": documents(&shard.index_codecs),
+            "index_location": if shard.index_at_start { "start" } else { "end" },
+        }}),
+    };
+    codecs.iter().map(one).collect()
+}
