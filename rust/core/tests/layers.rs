@@ -2,7 +2,7 @@
 //!
 //! Sources are read as text. Comments and tests may name anything.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -46,15 +46,12 @@ impl PreparedArray {
     /// much again and 64 KiB for bytes between them, which belong to none and are legal.
     #[must_use]
     pub fn max_shard_nbytes(&self, level: usize) -> u64 {
-        let nbytes = self
-            .levels
-            .get(level..)
-            .unwrap_or(&[])
-            .iter()
-            .rev()
-            .fold(self.chain.max_encoded_nbytes(), |entry, spec| {
+        let nbytes = self.levels.get(level..).unwrap_or(&[]).iter().rev().fold(
+            self.chain.max_encoded_nbytes(),
+            |entry, spec| {
                 max_encoded_nbytes(entry.saturating_mul(spec.index.entries).saturating_add(spec.index.nbytes))
-            });
+            },
+        );
         nbytes.min(MAX_CHUNK_NBYTES)
     }
 }
@@ -64,5 +61,64 @@ impl Deref for PreparedArray {
 
     fn deref(&self) -> &ArrayMeta {
         &self.meta
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PreparedArray;
+    use crate::metadata::ArrayMeta;
+    use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
+    use crate::metadata::zarr::parse_v3;
+
+    /// uint16 (1024, 8), shards of (256, 8) around shards of (4, 8) around chunks of (2, 2).
+    fn array(chunk: &str, middle: &str, outer: &str) -> ArrayMeta {
+        let shard = |shape: &str, codecs: &str, around: &str| {
+            format!(
+                r#"[{{"name": "sharding_indexed", "configuration": {{"chunk_shape": {shape}, "codecs": {codecs},
+                    "index_codecs": [{{"name": "bytes", "configuration": {{"endian": "little"}}}}, "crc32c"]}}}}{around}]"#
+            )
+        };
+        let chunk = format!(r#"[{{"name": "bytes", "configuration": {{"endian": "little"}}}}{chunk}]"#);
+        let codecs = shard("[4, 8]", &shard("[2, 2]", &chunk, middle), outer);
+        let document = format!(
+            r#"{{"zarr_format": 3, "node_type": "array", "shape": [1024, 8], "data_type": "uint16", "fill_value": 0,
+                "chunk_grid": {{"name": "regular", "configuration": {{"chunk_shape": [256, 8]}}}},
+                "chunk_key_encoding": "default", "codecs": {codecs}}}"#
+        );
+        parse_v3(document.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn each_level_has_its_own_codecs() {
+        let array = PreparedArray::new(array(r#", "crc32c""#, "", r#", "gzip""#)).unwrap();
+        assert_eq!(array.chain().decoded_nbytes(), array.chunk_nbytes);
+        assert_eq!(array.chain().fixed_encoded_nbytes(), Some(8 + 4));
+        assert!(array.outer(0).is_some() && array.outer(1).is_none() && array.outer(2).is_none());
+        assert!(array.has_outer_codecs());
+        // 8 chunks and their index; 64 such shards and theirs; each with room for bytes between.
+        let inner = max_encoded_nbytes(8 * 12 + (8 * 16 + 4));
+        assert_eq!(array.max_shard_nbytes(1), inner);
+        assert_eq!(array.max_shard_nbytes(0), max_encoded_nbytes(64 * inner + (64 * 16 + 4)));
+    }
+
+    #[test]
+    fn sizes_are_capped() {
+        let mut meta = array(r#", "gzip""#, "", "");
+        assert_eq!(
+            PreparedArray::new(array(r#", "gzip""#, "", "")).unwrap().chain().max_encoded_nbytes(),
+            max_encoded_nbytes(8)
+        );
+        meta.levels[0].index.entries = u64::MAX;
+        assert_eq!(PreparedArray::new(meta).unwrap().max_shard_nbytes(0), MAX_CHUNK_NBYTES);
+    }
+
+    #[test]
+    fn long_lists_are_refused_at_every_level() {
+        let many = r#", "gzip", "gzip", "gzip", "gzip""#;
+        for meta in [array(many, "", ""), array("", many, ""), array("", "", many)] {
+            let error = PreparedArray::new(meta).unwrap_err();
+            assert_eq!(error.to_string(), "compressors in one chain: needs 4, the limit is 3");
+        }
     }
 }

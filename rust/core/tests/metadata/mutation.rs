@@ -4,6 +4,7 @@ use std::panic::catch_unwind;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use voxfetch_core::codec::PreparedArray;
 use voxfetch_core::error::Result;
 use voxfetch_core::metadata::limits::{MAX_CHUNK_NBYTES, MAX_INDEX_NBYTES};
 use voxfetch_core::metadata::zarr::{parse_v2, parse_v3};
@@ -105,11 +106,11 @@ fn check(text: &[u8]) -> bool {
     let outcome = outcome.unwrap_or_else(|_| panic!("panic on {}", String::from_utf8_lossy(text)));
     let mut accepted = false;
     for result in outcome {
-        match result {
-            Ok(meta) => {
-                assert_sound(&meta);
-                accepted = true;
-            }
+        match result.and_then(|meta| {
+            assert_sound(&meta);
+            PreparedArray::new(meta)
+        }) {
+            Ok(_) => accepted = true,
             Err(error) => {
                 let class = error.kind().class_name();
                 let typed = ["MetadataError", "UnsupportedError", "LimitExceededError"].contains(&class);
