@@ -1,9 +1,9 @@
 //! Files: positioned reads, the identity of a version of a file, and a bounded set of open ones.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as Io};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,11 +43,18 @@ impl OpenFile {
     /// Opens a file; None when there is none.
     ///
     /// # Errors
-    /// `PermissionDenied` or `Store`.
+    /// What the system says; also for a link to nowhere and for what is no regular file.
     fn open(path: &Path) -> io::Result<Option<Self>> {
-        let file = match File::open(path) {
+        let file = match OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == Io::NotFound => return Ok(None),
+            Err(error) if error.kind() == Io::NotFound => {
+                return match dangling_link(path) {
+                    None => Ok(None),
+                    Some(link) => {
+                        Err(io::Error::new(Io::NotFound, format!("the link {} leads nowhere", link.display())))
+                    }
+                };
+            }
             Err(error) => return Err(error),
         };
         let metadata = file.metadata()?;
@@ -85,10 +92,18 @@ impl OpenFile {
     }
 }
 
+/// The link that keeps `path` from being found, if that is the reason: data behind it is not mounted or not fetched,
+/// which is not the same as data that was never stored.
+fn dangling_link(path: &Path) -> Option<&Path> {
+    let nearest = path.ancestors().find(|part| part.symlink_metadata().is_ok())?;
+    matches!(nearest.metadata(), Err(error) if error.kind() == Io::NotFound).then_some(nearest)
+}
+
 /// The error of a failed operation on a file.
 #[must_use]
 pub fn store_error(error: &io::Error) -> Error {
     match error.kind() {
+        Io::NotFound if error.raw_os_error().is_none() => ErrorKind::NotFound { what: error.to_string() }.into(),
         Io::NotFound => ErrorKind::NotFound { what: "no such file".into() }.into(),
         Io::PermissionDenied => ErrorKind::PermissionDenied { what: "permission denied".into() }.into(),
         _ => ErrorKind::Store { what: error.to_string() }.into(),
@@ -204,5 +219,7 @@ impl Files {
     }
 }
 
+/// Opening a named pipe waits for a writer without it; regular files do not care.
+const O_NONBLOCK: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 0x4 };
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;

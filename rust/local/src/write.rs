@@ -108,11 +108,17 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or_else(|| io::Error::other("has no folder"))?;
     let name = path.file_name().ok_or_else(|| io::Error::other("has no name"))?.to_string_lossy().into_owned();
     fs::create_dir_all(folder)?;
-    // Unique among processes by the process id and among threads by the counter.
-    let temporary =
-        folder.join(format!(".{name}.{}.{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    // Unique among processes by the process id and among threads by the counter. A killed process may have left a file
+    // of that name, and in containers ids come again: then the next one.
+    let (mut file, temporary) = loop {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary = folder.join(format!(".{name}.{}.{number}.tmp", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Err(error) if error.kind() == Io::AlreadyExists => {}
+            file => break (file?, temporary),
+        }
+    };
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
         file.write_all(bytes)?;
         drop(file);
         fs::rename(&temporary, path)
