@@ -112,7 +112,13 @@ impl Assembly<'_> {
     ///
     /// # Errors
     /// Whatever the codecs refuse, naming the chunk.
-    pub fn deliver(&self, worker: &mut Worker, visit: &Visit<'_>, items: &[Item], encoded: Option<&[u8]>) -> Result<()> {
+    pub fn deliver(
+        &self,
+        worker: &mut Worker,
+        visit: &Visit<'_>,
+        items: &[Item],
+        encoded: Option<&[u8]>,
+    ) -> Result<()> {
         self.deliver_inner(worker, visit, items, encoded).map_err(|error| match items.first() {
             Some(item) => error.in_chunk(&self.plan.chunk_position(visit, item.chunk)),
             None => error,
@@ -174,13 +180,7 @@ impl Assembly<'_> {
     ///
     /// # Errors
     /// The first problem of a chunk, an index or an outer codec.
-    pub fn deliver_object(
-        &self,
-        worker: &mut Worker,
-        visit: &Visit<'_>,
-        items: &[Item],
-        object: &[u8],
-    ) -> Result<()> {
+    pub fn deliver_object(&self, worker: &mut Worker, visit: &Visit<'_>, items: &[Item], object: &[u8]) -> Result<()> {
         let groups: Vec<&[Item]> = items.chunk_by(|a, b| a.chunk == b.chunk).collect();
         self.deliver_level(worker, visit, 0, &groups, object)
     }
@@ -244,6 +244,7 @@ impl Assembly<'_> {
 }
 
 /// The output memory of a chunk when it takes the whole chunk in stored order without a gap.
+#[expect(clippy::mut_from_ref, reason = "an Output is an address; the memory behind it is the caller's")]
 fn contiguous<'o>(
     parts: &[AxisPart<'_>],
     output: &'o Output,
@@ -268,6 +269,14 @@ fn contiguous<'o>(
     Ok(Some(unsafe { std::slice::from_raw_parts_mut(base, expected as usize) }))
 }
 
+/// An axis of which single voxels are wanted: strides in bytes, the chunk's first voxel, (voxel, place).
+struct ListedAxis<'a> {
+    src: isize,
+    dst: isize,
+    origin: u64,
+    voxels: &'a [(u64, u64)],
+}
+
 /// Copies a projection of `elements` (a decoded chunk), or of the fill value when there are none, to its places.
 fn place(
     elements: Option<&[u8]>,
@@ -290,7 +299,7 @@ fn place(
         return Err(Error::internal("a decoded chunk has the wrong size"));
     }
     let mut dims = Vec::with_capacity(parts.len());
-    let mut lists: Vec<(isize, isize, u64, &[(u64, u64)])> = Vec::new();
+    let mut lists: Vec<ListedAxis<'_>> = Vec::new();
     let (mut src_offset, mut dst_offset) = (0isize, 0isize);
     for (axis, part) in parts.iter().enumerate() {
         let extent = array.chunk_shape[axis];
@@ -307,20 +316,20 @@ fn place(
                 if voxels.iter().any(|v| v.0 < origin || v.0 - origin >= extent) {
                     return Err(Error::internal("a projection reaches outside its chunk"));
                 }
-                lists.push((strides[axis], output.strides[axis], origin, voxels));
+                lists.push(ListedAxis { src: strides[axis], dst: output.strides[axis], origin, voxels });
             }
         }
     }
     let origin = output.origin(box_number)?;
     // The listed axes are walked one voxel at a time, the others copied together.
-    let total: usize = lists.iter().map(|l| l.3.len()).product();
+    let total: usize = lists.iter().map(|list| list.voxels.len()).product();
     for number in 0..total {
         let (mut src, mut dst, mut rest) = (src_offset, dst_offset, number);
-        for &(src_stride, dst_stride, first, voxels) in lists.iter().rev() {
-            let (voxel, place) = voxels[rest % voxels.len()];
-            rest /= voxels.len();
-            src += (voxel - first) as isize * src_stride;
-            dst += place as isize * dst_stride;
+        for list in lists.iter().rev() {
+            let (voxel, place) = list.voxels[rest % list.voxels.len()];
+            rest /= list.voxels.len();
+            src += (voxel - list.origin) as isize * list.src;
+            dst += place as isize * list.dst;
         }
         let target = origin.wrapping_offset(dst);
         // SAFETY: sources: every voxel of the projection lies inside the chunk (checked above), whose bytes are

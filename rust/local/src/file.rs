@@ -144,7 +144,7 @@ impl Files {
 
     /// Number of files kept open.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.kept(|kept| kept.files.len())
     }
 

@@ -17,7 +17,7 @@ use voxfetch_core::plan::shard::StoredChunk;
 use voxfetch_core::plan::{Item, Plan, Visit};
 
 use crate::file::{self, OpenFile};
-use crate::locate::{Caches, How, Located, LocalArray, locate};
+use crate::locate::{Caches, How, LocalArray, Located, locate};
 use crate::pool::{ThreadState, Work};
 use crate::stats::Counters;
 
@@ -270,7 +270,11 @@ impl Job {
                 let visit = self.plan.visit(number);
                 let what = format!("the file was rewritten during each of {MAX_PASSES} reads of it");
                 let error = Error::from(ErrorKind::ObjectChanged { what });
-                self.fail(state, number, error.in_object(&self.arrays[visit.array].path(&visit.shard).to_string_lossy()));
+                self.fail(
+                    state,
+                    number,
+                    error.in_object(&self.arrays[visit.array].path(&visit.shard).to_string_lossy()),
+                );
             }
             return false;
         }

@@ -21,8 +21,8 @@ use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::plan::{AxisSelection, Plan, ReadSpec, Selection};
 
 use job::{Job, OnDone, Outcome, Parts};
-use locate::{Caches, How, IndexCost, Located, locate};
 pub use locate::LocalArray;
+use locate::{Caches, How, IndexCost, Located, locate};
 use pool::{Pool, ThreadState, Work};
 use stats::Counters;
 
@@ -267,7 +267,7 @@ impl LocalEngine {
         let state = self.state();
         let mut list = state.totals.list();
         list.push(("index_cache_bytes", state.caches.index_nbytes()));
-        list.push(("open_files", state.caches.files.len() as u64));
+        list.push(("open_files", state.caches.files.count() as u64));
         list.push(("threads", self.config.threads as u64));
         list
     }

@@ -151,7 +151,8 @@ pub fn locate(
         return Ok(Located::Whole { file });
     }
     let Some(file) = caches.files.get(&path, array.immutable)? else { return Ok(Located::Absent) };
-    let mut source = Source { caches, meta, file: &file, fetch: how.fetch_indexes, cost: IndexCost::default(), changed: false };
+    let mut source =
+        Source { caches, meta, file: &file, fetch: how.fetch_indexes, cost: IndexCost::default(), changed: false };
     let resolved = resolve(plan, visit, items, file.id.nbytes, &mut source);
     let (indexes, changed) = (source.cost, source.changed);
     if changed {
@@ -179,7 +180,8 @@ struct Source<'a> {
 
 impl IndexSource for Source<'_> {
     fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>> {
-        let cached = |caches: &Caches| caches.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&(self.file.id, shard));
+        let cached =
+            |caches: &Caches| caches.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&(self.file.id, shard));
         let spec = self.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
         if let Some(index) = cached(self.caches) {
             self.cost.hits += 1;
@@ -197,10 +199,10 @@ impl IndexSource for Source<'_> {
             self.changed = true;
             return Err(ErrorKind::ObjectChanged { what: "the file changed while its index was read".into() }.into());
         }
-        let index =
-            Arc::new(sharding_indexed::decode(&spec.index, &spec.grid, &encoded, shard.len(), Verify::Full).map_err(
-                |error| error.in_range(range),
-            )?);
+        let index = Arc::new(
+            sharding_indexed::decode(&spec.index, &spec.grid, &encoded, shard.len(), Verify::Full)
+                .map_err(|error| error.in_range(range))?,
+        );
         self.cost.misses += 1;
         self.cost.bytes += range.len();
         self.cost.depth = self.cost.depth.max(level as u64 + 1);

@@ -42,7 +42,14 @@ impl WriteJob {
         let axes = start.iter().zip(counts).map(|(&start, &count)| AxisSelection::Range { start, step: 1, count });
         let read = ReadSpec { array: 0, selection: Selection::Axes(axes.collect()) };
         let plan = Plan::new(vec![Arc::clone(&array.meta)], vec![read])?;
-        Ok(Self { array, plan, input, next: AtomicU64::new(0), state: Mutex::default(), ended: std::sync::Condvar::new() })
+        Ok(Self {
+            array,
+            plan,
+            input,
+            next: AtomicU64::new(0),
+            state: Mutex::default(),
+            ended: std::sync::Condvar::new(),
+        })
     }
 
     /// Number of stored objects.

@@ -50,13 +50,7 @@ pub fn output(
     // its owner does after the last worker. Python code promises that the strides do not overlap. Not guaranteed: that
     // other Python code leaves the memory alone meanwhile; that is the caller's race, over plain bytes.
     let output = unsafe {
-        Output::new(
-            buffer.buf_ptr().cast(),
-            boxes.map_or(1, |n| n as usize),
-            box_stride,
-            shape.to_vec(),
-            strides,
-        )
+        Output::new(buffer.buf_ptr().cast(), boxes.map_or(1, |n| n as usize), box_stride, shape.to_vec(), strides)
     };
     Ok((buffer, output))
 }

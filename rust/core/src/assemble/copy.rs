@@ -78,12 +78,7 @@ pub(super) unsafe fn strided(src: *const u8, dst: *mut u8, mut dims: Vec<Dim>, i
         let along = outer[other];
         let mut rest = outer.to_vec();
         rest.remove(other);
-        let plane = Plane {
-            rows: along.count,
-            columns: inner.count,
-            src_column: inner.src,
-            dst_row: along.dst,
-        };
+        let plane = Plane { rows: along.count, columns: inner.count, src_column: inner.src, dst_row: along.dst };
         walk(&rest, src, dst, &mut |src, dst| {
             // SAFETY: one plane of items, by the caller's contract.
             unsafe {
@@ -123,12 +118,13 @@ unsafe fn rows(src: *const u8, dst: *mut u8, outer: &[Dim], nbytes: usize) {
     macro_rules! fixed {
         ($($n:literal)*) => {
             match nbytes {
+                // SAFETY: by the caller's contract; a row has exactly this many bytes.
                 $($n => unsafe { rows_of(src, dst, outer, |s, d| ptr::copy_nonoverlapping(s, d, $n)) },)*
+                // SAFETY: by the caller's contract.
                 _ => unsafe { rows_of(src, dst, outer, |s, d| ptr::copy_nonoverlapping(s, d, nbytes)) },
             }
         };
     }
-    // SAFETY: by the caller's contract; each arm copies exactly `nbytes` bytes a row.
     fixed!(8 16 32 64 128 256)
 }
 

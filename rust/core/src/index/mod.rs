@@ -152,7 +152,11 @@ fn dense(pairs: &[(u64, u64)], grid: &[u64]) -> Result<Option<Entries>> {
     for ranks in morton::Order::candidates(grid) {
         let mut by_rank = Vec::new();
         by_rank.try_reserve_exact(pairs.len()).map_err(|_| {
-            Error::limit("memory for a shard index", (pairs.len() * 16) as u64, crate::metadata::limits::MAX_INDEX_NBYTES)
+            Error::limit(
+                "memory for a shard index",
+                (pairs.len() * 16) as u64,
+                crate::metadata::limits::MAX_INDEX_NBYTES,
+            )
         })?;
         by_rank.resize(pairs.len(), (MISSING, MISSING));
         for (entry, &pair) in pairs.iter().enumerate() {
@@ -203,7 +207,8 @@ mod tests {
     use crate::subset::ByteRange;
 
     fn index(pairs: &[(u64, u64)], grid: &[u64]) -> ShardIndex {
-        ShardIndex::from_pairs(pairs.to_vec(), grid, 1 << 20, ByteRange { start: (1 << 20) - 100, end: 1 << 20 }).unwrap()
+        ShardIndex::from_pairs(pairs.to_vec(), grid, 1 << 20, ByteRange { start: (1 << 20) - 100, end: 1 << 20 })
+            .unwrap()
     }
 
     #[test]
@@ -223,13 +228,9 @@ mod tests {
             }
         }
         let far = 1u64 << 40;
-        let wide = ShardIndex::from_pairs(
-            vec![(far, 9), (0, 3)],
-            &[2],
-            far + 9,
-            ByteRange { start: far + 9, end: far + 9 },
-        )
-        .unwrap();
+        let wide =
+            ShardIndex::from_pairs(vec![(far, 9), (0, 3)], &[2], far + 9, ByteRange { start: far + 9, end: far + 9 })
+                .unwrap();
         assert_eq!(wide.get(0).unwrap(), Some(ByteRange { start: far, end: far + 9 }));
     }
 
@@ -244,8 +245,7 @@ mod tests {
             })
             .collect();
         let end = at + 524_292;
-        let index =
-            ShardIndex::from_pairs(pairs.clone(), &[32, 32, 32], end, ByteRange { start: at, end }).unwrap();
+        let index = ShardIndex::from_pairs(pairs.clone(), &[32, 32, 32], end, ByteRange { start: at, end }).unwrap();
         assert!(index.memory_nbytes() < 3 * 32768, "{}", index.memory_nbytes());
         for (i, &(offset, size)) in pairs.iter().enumerate().step_by(97) {
             assert_eq!(index.get(i as u64).unwrap(), ByteRange::from_len(offset, size));
@@ -260,7 +260,8 @@ mod tests {
             assert_eq!(index.get(1).unwrap_err().kind().class_name(), "ShardIndexError", "{bad:?}");
             // Alone, such an entry might pass for chunks that lie end to end.
             let pairs = vec![(MISSING, MISSING), bad, (MISSING, MISSING)];
-            let alone = ShardIndex::from_pairs(pairs, &[3], 1 << 20, ByteRange { start: (1 << 20) - 100, end: 1 << 20 });
+            let alone =
+                ShardIndex::from_pairs(pairs, &[3], 1 << 20, ByteRange { start: (1 << 20) - 100, end: 1 << 20 });
             let alone = alone.unwrap();
             assert_eq!(alone.get(0).unwrap(), None);
             assert_eq!(alone.get(1).unwrap_err().kind().class_name(), "ShardIndexError", "{bad:?}");

@@ -69,9 +69,9 @@ pub fn decode(
         })
     };
     let mut pairs = Vec::new();
-    pairs
-        .try_reserve_exact(layout.entries as usize)
-        .map_err(|_| Error::limit("memory for a shard index", layout.nbytes, crate::metadata::limits::MAX_INDEX_NBYTES))?;
+    pairs.try_reserve_exact(layout.entries as usize).map_err(|_| {
+        Error::limit("memory for a shard index", layout.nbytes, crate::metadata::limits::MAX_INDEX_NBYTES)
+    })?;
     let mut coordinates = vec![0u64; grid.len()];
     let mut at = 0u64;
     for _ in 0..layout.entries {
@@ -133,7 +133,15 @@ mod tests {
     fn layout(location: IndexLocation, endian: Endian, transposed: bool, checksums: u32) -> IndexLayout {
         // Grid (2, 3). Transposed: stored as (pair, axis 1, axis 0).
         let (strides, pair_stride) = if transposed { (vec![1, 2], 6) } else { (vec![6, 2], 1) };
-        IndexLayout { location, endian, entries: 6, strides, pair_stride, checksums, nbytes: 96 + 4 * u64::from(checksums) }
+        IndexLayout {
+            location,
+            endian,
+            entries: 6,
+            strides,
+            pair_stride,
+            checksums,
+            nbytes: 96 + 4 * u64::from(checksums),
+        }
     }
 
     #[test]

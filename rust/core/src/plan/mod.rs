@@ -137,9 +137,17 @@ enum Visits {
 /// Cells of one axis, ascending.
 #[derive(Debug)]
 enum Cells {
-    Span { first: u64, count: u64 },
+    Span {
+        first: u64,
+        count: u64,
+    },
     /// Those of voxels `start + k * step` for `k` in `0..count`, each in a cell of its own as `step >= extent`.
-    Strided { start: u64, step: u64, extent: u64, count: u64 },
+    Strided {
+        start: u64,
+        step: u64,
+        extent: u64,
+        count: u64,
+    },
     List(Vec<u64>),
 }
 
@@ -301,9 +309,9 @@ impl Plan {
         let mut axes: Vec<Cells> = Vec::with_capacity(grid.len());
         for (number, piece) in visit.pieces.iter().enumerate() {
             axes.clear();
-            for axis in 0..grid.len() {
-                let low = array.shard_grid[axis].start(visit.shard[axis]);
-                let high = low + array.shard_grid[axis].extent(visit.shard[axis]);
+            for (axis, shards) in array.shard_grid.iter().enumerate() {
+                let low = shards.start(visit.shard[axis]);
+                let high = low + shards.extent(visit.shard[axis]);
                 let extent = array.chunk_shape[axis];
                 let cells = match self.view(*piece, axis).within(low, high) {
                     None => Cells::Span { first: 0, count: 0 },
@@ -329,10 +337,10 @@ impl Plan {
                 let prefix = (0..inner).fold(0, |n, axis| n * grid[axis] + axes[axis].at(counters[axis]));
                 match axes.last() {
                     None => items.push(Item { chunk: 0, piece: number as u32 }),
-                    Some(last) => items.extend((0..last.len()).map(|k| Item {
-                        chunk: prefix * grid[inner] + last.at(k),
-                        piece: number as u32,
-                    })),
+                    Some(last) => items.extend(
+                        (0..last.len())
+                            .map(|k| Item { chunk: prefix * grid[inner] + last.at(k), piece: number as u32 }),
+                    ),
                 }
                 for axis in (0..inner).rev() {
                     counters[axis] += 1;
@@ -380,9 +388,9 @@ impl Plan {
         let chunk = &mut chunk[..array.rank()];
         self.chunk_coordinates(visit.array, item.chunk, chunk);
         parts.clear();
-        for axis in 0..array.rank() {
-            let low = array.shard_grid[axis].start(visit.shard[axis]) + chunk[axis] * array.chunk_shape[axis];
-            let part = self.view(piece, axis).within(low, low + array.chunk_shape[axis]);
+        for (axis, (&number, &extent)) in chunk.iter().zip(&array.chunk_shape).enumerate() {
+            let low = array.shard_grid[axis].start(visit.shard[axis]) + number * extent;
+            let part = self.view(piece, axis).within(low, low + extent);
             parts.push(part.ok_or_else(|| Error::internal("a planned chunk is not touched by its read"))?);
         }
         Ok(())

@@ -66,8 +66,8 @@ pub fn resolve(
         first = end;
         plan.chunk_coordinates(visit.array, chunk, coordinates);
         let mut range = ByteRange { start: 0, end: object_nbytes };
-        for level in 0..array.levels.len() {
-            let known = match &last[level] {
+        for (level, last) in last.iter_mut().enumerate() {
+            let known = match &*last {
                 Some((at, index)) if *at == range => Ok(Some(Arc::clone(index))),
                 _ => source.index(level, range),
             };
@@ -85,7 +85,7 @@ pub fn resolve(
                 }
             };
             let found = index.get(array.entry(level, coordinates));
-            last[level] = Some((range, index));
+            *last = Some((range, index));
             match found {
                 Ok(Some(within)) => {
                     // Inside the parent by ShardIndex::get, so the sums cannot pass the object's size.
@@ -103,7 +103,8 @@ pub fn resolve(
         }
         // A sparse file may claim any size; nothing is read for a chunk that its codecs cannot have made.
         if range.len() > max_chunk_nbytes {
-            let what = format!("a chunk of {} bytes, more than its codecs can have made ({max_chunk_nbytes})", range.len());
+            let what =
+                format!("a chunk of {} bytes, more than its codecs can have made ({max_chunk_nbytes})", range.len());
             resolved.failed.push((group, Error::shard_index(what).in_range(range)));
             continue;
         }
