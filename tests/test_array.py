@@ -853,12 +853,12 @@ def test_folders_and_pipes_as_documents(tmp_path):
 
 
 def test_permission(tmp_path, volume):
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
     link = tmp_path / "a"
     link.mkdir()
     (link / "zarr.json").write_bytes((volume.path / "zarr.json").read_bytes())
     (link / "zarr.json").chmod(0)
+    if os.access(link / "zarr.json", os.R_OK):
+        pytest.skip("root may read everything")
     with pytest.raises(vf.PermissionDeniedError, match=r"zarr\.json"):
         vf.open(link)
     link.chmod(0)
