@@ -11,10 +11,11 @@ pub mod file;
 pub mod job;
 pub mod locate;
 mod pool;
+pub mod process;
 pub mod stats;
 mod write;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::assemble::{Input, Output};
 use voxfetch_core::error::{Error, ErrorKind, Result};
@@ -24,6 +25,7 @@ use job::{Job, OnDone, Outcome, Parts};
 pub use locate::LocalArray;
 use locate::{Caches, How, IndexCost, Located, locate};
 use pool::{Pool, ThreadState, Work};
+use process::PerProcess;
 use stats::Counters;
 
 /// Tasks left after the first one up to which the calling thread goes on alone.
@@ -86,20 +88,10 @@ pub struct Verification {
     pub problems: Vec<Error>,
 }
 
-/// Threads, open files and indexes for arrays on disk.
-///
-/// All state belongs to one process. It hangs in a list with one link per process that used it: after a fork the child
-/// walks past its parent's link without touching it (its threads do not exist here and its locks may be held) and adds
-/// its own.
+/// Threads, open files and indexes for arrays on disk. A forked child has its own.
 pub struct LocalEngine {
     config: Config,
-    first: Generation,
-}
-
-struct Generation {
-    process: u32,
-    state: ProcessState,
-    next: OnceLock<Box<Generation>>,
+    state: PerProcess<ProcessState>,
 }
 
 struct ProcessState {
@@ -110,17 +102,13 @@ struct ProcessState {
     totals: Arc<Counters>,
 }
 
-impl Generation {
+impl ProcessState {
     fn new(config: Config) -> Self {
         Self {
-            process: std::process::id(),
-            state: ProcessState {
-                caches: Arc::new(Caches::new(config.index_cache_bytes, config.max_open_files)),
-                pool: Mutex::new(None),
-                callers: Mutex::default(),
-                totals: Arc::default(),
-            },
-            next: OnceLock::new(),
+            caches: Arc::new(Caches::new(config.index_cache_bytes, config.max_open_files)),
+            pool: Mutex::new(None),
+            callers: Mutex::default(),
+            totals: Arc::default(),
         }
     }
 }
@@ -129,7 +117,7 @@ impl LocalEngine {
     /// An engine without threads or open files yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, first: Generation::new(config) }
+        Self { config, state: PerProcess::new(ProcessState::new(config)) }
     }
 
     /// Reads and returns when every output is written. `interrupted` is asked at least every 50 ms or after each task.
@@ -283,12 +271,7 @@ impl LocalEngine {
     }
 
     fn state(&self) -> &ProcessState {
-        let process = std::process::id();
-        let mut generation = &self.first;
-        while generation.process != process {
-            generation = generation.next.get_or_init(|| Box::new(Generation::new(self.config)));
-        }
-        &generation.state
+        self.state.get(|| ProcessState::new(self.config))
     }
 
     fn pool(&self, state: &ProcessState) -> Arc<Pool> {

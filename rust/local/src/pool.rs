@@ -2,7 +2,7 @@
 //!
 //! A piece of work is offered to some of the threads; each that is free calls it once, and it returns when nothing is
 //! left to do in it. After a fork the child has none of these threads: it must not touch this pool, and its owner makes
-//! another (see `Generation`).
+//! another (see `PerProcess`).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

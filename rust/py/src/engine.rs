@@ -12,6 +12,7 @@ use voxfetch_core::assemble::Output;
 use voxfetch_core::error::{Error, ErrorKind};
 use voxfetch_core::plan::{AxisSelection, Selection};
 use voxfetch_local::job::{Job, Outcome};
+use voxfetch_local::process::PerProcess;
 use voxfetch_local::{Config, LocalRead};
 
 use crate::error::{build, to_python};
@@ -155,7 +156,14 @@ fn lock(channels: &Channels) -> MutexGuard<'_, HashMap<i32, Channel>> {
 #[pyclass(frozen, module = "voxfetch._core")]
 pub struct LocalEngine {
     engine: voxfetch_local::LocalEngine,
-    channels: Channels,
+    /// Per process: a fork may find the lock held by a worker that the child does not have.
+    channels: PerProcess<Channels>,
+}
+
+impl LocalEngine {
+    fn channels(&self) -> &Channels {
+        self.channels.get(Channels::default)
+    }
 }
 
 #[pymethods]
@@ -164,7 +172,7 @@ impl LocalEngine {
     #[pyo3(signature = (*, threads, index_cache_bytes, max_open_files))]
     fn new(threads: usize, index_cache_bytes: u64, max_open_files: usize) -> Self {
         let config = Config { threads, index_cache_bytes, max_open_files };
-        Self { engine: voxfetch_local::LocalEngine::new(config), channels: Channels::default() }
+        Self { engine: voxfetch_local::LocalEngine::new(config), channels: PerProcess::new(Channels::default()) }
     }
 
     fn read(&self, py: Python<'_>, reads: Vec<Bound<'_, Read>>) -> PyResult<()> {
@@ -181,7 +189,7 @@ impl LocalEngine {
         let local = to_local(&reads);
         let held: Vec<Py<Read>> = reads.into_iter().map(Bound::unbind).collect();
         let mut wake = buffer::own_descriptor(wake_fd)?;
-        let channels = Arc::clone(&self.channels);
+        let channels = Arc::clone(self.channels());
         let on_done = Box::new(move |outcome: Outcome| {
             let mut open = lock(&channels);
             let channel = open.entry(wake_fd).or_default();
@@ -192,7 +200,7 @@ impl LocalEngine {
             let _ = wake.write(&1u64.to_ne_bytes());
         });
         let job = detached(py, || self.engine.submit(local, on_done))?;
-        let mut open = lock(&self.channels);
+        let mut open = lock(self.channels());
         let channel = open.entry(wake_fd).or_default();
         if !channel.completed.iter().any(|done| done.0 == token) {
             channel.running.insert(token, job);
@@ -201,7 +209,7 @@ impl LocalEngine {
     }
 
     fn take_completed<'py>(&self, py: Python<'py>, wake_fd: i32) -> PyResult<Bound<'py, PyList>> {
-        let completed = lock(&self.channels).get_mut(&wake_fd).map(|channel| std::mem::take(&mut channel.completed));
+        let completed = lock(self.channels()).get_mut(&wake_fd).map(|channel| std::mem::take(&mut channel.completed));
         let list = PyList::empty(py);
         for (token, outcome, _held) in completed.unwrap_or_default() {
             let error = outcome.error.map(|error| build(py, &error, outcome.errors.saturating_sub(1))).transpose()?;
@@ -211,7 +219,7 @@ impl LocalEngine {
     }
 
     fn cancel(&self, token: u64, wake_fd: i32) {
-        let job = lock(&self.channels).get(&wake_fd).and_then(|channel| channel.running.get(&token).cloned());
+        let job = lock(self.channels()).get(&wake_fd).and_then(|channel| channel.running.get(&token).cloned());
         if let Some(job) = job {
             job.cancel();
         }
