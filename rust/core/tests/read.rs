@@ -15,6 +15,11 @@ proptest! {
     fn every_read_equals_the_naive_one(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         support::check_random_reads(&mut support::Choices::new(&bytes));
     }
+
+    #[test]
+    fn any_bytes_are_voxels_or_an_error(kind: u8, object in prop::collection::vec(any::<u8>(), 0..400)) {
+        support::check_any_object(kind, &object);
+    }
 }
 
 fn plan(codecs: &str, shape: &str, chunk: &str, axes: Vec<AxisSelection>) -> Plan {

@@ -68,3 +68,63 @@ pub fn check_random_reads(choices: &mut Choices<'_>) {
         assert!(got == expected, "{}\n{reads:?}\n{memories:?}", documents());
     }
 }
+
+/// Small arrays without checksums, which would keep random bytes from getting anywhere: (codecs, shard).
+const OBJECTS: [(&str, u64); 6] = [
+    (r#""bytes""#, 4),
+    (r#""bytes", {"name": "blosc", "configuration": {}}, {"name": "zstd", "configuration": {}}"#, 4),
+    (
+        r#"{"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 2], "index_codecs": ["bytes"],
+        "codecs": ["bytes"]}}"#,
+        8,
+    ),
+    (
+        r#"{"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 4], "index_codecs": ["bytes"],
+        "codecs": ["bytes", {"name": "gzip", "configuration": {}}], "index_location": "start"}}"#,
+        8,
+    ),
+    (
+        r#"{"name": "sharding_indexed", "configuration": {"chunk_shape": [4, 4], "index_codecs": ["bytes"],
+        "codecs": [{"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 2], "index_codecs": ["bytes"],
+        "codecs": [{"name": "transpose", "configuration": {"order": [1, 0]}},
+        {"name": "bytes", "configuration": {"endian": "big"}}, {"name": "numcodecs.lz4", "configuration": {}}],
+        "index_location": "start"}}]}}"#,
+        8,
+    ),
+    (
+        r#"{"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 2], "index_codecs": ["bytes"],
+        "codecs": ["bytes", "crc32c"]}}, {"name": "zstd", "configuration": {}}"#,
+        8,
+    ),
+];
+
+/// Reads all of an array whose one stored object is `object`.
+///
+/// # Panics
+/// When that ends in anything but voxels or an error of the data, or touches bytes outside of the output.
+pub fn check_any_object(kind: u8, object: &[u8]) {
+    let (codecs, shard) = OBJECTS[usize::from(kind) % OBJECTS.len()];
+    let array = array(&format!(
+        r#"{{"zarr_format": 3, "node_type": "array", "shape": [{shard}, {shard}], "data_type": "uint16",
+            "chunk_grid": {{"name": "regular", "configuration": {{"chunk_shape": [{shard}, {shard}]}}}},
+            "chunk_key_encoding": "default", "fill_value": 0, "codecs": [{codecs}]}}"#
+    ));
+    let array = array.unwrap_or_else(|error| panic!("{error}"));
+    let wanted = Wanted::whole(&array.shape);
+    let plan = Plan::new(vec![array], vec![ReadSpec { array: 0, selection: wanted.selection() }]);
+    let plan = plan.unwrap_or_else(|error| panic!("{error}"));
+    let memory = Memory::random(&mut Choices::new(&[]), &wanted, 2);
+    let mut bytes = vec![0xA5; memory.nbytes];
+    let objects = Objects::from([(vec![0, 0], object.to_vec())]);
+    let merge = Merge { max_gap_bytes: 1 << 20, max_request_bytes: 1 << 20 };
+    let outputs = [memory.output(&mut bytes)];
+    if let Err(error) = carry_out(&plan, &outputs, &[objects], Verify::Full, merge) {
+        let class = error.kind().class_name();
+        assert!(["ShardIndexError", "CodecError", "ChecksumError"].contains(&class), "{class}: {error}");
+    }
+    wanted.each(|part, place, _| {
+        let at = memory.at(part, place);
+        bytes[at..at + 2].fill(0xA5);
+    });
+    assert!(bytes.iter().all(|&byte| byte == 0xA5), "bytes outside of the output were written");
+}

@@ -28,6 +28,12 @@ pub enum AxisKind {
 }
 
 impl Wanted {
+    /// All voxels.
+    pub fn whole(shape: &[u64]) -> Self {
+        let kinds = vec![AxisKind::Range { start: 0, step: 1 }; shape.len()];
+        Self::Axes(shape.iter().map(|&extent| (0..extent).collect()).collect(), kinds)
+    }
+
     pub fn random(choices: &mut Choices<'_>, shape: &[u64]) -> Self {
         if choices.chance(2) {
             return Self::random_boxes(choices, shape);
