@@ -53,6 +53,7 @@ lint: lint-rust lint-python
 
 lint-rust:
 	cargo fmt --all --check
+	rustfmt --check --edition 2024 rust/fuzz/fuzz_targets/*.rs
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	tools/check_dependencies.sh
 
