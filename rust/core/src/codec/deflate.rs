@@ -14,6 +14,7 @@ const DEFAULT_LEVEL: i32 = 6;
 
 /// Header of a gzip member without optional fields: magic, deflate, no flags, then mtime, extra flags and system.
 const GZIP_HEADER_NBYTES: usize = 10;
+const ZLIB_HEADER_NBYTES: usize = 2;
 const PLAIN_GZIP_HEADER: [u8; 4] = [0x1f, 0x8b, 8, 0];
 
 /// Which bytes stand around the DEFLATE stream.
@@ -87,43 +88,29 @@ impl DeflateContext {
     }
 
     fn decode_plain_gzip(&mut self, encoded: &[u8], out: &mut [u8]) -> Option<()> {
-        let (header, rest) = encoded.split_at_checked(GZIP_HEADER_NBYTES)?;
-        let (payload, trailer) = rest.split_last_chunk::<8>()?;
-        if !header.starts_with(&PLAIN_GZIP_HEADER) {
-            return None;
-        }
-        self.inflate_exact(payload, out)?;
-        let mut computed = [0; 8];
-        computed[..4].copy_from_slice(&libdeflater::crc32(out).to_le_bytes());
-        // The size modulo 2^32, as the format has it.
-        computed[4..].copy_from_slice(&(out.len() as u32).to_le_bytes());
-        (computed == *trailer && !ends_early(payload, *trailer)).then_some(())
+        let rest = encoded.get(GZIP_HEADER_NBYTES..).filter(|_| encoded.starts_with(&PLAIN_GZIP_HEADER))?;
+        let decoder = self.decoder.get_or_insert_with(Decompressor::new);
+        decoder.gzip_decompress(encoded, out).ok().filter(|decoded| *decoded == out.len())?;
+        // CRC-32, then the size modulo 2^32, as the format has it.
+        let mut trailer = [0; 8];
+        trailer[..4].copy_from_slice(&libdeflater::crc32(out).to_le_bytes());
+        trailer[4..].copy_from_slice(&(out.len() as u32).to_le_bytes());
+        ends_with(rest, trailer).then_some(())
     }
 
     fn decode_plain_zlib(&mut self, encoded: &[u8], out: &mut [u8]) -> Option<()> {
-        let (header, rest) = encoded.split_first_chunk::<2>()?;
-        let (payload, trailer) = rest.split_last_chunk::<4>()?;
-        let [method, flags] = *header;
-        // Deflate with a window of at most 32 KiB, header checksum, no preset dictionary.
-        if method & 0x0f != 8 || method >> 4 > 7 || u16::from_be_bytes(*header) % 31 != 0 || flags & 0x20 != 0 {
-            return None;
-        }
-        self.inflate_exact(payload, out)?;
-        let computed = libdeflater::adler32(out).to_be_bytes();
-        (computed == *trailer && !ends_early(payload, *trailer)).then_some(())
-    }
-
-    fn inflate_exact(&mut self, payload: &[u8], out: &mut [u8]) -> Option<()> {
-        let expected = out.len();
+        let rest = encoded.get(ZLIB_HEADER_NBYTES..)?;
         let decoder = self.decoder.get_or_insert_with(Decompressor::new);
-        decoder.deflate_decompress(payload, out).ok().filter(|decoded| *decoded == expected).map(|_| ())
+        decoder.zlib_decompress(encoded, out).ok().filter(|decoded| *decoded == out.len())?;
+        ends_with(rest, libdeflater::adler32(out).to_be_bytes()).then_some(())
     }
 }
 
-/// True when `trailer` also occurs inside `payload`. libdeflate does not tell where its stream ended; when the stream
-/// ended early and its own trailer followed there, then what comes after it is another member or garbage.
-fn ends_early<const N: usize>(payload: &[u8], trailer: [u8; N]) -> bool {
-    payload.windows(N).any(|window| window.first_chunk() == Some(&trailer))
+/// True when `trailer` stands at the end of `rest` and nowhere before. libdeflate has found it right after the stream,
+/// but does not tell where that was, nor whether more follows: another member, or garbage.
+fn ends_with<const N: usize>(rest: &[u8], trailer: [u8; N]) -> bool {
+    let first = rest.windows(N).position(|window| window.first_chunk() == Some(&trailer));
+    first.and_then(|at| at.checked_add(N)) == Some(rest.len())
 }
 
 fn decode_stream(container: Container, encoded: &[u8], sink: impl Sink) -> Result<()> {

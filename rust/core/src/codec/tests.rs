@@ -358,3 +358,45 @@ fn byte_order_is_that_of_the_units() {
     chain.decode_into(&mut CodecContext::default(), &[1, 2, 3, 4, 5, 6, 7, 8], Verify::Full, &mut out).unwrap();
     assert_eq!(out, [4, 3, 2, 1, 8, 7, 6, 5]);
 }
+
+/// An ordinary chunk is decoded by libdeflate, which does not tell where its stream ended.
+#[test]
+fn bytes_around_the_trailer_of_a_deflate_stream_are_refused() {
+    // One stored block of one byte.
+    let zlib = |element: u8, middle: &[u8], after: &[u8]| {
+        [
+            &[0x78, 0x01, 1, 1, 0, 0xfe, 0xff, element][..],
+            middle,
+            &libdeflater::adler32(&[element]).to_be_bytes(),
+            after,
+        ]
+        .concat()
+    };
+    let gzip = |middle: &[u8], after: &[u8]| {
+        let header = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1, 1, 0, 0xfe, 0xff, 7];
+        let trailer = [libdeflater::crc32(&[7]).to_le_bytes(), 1u32.to_le_bytes()].concat();
+        [&header[..], middle, &trailer, after].concat()
+    };
+    // Adler-32 of the byte 0 is 00 01 00 01: followed by its own half it ends the bytes once more.
+    let mut chunks = vec![(ZLIB, 0, zlib(0, &[], &[]), true), (ZLIB, 0, zlib(0, &[], &[0, 1]), false)];
+    for junk in [&[0][..], &[1, 2, 3, 4], &[0x99; 40]] {
+        chunks.extend([(ZLIB, 9, zlib(9, junk, &[]), false), (ZLIB, 9, zlib(9, &[], junk), false)]);
+        chunks.extend([(GZIP, 7, gzip(junk, &[]), false), (GZIP, 7, gzip(&[], junk), false)]);
+    }
+    chunks.extend([(ZLIB, 9, zlib(9, &[], &[]), true), (GZIP, 7, gzip(&[], &[]), true)]);
+    let trailer = libdeflater::adler32(&[9]).to_be_bytes();
+    chunks.extend([
+        (ZLIB, 9, zlib(9, &[], &trailer), false),
+        (ZLIB, 9, zlib(9, &[&[3], &trailer[..]].concat(), &[]), false),
+    ]);
+    let mut context = CodecContext::default();
+    for (codec, element, encoded, whole) in chunks {
+        let mut out = [0xA5];
+        let chain = CodecChain::new(std::slice::from_ref(&codec), Endian::Little, &DataType::UInt(1), 1).unwrap();
+        let decoded = chain.decode_into(&mut context, &encoded, Verify::Full, &mut out);
+        assert_eq!(decoded.is_ok(), whole, "{encoded:02x?}");
+        assert!(!whole || out == [element], "{encoded:02x?}");
+        let bounded = CodecChain::outer(&[codec]).unwrap().decode_to_vec(&mut context, &encoded, Verify::Full, 1);
+        assert_eq!(bounded.is_ok(), whole, "{encoded:02x?}");
+    }
+}
