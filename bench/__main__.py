@@ -92,7 +92,7 @@ def main() -> int:
     document = run(settings, ["python", "-m", "bench", *sys.argv[1:]])
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{options.name or options.size}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(json.dumps(document) + "\n")
     text = markdown(document)
     path.with_suffix(".md").write_text(text)
     print(text, end="")

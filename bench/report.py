@@ -23,7 +23,7 @@ def markdown(document: dict[str, Any]) -> str:
         megabytes = volume["nbytes"] / 1e6
         what = f"{volume['what']}; {volume['dtype']} {tuple(volume['shape'])} ({volume['axes']})"
         stored = f"{megabytes:.0f} MB, {volume['ratio']:.2f}x on disk, written by {volume['writer']}"
-        lines += [f"{what}, {stored}.", "", *_times(document, name)]
+        lines += [f"{what}, {stored}.", "", *_times(document, name), *_cpu(document, name)]
     return "\n".join([*lines, *_memory(document), *_problems(document)]) + "\n"
 
 
@@ -114,6 +114,21 @@ def _times(document: dict[str, Any], volume: str) -> list[str]:
     return lines
 
 
+def _cpu(document: dict[str, Any], volume: str) -> list[str]:
+    """Rows of engines, columns of workloads: median CPU ms of a sample, all threads together."""
+    workloads = list(document["workloads"])
+    rows: dict[str, dict[str, float]] = {}
+    for r in document["results"]:
+        if r["volume"] == volume and r["cpu_s"] and not r["problem"]:
+            rows.setdefault(r["engine"], {})[r["workload"]] = median(r["cpu_s"]) / len(r["seconds"][0])
+    lines = ["", "Median CPU ms, all threads:", "", "| engine | " + " | ".join(workloads) + " |"]
+    lines.append("|-" * (len(workloads) + 1) + "|")
+    for engine, times in rows.items():
+        cells = [_milliseconds(times[w]) if w in times else "" for w in workloads]
+        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def _p99(samples: list[float]) -> float:
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * PERCENT_99))]
@@ -147,23 +162,20 @@ def _standing(document: dict[str, Any]) -> list[str]:
 
 
 def _memory(document: dict[str, Any]) -> list[str]:
-    """Peak resident memory above what was resident before, as a multiple of the output; largest of all runs."""
-    shown = [w for w in ("full", "box", "many") if w in document["workloads"]]
-    if not shown:
+    """Peak resident memory above what was resident before, as a multiple of the output."""
+    peaks = {
+        (r["volume"], r["workload"], r["engine"]): r["peak_over_output"]
+        for r in document["results"]
+        if r["peak_over_output"] is not None
+    }
+    if not peaks:
         return []
-    lines = ["", "## Peak memory of a read, as a multiple of its output", ""]
     engines = [engine for engine, loaded in document["engines"].items() if "problem" not in loaded]
+    lines = ["", "## Peak memory of the first read of a process, as a multiple of its output", ""]
     lines += ["| volume, workload | " + " | ".join(engines) + " |", "|-" * (len(engines) + 1) + "|"]
-    for volume in document["volumes"]:
-        for workload in shown:
-            peaks = {
-                r["engine"]: max(r["peak_over_output"])
-                for r in document["results"]
-                if r["volume"] == volume and r["workload"] == workload and r["peak_over_output"]
-            }
-            if peaks:
-                cells = [f"{peaks[e]:.2f}" if e in peaks else "" for e in engines]
-                lines.append(f"| {volume}, {workload} | " + " | ".join(cells) + " |")
+    for volume, workload in dict.fromkeys((v, w) for v, w, _ in peaks):
+        cells = [f"{peaks[volume, workload, e]:.2f}" if (volume, workload, e) in peaks else "" for e in engines]
+        lines.append(f"| {volume}, {workload} | " + " | ".join(cells) + " |")
     return lines
 
 

@@ -20,6 +20,8 @@ from bench.workloads import WORKLOADS
 
 REPLY_TIMEOUT_S = 900.0
 STDERR_TAIL_CHARS = 600
+#: Reads large enough for their memory to matter.
+MEMORY_WORKLOADS = ("full", "box", "many")
 
 
 @dataclass(frozen=True)
@@ -128,17 +130,15 @@ class Samples:
     volume: str
     seconds: list[list[float]] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
-    peak_over_output: list[float] = field(default_factory=list)
+    peak_over_output: float | None = None
     problem: str | None = None
     failed: bool = False
     cut_short: bool = False
 
     def add(self, reply: dict[str, Any]) -> None:
-        """One run. Memory is peak over baseline in units of the output; for a re-used output, in bytes above it."""
+        """One run."""
         self.seconds.append(reply["seconds"])
         self.cpu_s.append(reply["cpu_s"])
-        if reply["peak_bytes"] is not None and reply["output_bytes"]:
-            self.peak_over_output.append(reply["peak_bytes"] / reply["output_bytes"])
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -231,7 +231,28 @@ def _run_volume(settings: Settings, volume: Volume, engines: dict[str, Any]) -> 
     finally:
         for process in processes.values():
             process.close()
+    for workload in MEMORY_WORKLOADS:
+        for engine in settings.engines:
+            measured = results.get((workload, engine))
+            if measured is not None and measured.seconds and not measured.problem:
+                measured.peak_over_output = _memory(settings, measured, volume)
     return list(results.values())
+
+
+def _memory(settings: Settings, samples: Samples, volume: Volume) -> float | None:
+    """Peak memory of one read over its output, in a process that has read nothing before; None where it failed."""
+    try:
+        process = Process(samples.engine)
+        try:
+            process.call("open", volume=volume.as_json())
+            reply = process.call("memory", workload=samples.workload, seed=settings.seed, few=settings.few)
+        finally:
+            process.close()
+    except (EngineFailedError, EngineUnsupportedError) as reason:
+        say(f"  {samples.workload:12}{samples.engine:17}memory: {reason}")
+        return None
+    peak: float | None = reply["peak_over_output"]
+    return peak
 
 
 def _alternate(settings: Settings, workload: str, ready: list[str], results: dict[Any, Samples], guarded: Any) -> None:

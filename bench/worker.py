@@ -83,19 +83,34 @@ class Worker:
         return {}
 
     def run(self, workload: str, number: int) -> dict[str, Any]:
-        """The boxes of round ``number`` (from 1): wall and CPU seconds, and bytes of memory above the output."""
+        """The boxes of round ``number`` (from 1): wall seconds of each sample, CPU seconds of the process."""
         _, handle = self._opened()
         spec = WORKLOADS[workload]
         boxes = self._plans[workload][number]
         gc.collect()
-        before = _reset_peak_rss()
         cpu = time.process_time()
-        answers, seconds = self._read(handle, spec, boxes)
+        _, seconds = self._read(handle, spec, boxes)
         cpu = time.process_time() - cpu
+        return {"seconds": [round(s, 8) for s in seconds], "cpu_s": round(cpu, 6)}
+
+    def memory(self, workload: str, seed: str, *, few: bool) -> dict[str, Any]:
+        """Peak resident memory of one read above what was resident before it, as a multiple of its output.
+
+        For a process that has read nothing yet: one voxel of every shard first, so that indexes, threads and lazy
+        imports are in the baseline, then the boxes of the unmeasured round. None where the system cannot tell.
+        """
+        volume, handle = self._opened()
+        spec = WORKLOADS[workload]
+        boxes = plan(spec, volume.shape, volume.axes, rounds=1, seed=seed, few=few)[0]
+        for box in _one_voxel_a_shard(volume):
+            handle.read(box)
+        gc.collect()
+        before = _reset_peak_rss()
+        answers, _ = self._read(handle, spec, boxes)
         peak = _rss("VmHWM")
-        output = sum(answer.nbytes for answer in answers) if not spec.reuse_output else 0
-        memory = None if before is None or peak is None else max(0, peak - before)
-        return {"seconds": seconds, "cpu_s": cpu, "peak_bytes": memory, "output_bytes": output}
+        if before is None or peak is None:
+            return {"peak_over_output": None}
+        return {"peak_over_output": max(0, peak - before) / sum(answer.nbytes for answer in answers)}
 
     def _opened(self) -> tuple[Volume, Handle]:
         if self._volume is None or self._handle is None:
@@ -158,7 +173,7 @@ def _rss(field: str) -> int | None:
 
 
 def _reset_peak_rss() -> int | None:
-    """Resets the peak to what is resident now, and returns that."""
+    """Sets the peak to what is resident now, and returns that."""
     try:
         Path("/proc/self/clear_refs").write_text(RESET_PEAK_RSS)
     except OSError:
