@@ -154,16 +154,26 @@ impl LocalEngine {
         Ok(job)
     }
 
-    /// What `read` would do. Reads indexes that are not in memory only with `fetch_indexes`.
+    /// What `read` would do. Reads indexes that are not in memory only with `fetch_indexes`. `interrupted` is asked at
+    /// every stored object; when it says so, what is known by then is returned.
     ///
     /// # Errors
     /// What would stop the read before its first byte of data.
-    pub fn explain(&self, reads: Vec<LocalRead>, fetch_indexes: bool) -> Result<Explanation> {
+    pub fn explain(
+        &self,
+        reads: Vec<LocalRead>,
+        fetch_indexes: bool,
+        mut interrupted: impl FnMut() -> bool,
+    ) -> Result<Explanation> {
         let state = self.state();
         let (arrays, plan, _) = plan(reads)?;
         let mut sum = Explanation { exact: true, ..Explanation::default() };
         let mut items = Vec::new();
         for number in 0..plan.visits() {
+            if interrupted() {
+                sum.exact = false;
+                break;
+            }
             let visit = plan.visit(number);
             let array = &arrays[visit.array];
             items.clear();

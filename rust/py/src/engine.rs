@@ -233,7 +233,11 @@ impl LocalEngine {
         fetch_indexes: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
         let local = to_local(&reads);
-        let sum = detached(py, || self.engine.explain(local, fetch_indexes))?;
+        let mut signals = Signals::new();
+        let sum = detached(py, || self.engine.explain(local, fetch_indexes, || signals.interrupted()))?;
+        if let Some(raised) = signals.raised {
+            return Err(raised);
+        }
         let result = PyDict::new(py);
         for (name, value) in [
             ("shards", sum.shards),
