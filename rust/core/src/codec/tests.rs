@@ -400,3 +400,33 @@ fn bytes_around_the_trailer_of_a_deflate_stream_are_refused() {
         assert_eq!(bounded.is_ok(), whole, "{encoded:02x?}");
     }
 }
+
+#[test]
+fn a_zstd_frame_that_holds_less_than_it_declares_is_refused() {
+    let block = |data: &[u8], last: u32| [&((data.len() as u32) << 3 | last).to_le_bytes()[..3], data].concat();
+    let frame =
+        |header: &[u8], blocks: [Vec<u8>; 2]| [&[0x28, 0xb5, 0x2f, 0xfd][..], header, &blocks.concat()].concat();
+    // Without a size, of 3 bytes; with one (one byte after 0x20). The last block may be empty.
+    let no_size = frame(&[0, 0x58], [block(b"abc", 0), block(b"", 1)]);
+    let sized = |nbytes| frame(&[0x20, nbytes], [block(b"xy", 0), block(b"", 1)]);
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
+    let outer = CodecChain::outer(&[ZSTD]).unwrap();
+    for (frames, expected) in [
+        (vec![&no_size, &sized(2)], Some(&b"abcxy"[..])),
+        (vec![&sized(2), &skippable, &no_size, &skippable], Some(b"xyabc")),
+        (vec![&no_size, &sized(9)], None),
+        (vec![&no_size, &sized(1)], None),
+        (vec![&sized(3), &no_size], None),
+        (vec![&no_size, &sized(3), &no_size], None),
+    ] {
+        let encoded: Vec<u8> = frames.into_iter().flatten().copied().collect();
+        let mut context = CodecContext::default();
+        let decoded = outer.decode_to_vec(&mut context, &encoded, Verify::Full, 100);
+        assert_eq!(decoded.as_deref().ok(), expected, "{decoded:?}");
+        for nbytes in 4..10 {
+            let chain = CodecChain::new(&[ZSTD], Endian::Little, &DataType::UInt(1), nbytes).unwrap();
+            let exact = chain.decode_into(&mut context, &encoded, Verify::Full, &mut vec![0; nbytes]);
+            assert_eq!(exact.is_ok(), expected.is_some_and(|bytes| bytes.len() == nbytes), "{nbytes}");
+        }
+    }
+}

@@ -59,6 +59,8 @@ impl ZstdContext {
         decoder.reset(zstd_safe::ResetDirective::SessionOnly).map_err(refused)?;
         let mut sink = GrowingSink::new(out, limit);
         let mut input = InBuffer::around(encoded);
+        // As a stream, libzstd does not compare what a frame declares when its last block is empty.
+        let mut frame = Frame::at(encoded);
         loop {
             let spare = sink.spare(NAME)?;
             let spare_len = spare.len();
@@ -66,6 +68,11 @@ impl ZstdContext {
             let hint = decoder.decompress_stream(&mut output, &mut input).map_err(refused)?;
             let written = output.pos();
             sink.advance(written);
+            frame.decoded = frame.decoded.saturating_add(written as u64);
+            if hint == 0 {
+                frame.finish()?;
+                frame = Frame::at(encoded.get(input.pos()..).unwrap_or_default());
+            }
             if input.pos() == encoded.len() {
                 if hint == 0 {
                     return sink.finish(NAME);
@@ -87,6 +94,28 @@ impl ZstdContext {
         let written = encoder.compress2(out.as_mut_slice(), decoded).map_err(refused)?;
         out.truncate(written);
         Ok(())
+    }
+}
+
+/// A frame that is being decoded as a stream; sizes in decoded bytes.
+struct Frame {
+    declared: Option<u64>,
+    decoded: u64,
+}
+
+impl Frame {
+    /// The frame that `encoded` begins with; a broken header is left to the decoder.
+    fn at(encoded: &[u8]) -> Self {
+        Self { declared: zstd_safe::get_frame_content_size(encoded).ok().flatten(), decoded: 0 }
+    }
+
+    fn finish(&self) -> Result<()> {
+        match self.declared {
+            Some(nbytes) if nbytes != self.decoded => {
+                Err(Error::codec(NAME, format!("a frame of {nbytes} bytes holds {}", self.decoded)))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
