@@ -49,7 +49,9 @@ for target in "${targets[@]}"; do
   if fuzz run "$target" -- $(flags "$target") > "$log" 2>&1; then
     grep -E 'stat::(number_of_executed_units|peak_rss_mb)' "$log" || true
   else
-    tail -60 "$log" >&2
+    # What was wrong (else the end of the log), and how to see it again. The input itself is in the artifact.
+    grep -A2 -E 'panicked at|ERROR: ' "$log" >&2 || tail -20 "$log" >&2
+    grep -A2 'Reproduce with' "$log" >&2 || true
     failed+=("$target")
   fi
 done
