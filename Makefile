@@ -2,6 +2,7 @@
 # make test    Rust and Python tests, benchmarks as a smoke test, fuzz targets for seconds
 # make lint    format, clippy, ruff, pyright, stub, layers, dependencies
 # make wheel   dist/*.whl, tried in a clean environment without a compiler
+# make bench   the comparison with other readers, about half an hour; alone on the machine
 # make clean   remove what the others made (not target/, the Rust build)
 #
 # Needs Python >= 3.11 (PYTHON=...), Rust, a C compiler and cmake; no root. Everything stays in this folder, except the
@@ -31,20 +32,24 @@ unexport PYTHONPATH PYTHONHOME
 RUST := Cargo.toml Cargo.lock $(shell find rust -path rust/fuzz -prune -o \( -name '*.rs' -o -name '*.toml' \) -print)
 PACKAGE := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
-.PHONY: help demo test test-rust test-python fuzz lint lint-rust lint-python wheel clean
+.PHONY: help demo test test-rust test-python test-bench fuzz bench lint lint-rust lint-python wheel clean
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 demo: $(DONE)/extension
 	$(BIN)/python tools/demo.py tests/data/fib25 demo
 
-test: test-rust test-python fuzz
+test: test-rust test-python test-bench fuzz
 
 test-rust:
 	cargo test --locked --workspace
 
 test-python: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m pytest
+
+# Every engine that is installed reads tiny volumes of every layout; answers are compared, times are not.
+test-bench: $(DONE)/extension $(DONE)/dev
+	$(BIN)/python -m bench check
 
 fuzz:
 	tools/fuzz.sh $(FUZZ_SECONDS)
@@ -65,6 +70,9 @@ lint-python: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 wheel: $(DONE)/wheel
+
+bench: $(DONE)/extension $(DONE)/dev
+	$(BIN)/python -m bench run
 
 clean:
 	rm -rf $(VENV) build dist demo python/voxfetch/_core*.so
