@@ -7,7 +7,7 @@ use crate::assemble::Input;
 use crate::codec::{CodecContext, PreparedArray};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{MISSING, morton, sharding_indexed};
-use crate::metadata::{ArrayMeta, IndexLocation};
+use crate::metadata::{ArrayMeta, CodecSpec, IndexLocation};
 use crate::subset::MAX_RANK;
 
 /// Checks that a box covers whole stored objects, clipped at the array's end.
@@ -35,6 +35,20 @@ pub fn check_whole(array: &ArrayMeta, start: &[u64], counts: &[u64]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Checks that every codec can be written, before an object that needs no codec (it goes away) is changed.
+///
+/// # Errors
+/// `Unsupported` for a codec that is only read.
+pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
+    let mut codecs = array.levels.iter().flat_map(|level| &level.outer).chain(&array.chunk_codecs);
+    match codecs.find(|codec| matches!(codec, CodecSpec::Blosc(_))) {
+        None => Ok(()),
+        Some(codec) => {
+            Err(Error::unsupported(format!("writing the {} codec", codec.name()), "make the array with zstd instead"))
+        }
+    }
 }
 
 /// Encodes the stored object at grid coordinates `shard`. None when all its voxels are the fill value.

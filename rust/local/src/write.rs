@@ -36,9 +36,11 @@ impl WriteJob {
     /// Plans the write of the box of `counts` voxels from `start`.
     ///
     /// # Errors
-    /// `Selection` when it reaches outside the array, `Unsupported` when it covers part of a stored object.
+    /// `Selection` when it reaches outside the array, `Unsupported` when it covers part of a stored object or a codec
+    /// cannot be written.
     pub fn new(array: Arc<LocalArray>, start: &[u64], counts: &[u64], input: Input) -> Result<Self> {
         shard_writer::check_whole(&array.meta, start, counts)?;
+        shard_writer::check_codecs(&array.meta)?;
         let axes = start.iter().zip(counts).map(|(&start, &count)| AxisSelection::Range { start, step: 1, count });
         let read = ReadSpec { array: 0, selection: Selection::Axes(axes.collect()) };
         let plan = Plan::new(vec![Arc::clone(&array.meta)], vec![read])?;
