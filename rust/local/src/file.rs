@@ -181,12 +181,8 @@ impl Files {
             }
             match std::fs::metadata(path) {
                 Ok(metadata) if FileId::of(&metadata) == file.id => return Ok(Some(file)),
-                Ok(_) => {}
-                Err(error) if error.kind() == Io::NotFound => {
-                    self.forget(path);
-                    return Ok(None);
-                }
-                Err(error) => return Err(store_error(&error)),
+                // Another file now, or none: what it is shows when it is opened.
+                _ => self.forget(path),
             }
         }
         let Some(file) = self.open(path)? else { return Ok(None) };

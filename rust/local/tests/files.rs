@@ -242,7 +242,12 @@ fn what_is_no_file_is_an_error() {
     let fixture = Fixture::new(RAW, "end");
     fixture.write(|i| i as u16);
     let path = fixture.shard();
+    // From here on the engine has the file open.
+    fixture.read_shard().unwrap();
 
+    fs::remove_file(&path).unwrap();
+    symlink(fixture.root.join("nowhere"), &path).unwrap();
+    assert_error(fixture.read_shard(), &["NotFoundError"], &path);
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     assert_error(fixture.read_shard(), &["StoreError"], &path);

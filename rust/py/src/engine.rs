@@ -258,10 +258,12 @@ impl LocalEngine {
 
     fn verify<'py>(&self, py: Python<'py>, array: &LocalArray) -> PyResult<Bound<'py, PyDict>> {
         let mut signals = Signals::new();
-        let verified = detached(py, || self.engine.verify(&array.0, || signals.interrupted()))?;
+        let verified = detached(py, || self.engine.verify(&array.0, || signals.interrupted()));
+        // Stopped by a handler, it also says that it was stopped: what the handler raised counts.
         if let Some(raised) = signals.raised {
             return Err(raised);
         }
+        let verified = verified?;
         let counters = &verified.counters;
         let result = PyDict::new(py);
         for (name, value) in [
