@@ -6,9 +6,9 @@ use voxfetch_core::metadata::CodecSpec;
 use super::Choices;
 
 /// Voxels of a chunk, chunks of a shard, shards of an array: at most about this many.
-const CHUNK_VOXELS: u64 = 64;
-const SHARD_CHUNKS: u64 = 24;
-const SHARDS: u64 = 12;
+const CHUNK_VOXELS: u64 = 40;
+const SHARD_CHUNKS: u64 = 12;
+const SHARDS: u64 = 8;
 
 #[derive(Debug, Clone)]
 pub enum Codec {
