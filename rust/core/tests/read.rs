@@ -6,11 +6,14 @@
 mod support;
 
 use proptest::prelude::*;
+use voxfetch_core::assemble::Input;
+use voxfetch_core::codec::CodecContext;
 use voxfetch_core::error::ErrorKind;
 use voxfetch_core::plan::{AxisSelection, MAX_ITEMS, Plan, ReadSpec, Selection};
+use voxfetch_core::shard_writer;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn every_read_equals_the_naive_one(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         support::check_random_reads(&mut support::Choices::new(&bytes));
@@ -20,6 +23,29 @@ proptest! {
     fn any_bytes_are_voxels_or_an_error(kind: u8, object in prop::collection::vec(any::<u8>(), 0..400)) {
         support::check_any_object(kind, &object);
     }
+}
+
+/// The padding of an edge chunk included, which no read returns.
+#[test]
+fn shards_have_the_bytes_that_zarr_python_gives_them() {
+    let document = r#"{"zarr_format": 3, "node_type": "array", "shape": [5, 4], "data_type": "uint16", "fill_value": 0,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4, 4]}}, "chunk_key_encoding": "default",
+        "codecs": [{"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 2], "codecs": ["bytes"],
+        "index_codecs": ["bytes", "crc32c"]}}]}"#;
+    let array = support::array(document).unwrap();
+    // a[i, j] = 4 i + j, and 0 in the first chunk.
+    let data: Vec<u16> = (0..20).map(|i| if i / 4 < 2 && i % 4 < 2 { 0 } else { i }).collect();
+    // SAFETY: `data` holds the (5, 4) voxels and outlives the input.
+    let input = unsafe { Input::new(data.as_ptr().cast(), vec![0, 0], vec![5, 4], vec![8, 2]) };
+    let mut context = CodecContext::default();
+    let mut encode =
+        |shard: [u64; 2]| shard_writer::encode_object(&array, &mut context, &shard, &input).unwrap().unwrap();
+    let (whole, edge) = (encode([0, 0]), encode([1, 0]));
+    let words = |bytes: &[u8]| -> Vec<u16> { bytes.as_chunks().0.iter().copied().map(u16::from_le_bytes).collect() };
+    assert_eq!(words(&whole[..24]), [8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15]);
+    assert_eq!((whole.len(), &whole[88..]), (92, &[0x1b, 0xa7, 0x35, 0xa3][..]));
+    assert_eq!(words(&edge[..16]), [16, 17, 0, 0, 18, 19, 0, 0]);
+    assert_eq!(edge.len(), 16 + 68);
 }
 
 fn plan(codecs: &str, shape: &str, chunk: &str, axes: Vec<AxisSelection>) -> Plan {

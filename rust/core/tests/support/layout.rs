@@ -5,9 +5,9 @@ use voxfetch_core::metadata::CodecSpec;
 
 use super::Choices;
 
-/// Voxels of a chunk, chunks of a shard, shards of an array: at most about this many.
-const CHUNK_VOXELS: u64 = 40;
-const SHARD_CHUNKS: u64 = 12;
+/// At most so many voxels of a chunk and chunks of a shard: a few large ones, or many small ones.
+const PARTS: [(u64, u64); 6] = [(40, 12), (40, 12), (40, 12), (40, 12), (40, 12), (2, 150)];
+/// Shards of an array.
 const SHARDS: u64 = 8;
 
 #[derive(Debug, Clone)]
@@ -56,12 +56,13 @@ impl Layout {
             ("complex64", json!([1.0, "NaN"]), 4),
             ("bool", json!(true), 1),
         ]);
-        let chunk_shape = extents(choices, rank, 5, CHUNK_VOXELS);
+        let (chunk_voxels, shard_chunks) = choices.pick(&PARTS);
+        let chunk_shape = extents(choices, rank, 5, chunk_voxels);
         // Extent of an entry at each level, from the stored object inwards.
         let mut entries = vec![chunk_shape.clone()];
-        let mut left = SHARD_CHUNKS;
+        let mut left = shard_chunks;
         for _ in 0..choices.below(4).min(2) {
-            let counts = extents(choices, rank, 4, left);
+            let counts = extents(choices, rank, if shard_chunks > 100 { 15 } else { 4 }, left);
             left /= counts.iter().product::<u64>();
             entries.insert(0, entries[0].iter().zip(&counts).map(|(entry, n)| entry * n).collect());
         }

@@ -41,7 +41,7 @@ pub fn check_random_reads(choices: &mut Choices<'_>) {
     let reads: Vec<(usize, Wanted)> = (0..1 + choices.below(3))
         .map(|_| {
             let number = choices.below(oracles.len() as u64) as usize;
-            (number, Wanted::random(choices, &oracles[number].array.shape))
+            (number, Wanted::random(choices, &oracles[number].array.shape, &oracles[number].layout.chunk_shape))
         })
         .collect();
     let memories: Vec<Memory> =

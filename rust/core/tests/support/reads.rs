@@ -34,19 +34,25 @@ impl Wanted {
         Self::Axes(shape.iter().map(|&extent| (0..extent).collect()).collect(), kinds)
     }
 
-    pub fn random(choices: &mut Choices<'_>, shape: &[u64]) -> Self {
+    /// Of an array of this shape and chunks of this shape.
+    pub fn random(choices: &mut Choices<'_>, shape: &[u64], chunk_shape: &[u64]) -> Self {
         if choices.chance(2) {
             return Self::random_boxes(choices, shape);
         }
         let (mut axes, mut kinds) = (Vec::new(), Vec::new());
-        for &extent in shape {
+        for (&extent, &chunk) in shape.iter().zip(chunk_shape) {
             if choices.chance(4) && extent > 0 {
                 axes.push((0..choices.below(8)).map(|_| choices.below(extent)).collect());
                 kinds.push(AxisKind::Indices);
                 continue;
             }
             let start = choices.below(extent);
-            let step = if choices.chance(3) { 1 + choices.below(extent + 2) } else { 1 };
+            // Steps about as long as a chunk are the ones that just do or do not skip one.
+            let step = match choices.below(8) {
+                0..5 => 1,
+                5 => 1 + choices.below(extent + 2),
+                _ => (chunk + choices.below(3)).saturating_sub(1).max(1),
+            };
             let most = (extent - start).div_ceil(step);
             let count = if choices.chance(2) { choices.below(most + 1) } else { most };
             axes.push((0..count).map(|k| start + k * step).collect());
