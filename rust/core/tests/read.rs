@@ -28,24 +28,26 @@ proptest! {
 /// The padding of an edge chunk included, which no read returns.
 #[test]
 fn shards_have_the_bytes_that_zarr_python_gives_them() {
-    let document = r#"{"zarr_format": 3, "node_type": "array", "shape": [5, 4], "data_type": "uint16", "fill_value": 0,
+    let document = r#"{"zarr_format": 3, "node_type": "array", "shape": [5, 4], "data_type": "uint16", "fill_value": FILL,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4, 4]}}, "chunk_key_encoding": "default",
         "codecs": [{"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 2], "codecs": ["bytes"],
         "index_codecs": ["bytes", "crc32c"]}}]}"#;
-    let array = support::array(document).unwrap();
+    let array = |fill: &str| support::array(&document.replace("FILL", fill)).unwrap();
     // a[i, j] = 4 i + j, and 0 in the first chunk.
     let data: Vec<u16> = (0..20).map(|i| if i / 4 < 2 && i % 4 < 2 { 0 } else { i }).collect();
     // SAFETY: `data` holds the (5, 4) voxels and outlives the input.
     let input = unsafe { Input::new(data.as_ptr().cast(), vec![0, 0], vec![5, 4], vec![8, 2]) };
     let mut context = CodecContext::default();
-    let mut encode =
-        |shard: [u64; 2]| shard_writer::encode_object(&array, &mut context, &shard, &input).unwrap().unwrap();
-    let (whole, edge) = (encode([0, 0]), encode([1, 0]));
+    let mut encode = |fill, shard: [u64; 2]| {
+        shard_writer::encode_object(&array(fill), &mut context, &shard, &input).unwrap().unwrap()
+    };
+    let (whole, edge, filled) = (encode("0", [0, 0]), encode("0", [1, 0]), encode("9", [1, 0]));
     let words = |bytes: &[u8]| -> Vec<u16> { bytes.as_chunks().0.iter().copied().map(u16::from_le_bytes).collect() };
     assert_eq!(words(&whole[..24]), [8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15]);
     assert_eq!((whole.len(), &whole[88..]), (92, &[0x1b, 0xa7, 0x35, 0xa3][..]));
     assert_eq!(words(&edge[..16]), [16, 17, 0, 0, 18, 19, 0, 0]);
     assert_eq!(edge.len(), 16 + 68);
+    assert_eq!(words(&filled[..16]), [16, 17, 9, 9, 18, 19, 9, 9]);
 }
 
 fn plan(codecs: &str, shape: &str, chunk: &str, axes: Vec<AxisSelection>) -> Plan {
