@@ -1,5 +1,6 @@
 //! The naive writer and reader: every voxel on its own, codecs as the specification words them.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use voxfetch_core::assemble::Input;
@@ -8,6 +9,11 @@ use voxfetch_core::shard_writer;
 
 use super::layout::{Codec, Layout, Shard, item_size};
 use super::{Array, Choices, Objects, array};
+
+thread_local! {
+    /// Compressors take longer to make than to compress so little.
+    static CONTEXT: RefCell<CodecContext> = RefCell::default();
+}
 
 /// What an array holds: each chunk is stored or not, each voxel of a stored chunk has its own value.
 pub struct Oracle {
@@ -81,7 +87,7 @@ impl Oracle {
         shard_writer::check_whole(&self.array, &start, &counts).unwrap();
         // SAFETY: `data` holds `counts` voxels in C order and outlives the call.
         let input = unsafe { Input::new(data.as_ptr(), start, counts, strides) };
-        shard_writer::encode_object(&self.array, &mut CodecContext::default(), shard, &input).unwrap()
+        CONTEXT.with_borrow_mut(|context| shard_writer::encode_object(&self.array, context, shard, &input)).unwrap()
     }
 
     fn write_naively(&self, shard: &[u64], choices: &mut Choices<'_>) -> Option<Vec<u8>> {
@@ -111,7 +117,7 @@ impl Oracle {
                 Codec::Compressor(spec, _) => {
                     let mut encoded = Vec::new();
                     let chain = CodecChain::outer(std::slice::from_ref(spec)).unwrap();
-                    chain.encode(&mut CodecContext::default(), &bytes, &mut encoded).unwrap();
+                    CONTEXT.with_borrow_mut(|context| chain.encode(context, &bytes, &mut encoded)).unwrap();
                     bytes = encoded;
                 }
             }
