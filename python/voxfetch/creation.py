@@ -33,6 +33,8 @@ _MAX_CHUNKS_PER_AXIS = 32
 _SPACE = frozenset("xyz")
 # Extent of a chunk along each spatial axis, by the number of those: about 32 Ki voxels in all.
 _CHUNK_EXTENTS = {0: 1, 1: 1 << 15, 2: 256, 3: 32}
+# What a killed writer of a document leaves behind (see `_replace`); it is in nobody's way.
+_LEFTOVER = re.compile(r"\.zarr\.json\.[0-9a-f]{16}\.tmp")
 # What an array may have in its folder: documents, chunks of the `default` and the `v2` key encodings.
 _OWN_ENTRY = re.compile(r"zarr\.json|\.zarray|\.zattrs|c|(c\.)?[0-9]+(\.[0-9]+)*")
 
@@ -216,7 +218,7 @@ def _float(value: Any) -> float | str:
 def _make_room(store: LocalStore, *, overwrite: bool) -> None:
     """Makes the folder, empty of an array. Raises `ConflictError` for what may not be deleted."""
     os.makedirs(store.root, exist_ok=True)  # noqa: PTH103 - str in, as everywhere here
-    entries = store.list()
+    entries = [name for name in store.list() if not _LEFTOVER.fullmatch(name)]
     if not entries:
         return
     node = find_node(store, "", format=None, settings=Settings())
