@@ -426,14 +426,23 @@ def test_broken_pipe():
 
 def test_interrupt():
     command = [*COMMAND, "bench", FIB25, "--seconds", "40", "--count", "1000000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        # It must be past its imports: loaded, and then a moment more.
-        while "_core" not in Path(f"/proc/{process.pid}/maps").read_text():
-            time.sleep(0.1)
-        time.sleep(2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
-        assert process.stderr.read() == b""
+    # A child inherits "ignore", as in a job in the background, but not a handler: it starts with the default.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            # It must be past its imports: loaded, and then a moment more.
+            while "_core" not in Path(f"/proc/{process.pid}/maps").read_text():
+                time.sleep(0.1)
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
 
 
 def test_progress_on_a_terminal_only(volume):
