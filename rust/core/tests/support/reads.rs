@@ -9,6 +9,9 @@ use super::naive::each_place;
 /// Bytes before and after the memory of an output, which nobody may touch.
 const GUARD: usize = 64;
 
+/// Most voxels of a box.
+const BOX_VOXELS: u64 = 2000;
+
 /// A read, in words of the naive reader.
 #[derive(Debug)]
 pub enum Wanted {
@@ -64,7 +67,13 @@ impl Wanted {
     fn random_boxes(choices: &mut Choices<'_>, shape: &[u64]) -> Self {
         let fill_outside = choices.chance(2);
         let beyond = if fill_outside { 4 } else { 0 };
-        let counts: Vec<u64> = shape.iter().map(|&extent| choices.below(extent + 1 + beyond as u64)).collect();
+        let mut left = BOX_VOXELS;
+        let mut count = |extent: u64| {
+            let count = choices.below((extent + beyond as u64).min(left) + 1);
+            left /= count.max(1);
+            count
+        };
+        let counts: Vec<u64> = shape.iter().map(|&extent| count(extent)).collect();
         let starts = (0..choices.below(6))
             .map(|_| {
                 let axes = shape.iter().zip(&counts);
