@@ -8,6 +8,7 @@
 //! order, whose first voxel is (2, 4). The projection of the box in this chunk is, per axis, `src` 1, `dst` 0,
 //! `count` 1 and `src` 1, `dst` 0, `count` 1: voxel (1, 1) of the chunk goes to voxel (0, 0) of the output.
 
+mod axis;
 pub mod coalesce;
 pub mod shard;
 
@@ -18,6 +19,8 @@ use crate::codec::PreparedArray;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metadata::{ArrayMeta, AxisGrid};
 use crate::subset::product;
+pub use axis::AxisPart;
+use axis::{AxisView, Cells};
 
 /// What is wanted along one axis.
 #[derive(Debug, Clone)]
@@ -89,29 +92,6 @@ pub struct Item {
     pub piece: u32,
 }
 
-/// A projection along one axis: voxels of the chunk -> places in the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AxisPart<'a> {
-    /// Voxels `src + k * step` of the chunk go to places `dst + k`.
-    Run {
-        /// First voxel, from the chunk's start.
-        src: u64,
-        /// Distance between voxels.
-        step: u64,
-        /// First place.
-        dst: u64,
-        /// Number of voxels.
-        count: u64,
-    },
-    /// Single voxels: (voxel of the array, place); the chunk starts at `origin`.
-    List {
-        /// First voxel of the chunk.
-        origin: u64,
-        /// The voxels in this chunk.
-        voxels: &'a [(u64, u64)],
-    },
-}
-
 /// Most items of one visit (half a GiB of them).
 pub const MAX_ITEMS: u64 = 1 << 25;
 
@@ -132,102 +112,6 @@ enum Visits {
     Product { cells: Vec<Cells>, total: u64, piece: [Piece; 1] },
     /// Several pieces, listed: (array, coordinates at `shards[at..]`, pieces).
     Grouped { shards: Vec<u64>, groups: Vec<(usize, usize, Range<usize>)>, pieces: Vec<Piece> },
-}
-
-/// Cells of one axis, ascending.
-#[derive(Debug)]
-enum Cells {
-    Span {
-        first: u64,
-        count: u64,
-    },
-    /// Those of voxels `start + k * step` for `k` in `0..count`, each in a cell of its own as `step >= extent`.
-    Strided {
-        start: u64,
-        step: u64,
-        extent: u64,
-        count: u64,
-    },
-    List(Vec<u64>),
-}
-
-impl Cells {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Span { count, .. } | Self::Strided { count, .. } => *count,
-            Self::List(cells) => cells.len() as u64,
-        }
-    }
-
-    fn at(&self, i: u64) -> u64 {
-        match self {
-            Self::Span { first, .. } => first + i,
-            Self::Strided { start, step, extent, .. } => (start + i * step) / extent,
-            Self::List(cells) => cells[i as usize],
-        }
-    }
-}
-
-/// One axis of a piece, clipped to the array.
-#[derive(Clone, Copy)]
-enum AxisView<'a> {
-    Range { start: u64, step: u64, count: u64, dst: u64 },
-    List(&'a [(u64, u64)]),
-}
-
-impl<'a> AxisView<'a> {
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Range { count, .. } => *count == 0,
-            Self::List(voxels) => voxels.is_empty(),
-        }
-    }
-
-    /// The part inside voxels `[low, high)`, None when there is none.
-    fn within(self, low: u64, high: u64) -> Option<AxisPart<'a>> {
-        match self {
-            Self::Range { start, step, count, dst } => {
-                let first = if start >= low { 0 } else { (low - start).div_ceil(step) };
-                let end = if start >= high { 0 } else { count.min((high - start).div_ceil(step)) };
-                if first >= end {
-                    return None;
-                }
-                Some(AxisPart::Run { src: start + first * step - low, step, dst: dst + first, count: end - first })
-            }
-            Self::List(voxels) => {
-                let first = voxels.partition_point(|v| v.0 < low);
-                let end = voxels.partition_point(|v| v.0 < high);
-                (first < end).then(|| AxisPart::List { origin: low, voxels: &voxels[first..end] })
-            }
-        }
-    }
-
-    /// Cells of a grid that hold at least one voxel of it. The view is not empty.
-    fn cells(self, grid: &AxisGrid) -> Cells {
-        match self {
-            Self::Range { start, step, count, .. } => {
-                let (first, last) = (grid.cell_of(start), grid.cell_of(start + (count - 1) * step));
-                match grid {
-                    _ if count == 1 => Cells::Span { first, count: 1 },
-                    // A step no longer than a cell skips none.
-                    AxisGrid::Regular { step: extent, .. } if step <= *extent => {
-                        Cells::Span { first, count: last - first + 1 }
-                    }
-                    AxisGrid::Regular { step: extent, .. } => Cells::Strided { start, step, extent: *extent, count },
-                    AxisGrid::Offsets(_) => {
-                        let mut cells: Vec<u64> = (0..count).map(|k| grid.cell_of(start + k * step)).collect();
-                        cells.dedup();
-                        Cells::List(cells)
-                    }
-                }
-            }
-            Self::List(voxels) => {
-                let mut cells: Vec<u64> = voxels.iter().map(|v| grid.cell_of(v.0)).collect();
-                cells.dedup();
-                Cells::List(cells)
-            }
-        }
-    }
 }
 
 impl Plan {
