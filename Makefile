@@ -41,7 +41,7 @@ demo: $(DONE)/extension
 
 test: test-rust test-python test-bench fuzz
 
-test-rust:
+test-rust: $(DONE)/venv
 	cargo test --locked --workspace
 
 test-python: $(DONE)/extension $(DONE)/dev
@@ -56,7 +56,7 @@ fuzz:
 
 lint: lint-rust lint-python
 
-lint-rust:
+lint-rust: $(DONE)/venv
 	cargo fmt --all --check
 	rustfmt --check --edition 2024 rust/fuzz/fuzz_targets/*.rs
 	cargo clippy --locked --workspace --all-targets -- -D warnings

@@ -98,7 +98,9 @@ class Read:
         """
 
     @staticmethod
-    def boxes(array: LocalArray, starts: Buffer, shape: Sequence[int], out: Buffer | None, *, fill_outside: bool) -> Read:
+    def boxes(
+        array: LocalArray, starts: Buffer, shape: Sequence[int], out: Buffer | None, *, fill_outside: bool
+    ) -> Read:
         """`n` boxes of one shape. `starts` is a C-contiguous int64 buffer (n, ndim), `out` a writable one (n, *shape).
 
         Boxes may overlap. With `fill_outside` they may reach outside the array, where `out` gets the fill value;

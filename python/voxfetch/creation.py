@@ -194,7 +194,7 @@ def _default_codecs(dtype: np.dtype[Any]) -> list[dict[str, Any]]:
 def _fill_value(value: Any, dtype: np.dtype[Any]) -> Any:
     """One voxel as Zarr v3 writes it ("fill_value" of the core spec). Raises `MetadataError` if it does not fit."""
     try:
-        voxel = np.asarray(value, dtype)[()] if not hasattr(value, "dtype") else dtype.type(value)
+        voxel: Any = np.asarray(value, dtype)[()] if not hasattr(value, "dtype") else dtype.type(value)
         fits = voxel.shape == () and (bool(voxel == value) or dtype.kind in "fc")
     except (TypeError, ValueError, OverflowError):
         voxel, fits = None, False
