@@ -7,9 +7,11 @@ Numbers are voxels unless a name says otherwise. Axes are in the array's own ord
 """
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, Self, final
 
 from typing_extensions import Buffer
+
+__all__ = ["ArrayMeta", "LocalArray", "LocalEngine", "Read", "__version__"]
 
 __version__: str
 
@@ -66,8 +68,8 @@ class ArrayMeta:
 class LocalArray:
     """An array in a folder: its metadata, where it lies, how it is read. Immutable."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         meta: ArrayMeta,
         root: str,
         *,
@@ -77,7 +79,7 @@ class LocalArray:
         verify_checksums: bool,
         missing_is_error: bool,
         immutable: bool,
-    ) -> None:
+    ) -> Self:
         """`root` is the array's folder, `document` the name of its metadata file in there.
 
         With `immutable` an open file is not compared again with its path. `missing_is_error` raises `NotFoundError`
@@ -114,7 +116,7 @@ class LocalEngine:
     Holds worker threads, open files and shard indexes. Works after `fork`: the child starts its own.
     """
 
-    def __init__(self, *, threads: int, index_cache_bytes: int, max_open_files: int) -> None: ...
+    def __new__(cls, *, threads: int, index_cache_bytes: int, max_open_files: int) -> Self: ...
     def read(self, reads: Sequence[Read]) -> None:
         """Carries the reads out as one plan and returns when every output is written.
 
