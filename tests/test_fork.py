@@ -18,6 +18,7 @@ import numpy.testing  # at once: were it imported while another thread forks, it
 import voxfetch as vf
 
 warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of fork with threads
+faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs, without a thread of its own
 signal.alarm(40)
 path, expected = sys.argv[1], np.load(sys.argv[2])
 array = vf.open_array(path)
@@ -39,7 +40,6 @@ def in_child(work, times=1):
             code = 1
             try:
                 signal.alarm(20)
-                faulthandler.dump_traceback_later(15)  # says where it hangs
                 work()
                 code = 0
             except BaseException:
@@ -58,7 +58,7 @@ def run(code, volume, tmp_path):
     np.save(tmp_path / "expected.npy", volume.expected)
     arguments = [sys.executable, "-c", PRELUDE + code, str(volume.path), str(tmp_path / "expected.npy")]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=55, check=False)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "done\n")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "done\n"), done.stderr
 
 
 USES = {
