@@ -109,9 +109,6 @@ print("done")
     run(code, volume, tmp_path)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="about one run in forty, a child that was forked amid reads of other threads hangs"
-)
 def test_fork_while_other_threads_read(volume, tmp_path):
     """A lock that another thread holds at the fork is held for ever in the child."""
     code = """

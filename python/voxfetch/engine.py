@@ -417,7 +417,7 @@ def _wake_descriptors() -> tuple[int, int]:
 def _processors() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123 - as below
+        with open("/sys/fs/cgroup/cpu.max", "rb") as file:  # noqa: PTH123 - as below
             quota, period = map(int, file.read().split())
         count = min(count, -(-quota // period))
     except (OSError, ValueError, ZeroDivisionError):
@@ -434,8 +434,8 @@ def available_memory_bytes() -> int | None:
     """Returns how many bytes this process can still take, by the system and by its cgroup; None if neither says."""
     limits: list[int] = []
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - pathlib is not worth its import
-            limits.extend(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
+        with open("/proc/meminfo", "rb") as file:  # noqa: PTH123 - pathlib is not worth its import
+            limits.extend(int(line.split()[1]) << 10 for line in file if line.startswith(b"MemAvailable:"))
     except (OSError, ValueError, IndexError):
         pass
     for limit_name, used_name in _CGROUP_FILES:
@@ -461,8 +461,9 @@ def _memory_bytes() -> int:
 
 
 def _number_in(name: str) -> int | None:
+    # Bytes, here and above: a text file imports its codec, whose import lock a fork in another thread would keep held.
     try:
-        with open(name, encoding="ascii") as file:  # noqa: PTH123 - as above
+        with open(name, "rb") as file:  # noqa: PTH123 - as above
             return int(file.read())
     except (OSError, ValueError):
         return None
