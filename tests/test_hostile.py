@@ -480,6 +480,7 @@ def test_a_folder_that_went_away_is_not_the_fill_value(stored):
     moved = root.with_name("moved")
     root.rename(moved)
     refused(lambda: array[...], vf.NotFoundError, "zarr.json")
+    refused(array.explain, vf.NotFoundError, "zarr.json")
     moved.rename(root)
     np.testing.assert_array_equal(array[...], voxels)
 

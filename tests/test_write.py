@@ -302,6 +302,8 @@ def test_a_codec_that_is_only_read_changes_nothing(tmp_path):
     for value in (0, [0, 0, 0, 0, 1, 1, 1, 1]):
         with pytest.raises(vf.UnsupportedError, match="blosc"):
             array[...] = value
+    with pytest.raises(vf.UnsupportedError, match="blosc"):
+        vf.create(tmp_path / "a", shape=(8,), dtype="u1", codecs=["bytes", blosc], overwrite=True)
     assert files(tmp_path) == before
 
 

@@ -33,6 +33,9 @@ class ArrayMeta:
         Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`.
         """
 
+    def check_writable(self) -> None:
+        """Raises `UnsupportedError` when one of the codecs is only read."""
+
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property

@@ -70,7 +70,8 @@ def create(  # noqa: PLR0913 - the public names are a contract
     extents = (shape,) if isinstance(shape, int) else tuple(shape)
     extents = parse_shape(extents, len(extents))
     document = _document(extents, _dtype(dtype), (chunks, shards, codecs), (fill_value, axes, attrs))
-    _core.ArrayMeta.from_zarr3(document)  # refuses what could not be read again, before anything is written
+    # Refuses what could not be written, or read again, before anything is touched.
+    _core.ArrayMeta.from_zarr3(document).check_writable()
     try:
         _make_room(store, overwrite=overwrite)
         _replace(store.path("zarr.json"), document)

@@ -11,7 +11,7 @@ mod copy;
 use crate::codec::{CodecContext, Verify};
 use crate::error::{Error, Result};
 use crate::metadata::ArrayMeta;
-use crate::plan::{AxisPart, Item, Plan, Visit};
+use crate::plan::{AxisPart, Item, Plan, Visit, window};
 use crate::subset::MAX_RANK;
 use copy::Dim;
 
@@ -96,6 +96,21 @@ impl Worker {
     }
 }
 
+/// The bytes of a stored chunk that were read.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoded<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// When they are a part of the chunk (see `StoredChunk`): the bytes of the chunk before them.
+    pub part_from: Option<usize>,
+}
+
+impl<'a> From<&'a [u8]> for Encoded<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self { bytes, part_from: None }
+    }
+}
+
 /// The reads of a plan with the memory they go to; None for a read that is only checked.
 #[derive(Debug)]
 pub struct Assembly<'a> {
@@ -117,7 +132,7 @@ impl Assembly<'_> {
         worker: &mut Worker,
         visit: &Visit<'_>,
         items: &[Item],
-        encoded: Option<&[u8]>,
+        encoded: Option<Encoded<'_>>,
     ) -> Result<()> {
         self.deliver_inner(worker, visit, items, encoded).map_err(|error| match items.first() {
             Some(item) => error.in_chunk(&self.plan.chunk_position(visit, item.chunk)),
@@ -130,7 +145,7 @@ impl Assembly<'_> {
         worker: &mut Worker,
         visit: &Visit<'_>,
         items: &[Item],
-        encoded: Option<&[u8]>,
+        encoded: Option<Encoded<'_>>,
     ) -> Result<()> {
         let array = &*self.plan.arrays()[visit.array];
         let Worker { codec, scratch } = worker;
@@ -144,7 +159,10 @@ impl Assembly<'_> {
             }
             return Ok(());
         };
-        let elements: &[u8] = if let Some(view) = array.chain().view(encoded, self.verify)? {
+        let Encoded { bytes: encoded, part_from } = encoded;
+        let elements: &[u8] = if part_from.is_some() {
+            encoded
+        } else if let Some(view) = array.chain().view(encoded, self.verify)? {
             view
         } else {
             if let [item] = *items
@@ -169,7 +187,7 @@ impl Assembly<'_> {
         for &item in items {
             if let Some((output, part)) = self.output(visit, item) {
                 self.plan.project(visit, item, &mut parts)?;
-                place(Some(elements), &[], &parts, output, part, array)?;
+                place(Some((elements, part_from.unwrap_or(0))), &[], &parts, output, part, array)?;
             }
         }
         Ok(())
@@ -195,7 +213,7 @@ impl Assembly<'_> {
     ) -> Result<()> {
         let array = &*self.plan.arrays()[visit.array];
         let Some(spec) = array.levels.get(level) else {
-            return groups.iter().try_for_each(|items| self.deliver(worker, visit, items, Some(bytes)));
+            return groups.iter().try_for_each(|items| self.deliver(worker, visit, items, Some(bytes.into())));
         };
         let decoded;
         let shard = match array.outer(level) {
@@ -277,9 +295,10 @@ struct ListedAxis<'a> {
     voxels: &'a [(u64, u64)],
 }
 
-/// Copies a projection of `elements` (a decoded chunk), or of the fill value when there are none, to its places.
+/// Copies a projection of a decoded chunk, of which the bytes from some byte on are given, or of the fill value when there
+/// is none, to its places.
 fn place(
-    elements: Option<&[u8]>,
+    chunk: Option<(&[u8], usize)>,
     fill_value: &[u8],
     parts: &[AxisPart<'_>],
     output: &Output,
@@ -295,27 +314,23 @@ fn place(
         strides[axis] = stride;
         stride *= array.chunk_shape[axis] as isize;
     }
-    if elements.is_some_and(|bytes| bytes.len() as isize != stride) {
-        return Err(Error::internal("a decoded chunk has the wrong size"));
-    }
+    let window = window(parts, array)?;
+    let elements = match chunk {
+        None => None,
+        Some((bytes, from)) if from <= window.start && window.end - from <= bytes.len() => Some((bytes, from)),
+        Some(_) => return Err(Error::internal("a projection reaches outside what was read of its chunk")),
+    };
     let mut dims = Vec::with_capacity(parts.len());
     let mut lists: Vec<ListedAxis<'_>> = Vec::new();
     let (mut src_offset, mut dst_offset) = (0isize, 0isize);
     for (axis, part) in parts.iter().enumerate() {
-        let extent = array.chunk_shape[axis];
         match *part {
             AxisPart::Run { src, step, dst, count } => {
-                if count == 0 || src + (count - 1) * step >= extent {
-                    return Err(Error::internal("a projection reaches outside its chunk"));
-                }
                 src_offset += src as isize * strides[axis];
                 dst_offset += dst as isize * output.strides[axis];
                 dims.push(Dim { count: count as usize, src: strides[axis] * step as isize, dst: output.strides[axis] });
             }
             AxisPart::List { origin, voxels } => {
-                if voxels.iter().any(|v| v.0 < origin || v.0 - origin >= extent) {
-                    return Err(Error::internal("a projection reaches outside its chunk"));
-                }
                 lists.push(ListedAxis { src: strides[axis], dst: output.strides[axis], origin, voxels });
             }
         }
@@ -332,12 +347,15 @@ fn place(
             dst += place as isize * list.dst;
         }
         let target = origin.wrapping_offset(dst);
-        // SAFETY: sources: every voxel of the projection lies inside the chunk (checked above), whose bytes are
-        // `elements` (length checked). Targets: every place exists (check_places). They cannot overlap: `elements` is
-        // the worker's scratch or a body, never the caller's memory.
+        // SAFETY: sources: every voxel of the projection lies inside its window (a plan's voxels are sorted), which lies
+        // inside `bytes`, the chunk from byte `from` on (checked above). Targets: every place exists (check_places). They
+        // cannot overlap: `bytes` are the worker's scratch or a body, never the caller's memory.
         unsafe {
             match elements {
-                Some(bytes) => copy::strided(bytes.as_ptr().offset(src), target, dims.clone(), item_size),
+                Some((bytes, from)) => {
+                    let source = bytes.as_ptr().offset(src - from as isize);
+                    copy::strided(source, target, dims.clone(), item_size);
+                }
                 None => copy::fill(fill_value, target, dims.clone()),
             }
         }

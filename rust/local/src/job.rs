@@ -5,24 +5,27 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use voxfetch_core::assemble::{Assembly, Output};
+use voxfetch_core::assemble::{Assembly, Encoded, Output};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::plan::coalesce::Request;
 use voxfetch_core::plan::shard::StoredChunk;
 use voxfetch_core::plan::{Item, Plan, Visit};
 
-use crate::file::{self, OpenFile};
+use crate::file::OpenFile;
 use crate::locate::{Caches, How, LocalArray, Located, locate};
 use crate::pool::{ThreadState, Work};
 use crate::stats::Counters;
 
 /// Passes over objects that change while they are read.
 const MAX_PASSES: u32 = 4;
+/// Bytes from which requests are a task of their own.
+const BATCH_NBYTES: u64 = 64 << 10;
 /// Problems that a check lists one by one.
 const MAX_PROBLEMS: usize = 1000;
 
@@ -79,7 +82,8 @@ struct State {
 
 enum Task {
     Visit(u64),
-    Request(Arc<Found>, Request),
+    /// Some of the visit's requests, one after another.
+    Requests(Arc<Found>, Range<usize>),
 }
 
 /// A visited shard.
@@ -87,6 +91,7 @@ struct Found {
     visit: u64,
     items: Vec<Item>,
     stored: Vec<StoredChunk>,
+    requests: Vec<Request>,
     file: Arc<OpenFile>,
 }
 
@@ -151,8 +156,8 @@ impl Job {
                 drop(state);
                 let (order, result) = match task {
                     Task::Visit(visit) => (visit, self.guarded(visit, || self.visit(visit, thread))),
-                    Task::Request(found, request) => {
-                        (found.visit, self.guarded(found.visit, || self.request(&found, &request, thread)))
+                    Task::Requests(found, some) => {
+                        (found.visit, self.guarded(found.visit, || self.requests(&found, some, thread)))
                     }
                 };
                 state = self.lock();
@@ -233,7 +238,7 @@ impl Job {
             return None;
         }
         while let Some(task) = state.requests.pop_front() {
-            if !matches!(&task, Task::Request(found, _) if found.visit > self.stop_after.load(Ordering::Relaxed)) {
+            if !matches!(&task, Task::Requests(found, _) if found.visit > self.stop_after.load(Ordering::Relaxed)) {
                 return Some(task);
             }
         }
@@ -332,7 +337,7 @@ impl Job {
                 self.counters.bytes_read.add(range.len());
                 let assembly = self.assembly(visit.array);
                 if array.meta.levels.is_empty() {
-                    assembly.deliver(&mut thread.worker, &visit, &items, Some(&thread.body))?;
+                    assembly.deliver(&mut thread.worker, &visit, &items, Some(thread.body.as_slice().into()))?;
                     self.count_decoded(visit.array, 1);
                 } else {
                     assembly.deliver_object(&mut thread.worker, &visit, &items, &thread.body)?;
@@ -368,14 +373,23 @@ impl Job {
                 for group in &resolved.missing {
                     self.deliver_missing(&visit, &items[group.clone()], thread)?;
                 }
-                let found = Arc::new(Found { visit: number, items, stored: resolved.stored, file });
-                if let [request] = &requests[..] {
-                    return self.request(&found, request, thread);
+                let found = Arc::new(Found { visit: number, items, stored: resolved.stored, requests, file });
+                let batches = batches(&found.requests, self.threads);
+                if let [one] = &batches[..] {
+                    return self.requests(&found, one.clone(), thread);
                 }
-                let tasks = requests.into_iter().map(|request| Task::Request(Arc::clone(&found), request));
-                Ok(After::Requests(tasks.collect()))
+                Ok(After::Requests(batches.into_iter().map(|some| Task::Requests(Arc::clone(&found), some)).collect()))
             }
         }
+    }
+
+    fn requests(&self, found: &Found, some: Range<usize>, thread: &mut ThreadState) -> Result<After> {
+        for request in &found.requests[some] {
+            if matches!(self.request(found, request, thread)?, After::Changed) {
+                return Ok(After::Changed);
+            }
+        }
+        Ok(After::Nothing)
     }
 
     fn request(&self, found: &Found, request: &Request, thread: &mut ThreadState) -> Result<After> {
@@ -391,7 +405,8 @@ impl Job {
         let chunks = &found.stored[request.members.clone()];
         for chunk in chunks {
             let from = (chunk.range.start - request.range.start) as usize;
-            let encoded = &thread.body[from..from + chunk.range.len() as usize];
+            let bytes = &thread.body[from..from + chunk.range.len() as usize];
+            let encoded = Encoded { bytes, part_from: chunk.part_from };
             let items = &found.items[chunk.items.clone()];
             let delivered = assembly
                 .deliver(&mut thread.worker, &visit, items, Some(encoded))
@@ -428,12 +443,7 @@ impl Job {
         if self.lock().present[array] {
             return Ok(());
         }
-        let document = self.arrays[array].root.join(&self.arrays[array].document);
-        if !file::exists(&document)? {
-            let what = "the array's metadata is gone; the folder was deleted, moved or unmounted since it was opened";
-            let error = Error::from(ErrorKind::NotFound { what: what.into() });
-            return Err(error.in_object(&document.to_string_lossy()));
-        }
+        self.arrays[array].check_is_there()?;
         self.lock().present[array] = true;
         Ok(())
     }
@@ -449,6 +459,24 @@ enum After {
     Nothing,
     Requests(Vec<Task>),
     Changed,
+}
+
+/// Requests so small that starting a task for each would cost more than they do are one task, a few for each thread.
+fn batches(requests: &[Request], threads: usize) -> Vec<Range<usize>> {
+    let most = requests.len().div_ceil(4 * threads.max(1));
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    let mut nbytes = u64::MAX;
+    for (number, request) in requests.iter().enumerate() {
+        match batches.last_mut() {
+            Some(last) if last.len() < most && nbytes < BATCH_NBYTES => last.end = number + 1,
+            _ => {
+                batches.push(number..number + 1);
+                nbytes = 0;
+            }
+        }
+        nbytes += request.range.len();
+    }
+    batches
 }
 
 fn from_panic(panic: &(dyn Any + Send)) -> Error {

@@ -169,6 +169,7 @@ impl LocalEngine {
         let (arrays, plan, _) = plan(reads)?;
         let mut sum = Explanation { exact: true, ..Explanation::default() };
         let mut items = Vec::new();
+        let mut present = vec![false; arrays.len()];
         for number in 0..plan.visits() {
             if interrupted() {
                 sum.exact = false;
@@ -186,6 +187,9 @@ impl LocalEngine {
             let located = locate(&state.caches, array, &plan, &visit, &items, how);
             match located.map_err(name)? {
                 Located::Absent => {
+                    if !std::mem::replace(&mut present[visit.array], true) {
+                        array.check_is_there()?;
+                    }
                     sum.shards_missing += 1;
                     sum.chunks_missing += chunks;
                 }

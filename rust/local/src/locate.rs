@@ -13,7 +13,7 @@ use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
 use voxfetch_core::plan::{Item, Plan, Visit};
 use voxfetch_core::subset::ByteRange;
 
-use crate::file::{FileId, Files, OpenFile};
+use crate::file::{self, FileId, Files, OpenFile};
 
 /// An array in a folder and how it is read.
 #[derive(Debug)]
@@ -39,6 +39,19 @@ impl LocalArray {
     #[must_use]
     pub fn path(&self, shard: &[u64]) -> PathBuf {
         self.root.join(self.meta.keys.key(shard))
+    }
+
+    /// Checks that the metadata document is still there.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not, `PermissionDenied` or `Store` when that cannot be found out.
+    pub fn check_is_there(&self) -> Result<()> {
+        let document = self.root.join(&self.document);
+        if file::exists(&document)? {
+            return Ok(());
+        }
+        let what = "the array's metadata is gone; the folder was deleted, moved or unmounted since it was opened";
+        Err(Error::from(ErrorKind::NotFound { what: what.into() }).in_object(&document.to_string_lossy()))
     }
 }
 

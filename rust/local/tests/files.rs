@@ -104,6 +104,33 @@ impl Drop for Fixture {
     }
 }
 
+/// Of an uncompressed chunk only the bytes between the first and the last voxel that is needed.
+#[test]
+fn a_row_of_raw_chunks_is_read_alone() {
+    for (codecs, nbytes) in [(RAW, 2 * 2 * CHUNK as u64), (CHECKED, 2 * (2 * (CHUNK * CHUNK) as u64 + 4))] {
+        let fixture = Fixture::new(codecs, "end");
+        fixture.write(|voxel| voxel as u16 + 100);
+        fixture.read_shard().unwrap();
+        let bytes_read = || fixture.engine.stats().iter().find(|s| s.0 == "bytes_read").unwrap().1;
+        let before = bytes_read();
+        let mut row = [0u16; SHARD];
+        // SAFETY: `row` has that many voxels and outlives the call.
+        let output = unsafe { Output::new(row.as_mut_ptr().cast(), 1, 0, vec![1, SHARD as u64], vec![0, 2]) };
+        let axis = |start, count| AxisSelection::Range { start, step: 1, count };
+        let selection = Selection::Axes(vec![axis(3, 1), axis(0, SHARD as u64)]);
+        let read = || LocalRead {
+            array: Arc::clone(&fixture.array),
+            selection: selection.clone(),
+            output: Some(output.clone()),
+        };
+        let explained = fixture.engine.explain(vec![read()], true, || false).unwrap();
+        fixture.engine.read(vec![read()], || false).unwrap();
+        assert_eq!(row, std::array::from_fn(|x| (3 * EXTENT + x) as u16 + 100));
+        assert_eq!(bytes_read() - before, nbytes);
+        assert_eq!((explained.bytes_needed, explained.bytes_fetched), (nbytes, nbytes));
+    }
+}
+
 fn engine(max_open_files: usize) -> LocalEngine {
     LocalEngine::new(Config { threads: 3, index_cache_bytes: 1 << 20, max_open_files })
 }

@@ -8,6 +8,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use voxfetch_core::codec::{PreparedArray, Verify};
 use voxfetch_core::metadata::{CodecSpec, zarr};
 use voxfetch_core::plan::coalesce::Merge;
+use voxfetch_core::shard_writer;
 
 use crate::detached;
 
@@ -27,6 +28,10 @@ impl ArrayMeta {
     fn from_zarr2(py: Python<'_>, document: &[u8], dimension_separator: Option<char>) -> PyResult<Self> {
         detached(py, || PreparedArray::new(zarr::parse_v2(document, dimension_separator)?))
             .map(|array| Self(Arc::new(array)))
+    }
+
+    fn check_writable(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || shard_writer::check_codecs(&self.0))
     }
 
     #[getter]

@@ -144,6 +144,12 @@ impl CodecChain {
         }
     }
 
+    /// True when a stored chunk is its elements as they are: any part of it can be used without the rest.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.decoded_nbytes.is_some() && self.codecs.is_empty() && self.swap_unit == 1
+    }
+
     /// The elements where they lie inside `encoded`, when nothing has to be decoded (no compressor, native byte order).
     /// Checksums are verified and cut off.
     ///

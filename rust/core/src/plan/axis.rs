@@ -26,6 +26,17 @@ pub enum AxisPart<'a> {
     },
 }
 
+impl AxisPart<'_> {
+    /// First and last voxel, from the chunk's start; None for a part without voxels.
+    pub(crate) fn span(&self) -> Option<(u64, u64)> {
+        match *self {
+            Self::Run { src, step, count, .. } => Some((src, src + count.checked_sub(1)? * step)),
+            // Sorted by voxel.
+            Self::List { origin, voxels } => Some((voxels.first()?.0 - origin, voxels.last()?.0 - origin)),
+        }
+    }
+}
+
 /// Cells of one axis, ascending.
 #[derive(Debug)]
 pub(super) enum Cells {

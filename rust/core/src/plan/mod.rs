@@ -280,6 +280,22 @@ impl Plan {
         Ok(())
     }
 
+    /// The bytes of a decoded chunk from the first to the last voxel that some of `items`, all of one chunk, need.
+    ///
+    /// # Errors
+    /// As [`Plan::project`].
+    pub fn window(&self, visit: &Visit<'_>, items: &[Item]) -> Result<Range<usize>> {
+        let array = &self.arrays[visit.array];
+        let mut parts = Vec::with_capacity(array.rank());
+        let mut all: Option<Range<usize>> = None;
+        for &item in items {
+            self.project(visit, item, &mut parts)?;
+            let one = window(&parts, array)?;
+            all = Some(all.map_or_else(|| one.clone(), |all| all.start.min(one.start)..all.end.max(one.end)));
+        }
+        all.ok_or_else(|| Error::internal("a chunk that no item needs"))
+    }
+
     fn view(&self, piece: Piece, axis: usize) -> AxisView<'_> {
         let read = &self.reads[piece.read as usize];
         match &read.selection {
@@ -386,6 +402,25 @@ fn chunk_grid(array: &ArrayMeta) -> Result<Vec<u64>> {
         Some(total) if total < 1 << 48 => Ok(grid),
         _ => Err(too_many("chunks in a shard")),
     }
+}
+
+/// The bytes of a decoded chunk from the first to the last voxel of a projection.
+///
+/// # Errors
+/// `Internal` when it is empty or reaches outside the chunk.
+pub(crate) fn window(parts: &[AxisPart<'_>], array: &ArrayMeta) -> Result<Range<usize>> {
+    let outside = || Error::internal("a projection reaches outside its chunk");
+    let (mut first, mut last, mut stride) = (0, 0, array.dtype.item_size());
+    for &axis in array.chunk_order.iter().rev() {
+        let (low, high) = parts.get(axis).and_then(AxisPart::span).ok_or_else(outside)?;
+        if low > high || high >= array.chunk_shape[axis] {
+            return Err(outside());
+        }
+        first += low as usize * stride;
+        last += high as usize * stride;
+        stride *= array.chunk_shape[axis] as usize;
+    }
+    Ok(first..last + array.dtype.item_size())
 }
 
 fn too_many(what: &str) -> Error {

@@ -24,8 +24,10 @@ pub trait IndexSource {
 /// One stored chunk and the items that need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredChunk {
-    /// Its bytes in the object.
+    /// Its bytes in the object: all, or those that the items need when they are the elements as they are.
     pub range: ByteRange,
+    /// When `range` is a part of the chunk: the bytes of the chunk before it.
+    pub part_from: Option<usize>,
     /// The items, all of the same chunk.
     pub items: Range<usize>,
 }
@@ -108,8 +110,26 @@ pub fn resolve(
             resolved.failed.push((group, Error::shard_index(what).in_range(range)));
             continue;
         }
-        resolved.stored.push(StoredChunk { range, items: group });
+        match needed(plan, visit, &items[group.clone()], range) {
+            Ok((range, part_from)) => resolved.stored.push(StoredChunk { range, part_from, items: group }),
+            Err(error) => resolved.failed.push((group, error.in_range(range))),
+        }
     }
     resolved.stored.sort_unstable_by_key(|chunk| (chunk.range, chunk.items.start));
     resolved
+}
+
+/// The bytes of a chunk stored at `range` that are to be read and, if that is a part, how many lie before them.
+fn needed(plan: &Plan, visit: &Visit<'_>, items: &[Item], range: ByteRange) -> Result<(ByteRange, Option<usize>)> {
+    let array = &plan.arrays()[visit.array];
+    // A chunk of another length is read as it is, for the decoder to refuse.
+    if !array.chain().is_plain() || range.len() != array.chunk_nbytes as u64 {
+        return Ok((range, None));
+    }
+    let window = plan.window(visit, items)?;
+    if window.len() == array.chunk_nbytes {
+        return Ok((range, None));
+    }
+    let (start, end) = (range.start + window.start as u64, range.start + window.end as u64);
+    Ok((ByteRange { start, end }, Some(window.start)))
 }

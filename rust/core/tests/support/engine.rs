@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use voxfetch_core::assemble::{Assembly, Output, Worker};
+use voxfetch_core::assemble::{Assembly, Encoded, Output, Worker};
 use voxfetch_core::codec::Verify;
 use voxfetch_core::error::Result;
 use voxfetch_core::index::{ShardIndex, sharding_indexed};
@@ -50,7 +50,7 @@ pub fn carry_out(plan: &Plan, outputs: &[Output], objects: &[Objects], verify: V
             continue;
         };
         if array.levels.is_empty() {
-            assembly.deliver(&mut worker, &visit, &items, Some(object))?;
+            assembly.deliver(&mut worker, &visit, &items, Some(object.as_slice().into()))?;
             continue;
         }
         if array.has_outer_codecs() {
@@ -81,7 +81,8 @@ pub fn carry_out(plan: &Plan, outputs: &[Output], objects: &[Objects], verify: V
             let body = &object[request.range.start as usize..request.range.end as usize];
             for chunk in &resolved.stored[request.members] {
                 let from = (chunk.range.start - request.range.start) as usize;
-                let encoded = &body[from..from + chunk.range.len() as usize];
+                let bytes = &body[from..from + chunk.range.len() as usize];
+                let encoded = Encoded { bytes, part_from: chunk.part_from };
                 assembly.deliver(&mut worker, &visit, &items[chunk.items.clone()], Some(encoded))?;
             }
         }
