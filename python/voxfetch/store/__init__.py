@@ -1,19 +1,35 @@
-"""Where documents come from: one small protocol (names after obspec). A store knows keys and bytes, nothing of arrays.
+"""Where bytes come from: two small protocols (names after obspec). A store knows keys and bytes, nothing of arrays.
 
-Keys are relative, with `/` between parts, without empty parts, `.` or `..`. Chunk data of local arrays does not pass
-through here; the compiled core reads it.
+`Store` is what opening needs: whole documents, listings, from any thread. `RemoteStore` is what the scheduler needs: one
+`Ask` -> one checked `Reply`, on the engine's loop. Chunk data of local arrays does not pass through here; the compiled
+core reads it. Keys are relative, with `/` between parts, without empty parts, `.` or `..`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from voxfetch.errors import MetadataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MAX_DOCUMENT_NBYTES", "Store", "check_key", "join_key"]
+    from typing_extensions import Buffer
+
+    from voxfetch.errors import StoreError
+
+__all__ = [
+    "MAX_DOCUMENT_NBYTES",
+    "Ask",
+    "Clients",
+    "RemoteStore",
+    "Reply",
+    "Store",
+    "TransientError",
+    "check_key",
+    "join_key",
+]
 
 MAX_DOCUMENT_NBYTES = 16 << 20
 """Bytes of the largest metadata document that is read."""
@@ -43,6 +59,91 @@ class Store(Protocol):
 
         Raises `PermissionDeniedError`, `StoreError`.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for bytes of one object.
+
+    All None: the whole object, of at most `max_nbytes` bytes. `start` and `end`: bytes `[start, end)`, all of which
+    exist as far as the asker knows. `suffix`: the last so many bytes, or the whole object if it has fewer. `if_match`
+    is the strong ETag, with its quotes, that the object must still have.
+    """
+
+    key: str
+    start: int | None = None
+    end: int | None = None
+    suffix: int | None = None
+    if_match: str | None = None
+    max_nbytes: int = MAX_DOCUMENT_NBYTES
+
+
+class Reply(NamedTuple):
+    """Bytes of an object, checked against what was asked, and the version of the object that they belong to.
+
+    `body` holds exactly bytes `[start, start + len(body))` of an object of `total` bytes (None: the server does not
+    say). `etag` is a strong ETag with its quotes, `modified` the Last-Modified header; None where there is none.
+    """
+
+    body: Buffer
+    start: int
+    total: int | None
+    etag: str | None
+    modified: str | None
+
+
+class TransientError(Exception):
+    """A request that failed in a way that another attempt may cure; stays inside the package.
+
+    `error` is what the user gets when no attempt is left, `retry_after_s` how long the server asks to wait, `throttled`
+    whether it asks for fewer requests.
+    """
+
+    def __init__(self, error: StoreError, *, retry_after_s: float | None = None, throttled: bool = False) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry_after_s = retry_after_s
+        self.throttled = throttled
+
+
+class Clients(Protocol):
+    """Connections of one engine in one process, made on first use on its loop and closed with it."""
+
+    @property
+    def idle_timeout_s(self) -> float:
+        """How long a reply may stand still."""
+        ...
+
+    async def http(self) -> Any:
+        """Returns the shared `aiohttp.ClientSession`."""
+        ...
+
+
+class RemoteStore(Protocol):
+    """Objects behind a network, asked for on the loop of an engine. Picklable, cheap to make; connects on first use."""
+
+    @property
+    def url(self) -> str:
+        """URL of the store's root, without a trailing slash, credentials or query."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Equal for two stores only if they reach the same objects in the same way. May hold secrets: never shown."""
+        ...
+
+    async def get(self, ask: Ask, clients: Clients) -> Reply | None:
+        """Returns the bytes asked for, None when there is no such object. One attempt.
+
+        Raises `TransientError` for what may go better next time; `ObjectChangedError` when `if_match` does not hold or
+        the range lies outside the object; `PermissionDeniedError`, `CredentialsError`, `RangeNotHonouredError`,
+        `LimitExceededError` (a whole object larger than `max_nbytes`), `StoreError`.
+        """
+        ...
+
+    async def list(self, prefix: str, clients: Clients) -> Sequence[str]:
+        """Returns the names directly under `prefix`, sorted. Raises `UnsupportedError` where that cannot be found out."""
         ...
 
 
