@@ -1,8 +1,8 @@
 """Where bytes come from: two small protocols (names after obspec). A store knows keys and bytes, nothing of arrays.
 
-`Store` is what opening needs: whole documents, listings, from any thread. `RemoteStore` is what the scheduler needs: one
-`Ask` -> one checked `Reply`, on the engine's loop. Chunk data of local arrays does not pass through here; the compiled
-core reads it. Keys are relative, with `/` between parts, without empty parts, `.` or `..`.
+`Store` is what opening needs: whole documents, listings, from any thread. `RemoteStore` is what the scheduler needs:
+one `Ask` -> one checked `Reply`, on the engine's loop. Chunk data of local arrays does not pass through here; the
+compiled core reads it. Keys are relative, with `/` between parts, without empty parts, `.` or `..`.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class RemoteStore(Protocol):
         ...
 
     async def list(self, prefix: str, clients: Clients) -> Sequence[str]:
-        """Returns the names directly under `prefix`, sorted. Raises `UnsupportedError` where that cannot be found out."""
+        """Returns the names directly under `prefix`, sorted. Raises `UnsupportedError` where nobody can tell."""
         ...
 
 
