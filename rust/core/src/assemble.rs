@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "writes into the caller's memory")]
 
 mod copy;
+pub mod job;
 
 use crate::codec::{CodecContext, Verify};
 use crate::error::{Error, Result};

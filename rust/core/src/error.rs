@@ -84,11 +84,92 @@ pub enum ErrorKind {
         /// What changed.
         what: String,
     },
+    /// A request failed, after all attempts, in the words of the transport.
+    Transport {
+        /// In which way.
+        class: TransportClass,
+        /// What happened.
+        what: String,
+        /// What to do about it.
+        hint: String,
+        /// The last HTTP status.
+        status: Option<u16>,
+        /// Number of attempts.
+        attempts: u32,
+    },
     /// A bug of ours.
     Internal {
         /// What should not have happened.
         what: String,
     },
+}
+
+/// The ways in which a request can fail that only a transport knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportClass {
+    /// None of the others.
+    Store,
+    /// The store refuses access.
+    PermissionDenied,
+    /// Credentials are missing, expired or refused.
+    Credentials,
+    /// The store did not answer in time.
+    Timeout,
+    /// The server answered a range request with something else.
+    RangeNotHonoured,
+    /// It failed as often as is allowed.
+    RetriesExhausted,
+    /// The object is another one than was asked for.
+    ObjectChanged,
+    /// The object is larger than it may be.
+    Limit,
+    /// Something of the parent process that cannot be used after a fork.
+    ForkSafety,
+    /// The transport cannot do what was asked.
+    Unsupported,
+    /// A bug of the transport.
+    Internal,
+}
+
+impl TransportClass {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Store,
+        Self::PermissionDenied,
+        Self::Credentials,
+        Self::Timeout,
+        Self::RangeNotHonoured,
+        Self::RetriesExhausted,
+        Self::ObjectChanged,
+        Self::Limit,
+        Self::ForkSafety,
+        Self::Unsupported,
+        Self::Internal,
+    ];
+
+    /// Name of the Python exception class.
+    #[must_use]
+    pub fn class_name(self) -> &'static str {
+        match self {
+            Self::Store => "StoreError",
+            Self::PermissionDenied => "PermissionDeniedError",
+            Self::Credentials => "CredentialsError",
+            Self::Timeout => "StoreTimeoutError",
+            Self::RangeNotHonoured => "RangeNotHonouredError",
+            Self::RetriesExhausted => "RetriesExhaustedError",
+            Self::ObjectChanged => "ObjectChangedError",
+            Self::Limit => "LimitExceededError",
+            Self::ForkSafety => "ForkSafetyError",
+            Self::Unsupported => "UnsupportedError",
+            Self::Internal => "InternalError",
+        }
+    }
+
+    /// The way whose Python exception class has this name.
+    #[must_use]
+    pub fn of_class(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.class_name() == name)
+    }
 }
 
 impl ErrorKind {
@@ -107,6 +188,7 @@ impl ErrorKind {
             Self::PermissionDenied { .. } => "PermissionDeniedError",
             Self::Store { .. } => "StoreError",
             Self::ObjectChanged { .. } => "ObjectChangedError",
+            Self::Transport { class, .. } => class.class_name(),
             Self::Internal { .. } => "InternalError",
         }
     }
@@ -124,6 +206,7 @@ impl fmt::Display for ErrorKind {
             | Self::PermissionDenied { what }
             | Self::Store { what }
             | Self::ObjectChanged { what }
+            | Self::Transport { what, .. }
             | Self::Internal { what } => f.write_str(what),
             Self::Codec { codec, what } => write!(f, "{codec}: {what}"),
             Self::Checksum { codec, stored, computed } => {

@@ -20,6 +20,11 @@ proptest! {
     }
 
     #[test]
+    fn every_remote_read_equals_the_naive_one(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        support::check_random_network(&mut support::Choices::new(&bytes));
+    }
+
+    #[test]
     fn any_bytes_are_voxels_or_an_error(kind: u8, object in prop::collection::vec(any::<u8>(), 0..400)) {
         support::check_any_object(kind, &object);
     }

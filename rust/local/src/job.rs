@@ -14,6 +14,7 @@ use std::time::Duration;
 use voxfetch_core::assemble::{Assembly, Encoded, Output};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::plan::coalesce::Request;
+use voxfetch_core::plan::machine::missing_chunk;
 use voxfetch_core::plan::shard::StoredChunk;
 use voxfetch_core::plan::{Item, Plan, Visit};
 
@@ -426,9 +427,7 @@ impl Job {
     fn deliver_missing(&self, visit: &Visit<'_>, items: &[Item], thread: &mut ThreadState) -> Result<()> {
         self.counters.chunks_missing.add(1);
         if self.arrays[visit.array].missing_is_error {
-            let chunk = items.first().map_or(0, |item| item.chunk);
-            let what = "this chunk is not stored, and the read options say that missing chunks are errors".into();
-            return Err(Error::from(ErrorKind::NotFound { what }).in_chunk(&self.plan.chunk_position(visit, chunk)));
+            return Err(missing_chunk(&self.plan, visit, items));
         }
         self.assembly(visit.array).deliver(&mut thread.worker, visit, items, None)
     }
@@ -479,7 +478,7 @@ fn batches(requests: &[Request], threads: usize) -> Vec<Range<usize>> {
     batches
 }
 
-fn from_panic(panic: &(dyn Any + Send)) -> Error {
+pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Error {
     let what = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

@@ -12,6 +12,7 @@ pub mod job;
 pub mod locate;
 mod pool;
 pub mod process;
+pub mod remote;
 pub mod stats;
 mod write;
 
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::assemble::{Input, Output};
 use voxfetch_core::error::{Error, ErrorKind, Result};
+use voxfetch_core::plan::machine::Limits;
 use voxfetch_core::plan::{AxisSelection, Plan, ReadSpec, Selection};
 
 use job::{Job, OnDone, Outcome, Parts};
@@ -26,6 +28,7 @@ pub use locate::LocalArray;
 use locate::{Caches, How, IndexCost, Located, locate};
 use pool::{Pool, ThreadState, Work};
 use process::PerProcess;
+use remote::Remote;
 use stats::Counters;
 
 /// Tasks left after the first one up to which the calling thread goes on alone.
@@ -40,6 +43,8 @@ pub struct Config {
     pub index_cache_bytes: u64,
     /// Files kept open.
     pub max_open_files: usize,
+    /// Bytes of requests of remote stores in flight, or received and not decoded yet.
+    pub in_flight_bytes: u64,
 }
 
 /// One read: what of which array, and the memory it goes to (None when it is only planned or checked).
@@ -100,6 +105,7 @@ struct ProcessState {
     /// States of threads that called in, for the next that does.
     callers: Mutex<Vec<ThreadState>>,
     totals: Arc<Counters>,
+    remote: Arc<Remote>,
 }
 
 impl ProcessState {
@@ -109,6 +115,10 @@ impl ProcessState {
             pool: Mutex::new(None),
             callers: Mutex::default(),
             totals: Arc::default(),
+            remote: Arc::new(Remote::new(Limits {
+                in_flight_nbytes: config.in_flight_bytes,
+                index_cache_nbytes: config.index_cache_bytes,
+            })),
         }
     }
 }
@@ -268,7 +278,20 @@ impl LocalEngine {
     pub fn stats(&self) -> Vec<(&'static str, u64)> {
         let state = self.state();
         let mut list = state.totals.list();
-        list.push(("index_cache_bytes", state.caches.index_nbytes()));
+        let (remote, remote_index_nbytes) = self.remote_counters();
+        for (name, number) in &mut list {
+            *number += match *name {
+                "requests" => remote.requests,
+                "bytes_read" => remote.bytes_read,
+                "chunks_decoded" => remote.chunks_decoded,
+                "bytes_decoded" => remote.bytes_decoded,
+                "chunks_missing" => remote.chunks_missing,
+                "index_hits" => remote.index_hits,
+                "index_misses" => remote.index_misses,
+                _ => 0,
+            };
+        }
+        list.push(("index_cache_bytes", state.caches.index_nbytes() + remote_index_nbytes));
         list.push(("open_files", state.caches.files.count() as u64));
         list.push(("threads", self.config.threads as u64));
         list
@@ -282,6 +305,7 @@ impl LocalEngine {
             pool.join();
         }
         state.caches.files.clear();
+        self.remote_forget();
     }
 
     fn state(&self) -> &ProcessState {

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::codec::{PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
-use voxfetch_core::index::cache::IndexCache;
+use voxfetch_core::index::cache::ByteCache;
 use voxfetch_core::index::{ShardIndex, sharding_indexed};
-use voxfetch_core::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
 use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
 use voxfetch_core::plan::{Item, Plan, Visit};
@@ -60,14 +59,14 @@ impl LocalArray {
 pub struct Caches {
     /// Open files.
     pub files: Files,
-    indexes: Mutex<IndexCache<(FileId, ByteRange)>>,
+    indexes: Mutex<ByteCache<(FileId, ByteRange), Arc<ShardIndex>>>,
 }
 
 impl Caches {
     /// Empty caches.
     #[must_use]
     pub fn new(index_cache_bytes: u64, max_open_files: usize) -> Self {
-        Self { files: Files::new(max_open_files), indexes: Mutex::new(IndexCache::new(index_cache_bytes)) }
+        Self { files: Files::new(max_open_files), indexes: Mutex::new(ByteCache::new(index_cache_bytes)) }
     }
 
     /// Bytes of the indexes kept.
@@ -146,14 +145,7 @@ pub fn locate(
 ) -> Result<Located> {
     let meta = &*array.meta;
     let path = array.path(&visit.shard);
-    let whole_limit = if meta.levels.is_empty() {
-        Some(meta.chain().max_encoded_nbytes())
-    } else {
-        // Three compressors at most stand outside of a shard, and each may blow its input up a little.
-        let blown_up = (0..3).fold(meta.max_shard_nbytes(0), |nbytes, _| max_encoded_nbytes(nbytes));
-        meta.has_outer_codecs().then_some(blown_up.min(MAX_CHUNK_NBYTES))
-    };
-    if let Some(limit) = whole_limit {
+    if let Some(limit) = meta.whole_object_limit() {
         let Some(file) = caches.files.open(&path)? else { return Ok(Located::Absent) };
         if file.id.nbytes > limit {
             return Err(Error::codec(
@@ -193,8 +185,9 @@ struct Source<'a> {
 
 impl IndexSource for Source<'_> {
     fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>> {
-        let cached =
-            |caches: &Caches| caches.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&(self.file.id, shard));
+        let cached = |caches: &Caches| {
+            caches.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&(self.file.id, shard)).cloned()
+        };
         let spec = self.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
         if let Some(index) = cached(self.caches) {
             self.cost.hits += 1;
@@ -220,7 +213,8 @@ impl IndexSource for Source<'_> {
         self.cost.bytes += range.len();
         self.cost.depth = self.cost.depth.max(level as u64 + 1);
         let mut indexes = self.caches.indexes.lock().unwrap_or_else(PoisonError::into_inner);
-        indexes.insert((self.file.id, shard), Arc::clone(&index));
+        let nbytes = index.memory_nbytes();
+        indexes.insert((self.file.id, shard), Arc::clone(&index), nbytes);
         Ok(Some(index))
     }
 }

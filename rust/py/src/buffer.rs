@@ -87,3 +87,33 @@ pub fn own_descriptor(fd: i32) -> std::io::Result<File> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     borrowed.try_clone_to_owned().map(File::from)
 }
+
+/// Bytes that Python owns. Dropped with the GIL held, or it is taken for that.
+pub struct Bytes {
+    buffer: PyUntypedBuffer,
+}
+
+impl Bytes {
+    /// The bytes of an object that exports them as one contiguous read-only block.
+    pub fn new(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(object)?;
+        // A writable buffer could change while a worker, without the GIL, reads it.
+        if buffer.item_size() != 1 || !buffer.is_c_contiguous() || !buffer.readonly() {
+            return Err(wrong(py, "a body that is not a contiguous block of read-only bytes".into()));
+        }
+        Ok(Self { buffer })
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        let nbytes = self.buffer.len_bytes();
+        if nbytes == 0 {
+            return &[];
+        }
+        // SAFETY: the buffer protocol guarantees `len_bytes` contiguous bytes at this address until the buffer is released,
+        // which it is when `self` is dropped; it is read-only, so that nobody changes them meanwhile. Not guaranteed:
+        // an exporter that lies about being read-only.
+        unsafe { std::slice::from_raw_parts(self.buffer.buf_ptr().cast(), nbytes) }
+    }
+}

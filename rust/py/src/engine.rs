@@ -10,22 +10,47 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use voxfetch_core::assemble::Output;
 use voxfetch_core::error::{Error, ErrorKind};
-use voxfetch_core::plan::{AxisSelection, Selection};
+use voxfetch_core::plan::{AxisSelection, Selection, machine};
 use voxfetch_local::job::{Job, Outcome};
 use voxfetch_local::process::PerProcess;
+use voxfetch_local::remote::RemoteRead;
 use voxfetch_local::{Config, LocalRead};
 
 use crate::error::{build, to_python};
 use crate::input::LocalArray;
+use crate::remote::RemoteArray;
 use crate::{buffer, detached};
 
 /// Time between two looks at pending signals while a call waits.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Where an array lies.
+enum Source {
+    Local(Arc<voxfetch_local::LocalArray>),
+    Remote(Arc<machine::RemoteArray>, Py<PyAny>),
+}
+
+impl Source {
+    fn of(array: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(remote) = array.cast::<RemoteArray>() {
+            let RemoteArray { array, store } = remote.get();
+            return Ok(Self::Remote(Arc::clone(array), store.clone_ref(remote.py())));
+        }
+        Ok(Self::Local(Arc::clone(&array.cast::<LocalArray>()?.get().0)))
+    }
+
+    fn item_size(&self) -> usize {
+        match self {
+            Self::Local(array) => array.meta.dtype.item_size(),
+            Self::Remote(array, _) => array.meta.dtype.item_size(),
+        }
+    }
+}
+
 /// One thing to read and the memory it goes to.
 #[pyclass(frozen, module = "voxfetch._core")]
 pub struct Read {
-    array: Arc<voxfetch_local::LocalArray>,
+    array: Source,
     selection: Selection,
     output: Option<Output>,
     /// Keeps the memory behind `output` alive and in place.
@@ -37,7 +62,7 @@ impl Read {
     #[staticmethod]
     fn axes(
         py: Python<'_>,
-        array: &LocalArray,
+        array: &Bound<'_, PyAny>,
         axes: Vec<Bound<'_, PyAny>>,
         out: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -56,7 +81,7 @@ impl Read {
     #[pyo3(signature = (array, starts, shape, out, *, fill_outside))]
     fn boxes(
         py: Python<'_>,
-        array: &LocalArray,
+        array: &Bound<'_, PyAny>,
         starts: &Bound<'_, PyAny>,
         shape: Vec<u64>,
         out: Option<&Bound<'_, PyAny>>,
@@ -67,18 +92,27 @@ impl Read {
         let selection = Selection::Boxes { starts, shape: shape.clone(), fill_outside };
         Self::new(py, array, selection, Some(count), &shape, out)
     }
+
+    #[getter]
+    fn store(&self) -> Option<&Py<PyAny>> {
+        match &self.array {
+            Source::Local(_) => None,
+            Source::Remote(_, store) => Some(store),
+        }
+    }
 }
 
 impl Read {
     fn new(
         py: Python<'_>,
-        array: &LocalArray,
+        array: &Bound<'_, PyAny>,
         selection: Selection,
         boxes: Option<u64>,
         shape: &[u64],
         out: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let item_size = array.0.meta.dtype.item_size();
+        let array = Source::of(array)?;
+        let item_size = array.item_size();
         let (memory, output) = match out {
             None => (None, None),
             Some(out) => {
@@ -86,11 +120,20 @@ impl Read {
                 (Some(memory), Some(output))
             }
         };
-        Ok(Self { array: Arc::clone(&array.0), selection, output, _memory: memory })
+        Ok(Self { array, selection, output, _memory: memory })
     }
 
-    fn to_local(&self) -> LocalRead {
-        LocalRead { array: Arc::clone(&self.array), selection: self.selection.clone(), output: self.output.clone() }
+    fn to_local(&self) -> Option<LocalRead> {
+        let Source::Local(array) = &self.array else { return None };
+        let (selection, output) = (self.selection.clone(), self.output.clone());
+        Some(LocalRead { array: Arc::clone(array), selection, output })
+    }
+
+    /// The read as the remote part of the engine takes it, None when its array is local.
+    pub fn to_remote(&self) -> Option<RemoteRead> {
+        let Source::Remote(array, _) = &self.array else { return None };
+        let (selection, output) = (self.selection.clone(), self.output.clone());
+        Some(RemoteRead { array: Arc::clone(array), selection, output })
     }
 }
 
@@ -112,7 +155,7 @@ fn axis_selection(py: Python<'_>, axis: &Bound<'_, PyAny>) -> PyResult<AxisSelec
 }
 
 fn to_local(reads: &[Bound<'_, Read>]) -> Vec<LocalRead> {
-    reads.iter().map(|read| read.get().to_local()).collect()
+    reads.iter().filter_map(|read| read.get().to_local()).collect()
 }
 
 /// Asks Python for pending signals now and then; keeps what a handler raised.
@@ -155,7 +198,7 @@ fn lock(channels: &Channels) -> MutexGuard<'_, HashMap<i32, Channel>> {
 /// Reads arrays from disk.
 #[pyclass(frozen, module = "voxfetch._core")]
 pub struct LocalEngine {
-    engine: voxfetch_local::LocalEngine,
+    pub engine: voxfetch_local::LocalEngine,
     /// Per process: a fork may find the lock held by a worker that the child does not have.
     channels: PerProcess<Channels>,
 }
@@ -169,9 +212,9 @@ impl LocalEngine {
 #[pymethods]
 impl LocalEngine {
     #[new]
-    #[pyo3(signature = (*, threads, index_cache_bytes, max_open_files))]
-    fn new(threads: usize, index_cache_bytes: u64, max_open_files: usize) -> Self {
-        let config = Config { threads, index_cache_bytes, max_open_files };
+    #[pyo3(signature = (*, threads, index_cache_bytes, max_open_files, in_flight_bytes))]
+    fn new(threads: usize, index_cache_bytes: u64, max_open_files: usize, in_flight_bytes: u64) -> Self {
+        let config = Config { threads, index_cache_bytes, max_open_files, in_flight_bytes };
         Self { engine: voxfetch_local::LocalEngine::new(config), channels: PerProcess::new(Channels::default()) }
     }
 

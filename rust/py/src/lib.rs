@@ -5,6 +5,7 @@ mod buffer;
 mod engine;
 mod error;
 mod input;
+mod remote;
 
 use pyo3::prelude::*;
 
@@ -14,6 +15,8 @@ mod _core {
     use crate::engine::{LocalEngine, Read};
     #[pymodule_export]
     use crate::input::{ArrayMeta, LocalArray};
+    #[pymodule_export]
+    use crate::remote::{RemoteArray, RemoteEngine};
 
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {

@@ -1,8 +1,9 @@
 //! [`ArrayMeta`] -> [`PreparedArray`]: an array with its codec lists made ready to decode and encode.
 
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-use super::CodecChain;
+use super::{CodecChain, MAX_COMPRESSORS};
 use crate::error::Result;
 use crate::metadata::ArrayMeta;
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
@@ -14,6 +15,7 @@ pub struct PreparedArray {
     chain: CodecChain,
     /// One entry per shard level.
     outer: Vec<Option<CodecChain>>,
+    layout_hash: u64,
 }
 
 impl PreparedArray {
@@ -27,7 +29,9 @@ impl PreparedArray {
             [] => Ok(None),
             specs => CodecChain::outer(specs).map(Some),
         });
-        Ok(Self { chain, outer: outer.collect::<Result<_>>()?, meta })
+        let mut hasher = std::hash::DefaultHasher::new();
+        format!("{:?}", meta.levels).hash(&mut hasher);
+        Ok(Self { chain, outer: outer.collect::<Result<_>>()?, layout_hash: hasher.finish(), meta })
     }
 
     /// The codecs of a chunk: encoded bytes -> elements in native byte order, C order of the stored axes.
@@ -42,6 +46,12 @@ impl PreparedArray {
         self.outer.get(level)?.as_ref()
     }
 
+    /// Equal for arrays whose shards have their indexes in the same places and forms.
+    #[must_use]
+    pub fn layout_hash(&self) -> u64 {
+        self.layout_hash
+    }
+
     /// The most bytes a shard of `level` may have before its outer codecs, capped: its index and all its entries, and as
     /// much again and 64 KiB for bytes between them, which belong to none and are legal.
     #[must_use]
@@ -53,6 +63,17 @@ impl PreparedArray {
             },
         );
         nbytes.min(MAX_CHUNK_NBYTES)
+    }
+
+    /// The most bytes of a stored object that can only be read as a whole, because its codecs span all of it; None when
+    /// it is a shard whose parts can be read alone.
+    #[must_use]
+    pub fn whole_object_limit(&self) -> Option<u64> {
+        if self.levels.is_empty() {
+            return Some(self.chain.max_encoded_nbytes());
+        }
+        let compressors = (0..MAX_COMPRESSORS).fold(self.max_shard_nbytes(0), |nbytes, _| max_encoded_nbytes(nbytes));
+        self.has_outer_codecs().then_some(compressors.min(MAX_CHUNK_NBYTES))
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod axis;
 pub mod coalesce;
+pub mod machine;
 pub mod shard;
 
 use std::ops::Range;
@@ -161,6 +162,27 @@ impl Plan {
                 let (array, at, ref range) = groups[i as usize];
                 let rank = self.arrays[array].rank();
                 Visit { array, shard: shards[at..at + rank].to_vec(), pieces: &pieces[range.clone()] }
+            }
+        }
+    }
+
+    /// For each read the number of the last visit that it has a part in, None when it needs nothing.
+    #[must_use]
+    pub fn last_visits(&self) -> Vec<Option<u64>> {
+        match &self.visits {
+            Visits::Product { total, piece: [piece], .. } => {
+                let mut last = vec![None; self.reads.len()];
+                last[piece.read as usize] = total.checked_sub(1);
+                last
+            }
+            Visits::Grouped { groups, pieces, .. } => {
+                let mut last = vec![None; self.reads.len()];
+                for (number, group) in groups.iter().enumerate() {
+                    for piece in &pieces[group.2.clone()] {
+                        last[piece.read as usize] = Some(number as u64);
+                    }
+                }
+                last
             }
         }
     }

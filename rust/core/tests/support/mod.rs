@@ -7,11 +7,13 @@ mod choices;
 mod engine;
 mod layout;
 mod naive;
+mod network;
 mod reads;
 
 pub use choices::Choices;
 use engine::{Objects, carry_out};
 use naive::Oracle;
+pub use network::check_random_network;
 use reads::{Memory, Wanted};
 
 use std::sync::Arc;

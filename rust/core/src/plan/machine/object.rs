@@ -1,0 +1,150 @@
+//! Stored objects that reads are busy with: what is known of each, who waits for it, which bytes are wanted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::RemoteArray;
+use crate::error::{Error, Result};
+use crate::index::ShardIndex;
+use crate::plan::shard::{IndexSource, StoredChunk};
+use crate::subset::ByteRange;
+
+/// Size that is assumed of an object whose store does not tell it.
+pub(super) const UNKNOWN_NBYTES: u64 = i64::MAX as u64;
+
+/// Names an object: its store, the layout its shards are read with, its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Name {
+    pub store: Arc<str>,
+    pub layout: u64,
+    pub key: Arc<str>,
+}
+
+/// What a reply says of the version of the object that its bytes belong to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Strong ETag, with its quotes.
+    pub etag: Option<Arc<str>>,
+    /// Last-Modified.
+    pub modified: Option<Arc<str>>,
+    /// Bytes of the object.
+    pub total: Option<u64>,
+}
+
+impl Version {
+    /// Whether two replies can be of the same version: strong ETags decide, else whatever both of them say.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        fn agree<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
+            a.zip(b).is_none_or(|(a, b)| a == b)
+        }
+        let total = agree(self.total.as_ref(), other.total.as_ref());
+        match (&self.etag, &other.etag) {
+            (Some(a), Some(b)) => a == b && total,
+            _ => total && agree(self.modified.as_ref(), other.modified.as_ref()),
+        }
+    }
+}
+
+/// An object as far as it is known.
+#[derive(Debug, Clone)]
+pub(super) enum Known {
+    Absent {
+        since_s: f64,
+    },
+    Present {
+        since_s: f64,
+        version: Version,
+        /// Indexes by nesting level and the bytes of their shard.
+        indexes: HashMap<(usize, ByteRange), Result<Arc<ShardIndex>>>,
+    },
+}
+
+impl Known {
+    pub fn since_s(&self) -> f64 {
+        match self {
+            Self::Absent { since_s } | Self::Present { since_s, .. } => *since_s,
+        }
+    }
+
+    /// Bytes of memory; None for what is not worth keeping.
+    pub fn memory_nbytes(&self) -> Option<u64> {
+        match self {
+            Self::Absent { .. } => Some(0),
+            Self::Present { indexes, .. } => indexes
+                .values()
+                .map(|index| index.as_ref().ok().map(|index| index.memory_nbytes() + 64))
+                .sum::<Option<u64>>(),
+        }
+    }
+}
+
+/// A chunk that a visit waits for.
+#[derive(Debug, Clone)]
+pub(super) struct Want {
+    pub visit: u64,
+    /// Pass of the visit that asked.
+    pub pass: u32,
+    pub chunk: StoredChunk,
+}
+
+/// An object that visits are busy with.
+#[derive(Debug)]
+pub(super) struct Object {
+    pub name: Name,
+    pub array: Arc<RemoteArray>,
+    pub known: Option<Known>,
+    /// Raised when the object turns out to be another one; replies to older requests are dropped.
+    pub epoch: u32,
+    pub visits: Vec<u64>,
+    /// Of these, those that wait for an index, or for the whole object.
+    pub waiting: Vec<u64>,
+    /// Whether the index of the object itself, or all of it, is being fetched.
+    pub asked: bool,
+    /// Indexes further in that are being fetched.
+    pub asked_inner: Vec<(usize, ByteRange)>,
+    pub pending: Vec<Want>,
+    /// Whether it stands in the queue of objects with pending chunks.
+    pub queued: bool,
+}
+
+impl Object {
+    pub fn new(name: Name, array: Arc<RemoteArray>, known: Option<Known>) -> Self {
+        Self {
+            name,
+            array,
+            known,
+            epoch: 0,
+            visits: Vec::new(),
+            waiting: Vec::new(),
+            asked: false,
+            asked_inner: Vec::new(),
+            pending: Vec::new(),
+            queued: false,
+        }
+    }
+}
+
+/// The indexes of an object for one resolution, with what they would have cost.
+pub(super) struct Indexes<'a> {
+    pub known: &'a HashMap<(usize, ByteRange), Result<Arc<ShardIndex>>>,
+    pub array: &'a RemoteArray,
+    /// Bytes of the indexes that were used, as stored.
+    pub nbytes: u64,
+    pub hits: u64,
+}
+
+impl IndexSource for Indexes<'_> {
+    fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>> {
+        let spec =
+            self.array.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
+        match self.known.get(&(level, shard)) {
+            None => Ok(None),
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(index)) => {
+                self.hits += 1;
+                self.nbytes += spec.index.nbytes;
+                Ok(Some(Arc::clone(index)))
+            }
+        }
+    }
+}

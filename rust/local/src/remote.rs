@@ -1,0 +1,240 @@
+//! Reads of remote arrays: the machine of one process, its jobs on the engine's workers, and the descriptor that tells its
+//! owner that something has ended.
+//!
+//! Whoever owns the network sends what [`LocalEngine::remote_next`] gives and hands the replies in; nothing here waits.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use voxfetch_core::assemble::Output;
+use voxfetch_core::assemble::job::{Outputs, carry_out, failed};
+use voxfetch_core::error::{Error, Result};
+use voxfetch_core::plan::Selection;
+use voxfetch_core::plan::machine::{
+    Counters, Ended, Failure, Limits, Machine, Mode, RemoteArray, Request, Shared, Version,
+};
+
+use crate::job::from_panic;
+use crate::pool::{ThreadState, Work};
+use crate::{LocalEngine, fill_outside};
+
+/// Received bytes; whoever made them decides what becomes of them when the last owner is gone.
+#[derive(Clone)]
+pub struct Body(pub Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+/// One read: what of which array, and the memory it goes to (None when it is only explained or checked).
+pub struct RemoteRead {
+    /// The array.
+    pub array: Arc<RemoteArray>,
+    /// What of it.
+    pub selection: Selection,
+    /// Where to.
+    pub output: Option<Output>,
+}
+
+/// Reads that end together, under one token.
+pub struct RemoteCall {
+    /// Names it.
+    pub token: u64,
+    /// What is read.
+    pub reads: Vec<RemoteRead>,
+}
+
+type RemoteMachine = Machine<Outputs, Body>;
+type Job = voxfetch_core::plan::machine::Job<Outputs, Body>;
+
+/// Remote reads of one engine in one process.
+pub struct Remote {
+    machine: Mutex<RemoteMachine>,
+    jobs: Mutex<VecDeque<Job>>,
+    /// Bodies that are not needed any more, for their maker to drop.
+    spent: Mutex<Vec<Body>>,
+    wake: Mutex<Option<File>>,
+    /// Whether the owner has been woken and has not looked yet.
+    woken: AtomicBool,
+    started: Instant,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Remote {
+    /// Nothing to read yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            machine: Mutex::new(Machine::new(limits)),
+            jobs: Mutex::default(),
+            spent: Mutex::default(),
+            wake: Mutex::default(),
+            woken: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    fn now_s(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel)
+            && let Some(file) = lock(&self.wake).as_mut()
+        {
+            // A full counter means that a wake-up is pending anyway.
+            let _ = file.write(&1u64.to_ne_bytes());
+        }
+    }
+
+    /// Changes the machine, queues the jobs that follow; returns how many.
+    fn with<T>(&self, change: impl FnOnce(&mut RemoteMachine, f64) -> T) -> (T, usize) {
+        let now_s = self.now_s();
+        let mut machine = lock(&self.machine);
+        let result = change(&mut machine, now_s);
+        let jobs = machine.take_jobs();
+        drop(machine);
+        let count = jobs.len();
+        if count > 0 {
+            lock(&self.jobs).extend(jobs);
+        }
+        (result, count)
+    }
+}
+
+impl Work for Remote {
+    /// Carries out jobs until none is left.
+    fn run(&self, thread: &mut ThreadState) {
+        loop {
+            let job = lock(&self.jobs).pop_front();
+            let Some(job) = job else { return };
+            let outcome = catch_unwind(AssertUnwindSafe(|| carry_out(&job, &mut thread.worker)));
+            let outcome = outcome.unwrap_or_else(|panic| failed(&job, &from_panic(&*panic)));
+            let (spent, _) = self.with(|machine, now_s| machine.on_done(job, outcome, now_s));
+            lock(&self.spent).extend(spent);
+            self.wake();
+        }
+    }
+}
+
+/// Remote reads.
+impl LocalEngine {
+    /// Sets the file to which 8 bytes (the integer 1, native order) are written when [`LocalEngine::remote_take`] has
+    /// something, or when there is room for further requests.
+    pub fn remote_wake(&self, file: Option<File>) {
+        let remote = &self.state().remote;
+        *lock(&remote.wake) = file;
+        remote.woken.store(false, Ordering::Release);
+    }
+
+    /// Takes calls up, as one plan. Returns the tokens of those that cannot be planned, with the reason; they do not end.
+    pub fn remote_submit(&self, calls: Vec<RemoteCall>, mode: Mode) -> Vec<(u64, Error)> {
+        let state = self.state();
+        let mut refused = Vec::new();
+        let together = calls.len() > 1;
+        let (mut specs, mut outputs) = (Vec::with_capacity(calls.len()), Vec::new());
+        for call in calls {
+            let mut reads = Vec::with_capacity(call.reads.len());
+            for RemoteRead { array, selection, output } in call.reads {
+                outputs.push(output);
+                reads.push((array, selection));
+            }
+            specs.push((call.token, reads));
+        }
+        state.totals.reads.add(specs.len() as u64);
+        let retained = if together { Some((specs.clone(), outputs.clone())) } else { None };
+        let tokens: Vec<u64> = specs.iter().map(|spec| spec.0).collect();
+        match plan(specs, outputs, mode) {
+            Ok(shared) => self.after(|machine, _| machine.submit(Arc::new(shared))),
+            Err(error) => match retained {
+                None => refused.extend(tokens.into_iter().map(|token| (token, error.clone()))),
+                // One of them is to blame; the others are not.
+                Some((specs, outputs)) => {
+                    let mut outputs = outputs.into_iter();
+                    for (token, reads) in specs {
+                        let own = outputs.by_ref().take(reads.len()).collect();
+                        match plan(vec![(token, reads)], own, mode) {
+                            Ok(shared) => self.after(|machine, _| machine.submit(Arc::new(shared))),
+                            Err(error) => refused.push((token, error)),
+                        }
+                    }
+                }
+            },
+        }
+        refused
+    }
+
+    /// The requests to send next, at most `most`.
+    pub fn remote_next(&self, most: usize) -> Vec<Request> {
+        self.after(|machine, now_s| machine.next_requests(most, now_s))
+    }
+
+    /// Hands in the body of a request: bytes `start..` of a version of the object.
+    pub fn remote_body(&self, id: u64, version: Version, start: u64, body: Body) {
+        self.after(|machine, now_s| machine.on_body(id, version, start, body, now_s));
+    }
+
+    /// Hands in the end of a request that brings no body.
+    pub fn remote_error(&self, id: u64, failure: Failure) {
+        self.after(|machine, now_s| machine.on_error(id, failure, now_s));
+    }
+
+    /// Starts nothing more for a call; returns the requests whose replies nobody waits for any more.
+    pub fn remote_cancel(&self, token: u64) -> Vec<u64> {
+        self.after(|machine, _| machine.cancel(token))
+    }
+
+    /// The calls that have ended since it was last asked, and bodies to drop.
+    pub fn remote_take(&self) -> (Vec<Ended>, Vec<Body>) {
+        let remote = &self.state().remote;
+        remote.woken.store(false, Ordering::Release);
+        let ended = self.after(|machine, _| machine.take_ended());
+        let spent = std::mem::take(&mut *lock(&remote.spent));
+        (ended, spent)
+    }
+
+    pub(crate) fn remote_counters(&self) -> (Counters, u64) {
+        let machine = lock(&self.state().remote.machine);
+        (machine.counters, machine.index_cache_nbytes())
+    }
+
+    pub(crate) fn remote_forget(&self) {
+        lock(&self.state().remote.machine).forget();
+    }
+
+    /// Changes the machine and asks the workers in for the jobs that follow.
+    fn after<T>(&self, change: impl FnOnce(&mut RemoteMachine, f64) -> T) -> T {
+        let state = self.state();
+        let (result, _) = state.remote.with(change);
+        let count = lock(&state.remote.jobs).len();
+        if count > 0 {
+            let pool = self.pool(state);
+            let work: Arc<dyn Work> = Arc::clone(&state.remote) as _;
+            if pool.threads() == 0 {
+                // The system gives us no thread: better late than never.
+                work.run(&mut ThreadState::default());
+            } else {
+                pool.offer(&work, count.min(self.config.threads));
+            }
+        }
+        result
+    }
+}
+
+type Spec = (u64, Vec<(Arc<RemoteArray>, Selection)>);
+
+fn plan(specs: Vec<Spec>, outputs: Outputs, mode: Mode) -> Result<Shared<Outputs>> {
+    let shared = Shared::new(specs, mode, outputs)?;
+    fill_outside(&shared.plan, &shared.payload)?;
+    Ok(shared)
+}
