@@ -1,0 +1,118 @@
+"""Whether a refusal means that there is no such object: some stores answer 403 to whoever may not list.
+
+A wrong yes turns data into fill value without a word, so it takes all of: a key that can be a chunk's, another object
+of the store that could be read, a 403 for a name that nobody has given, and, where access can run out, that other
+object once more, asked for after the refusal. Knows no transport: the store passes a `probe`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+from voxfetch.errors import CredentialsError, PermissionDeniedError, StoreError
+from voxfetch.store import TransientError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+    Probe = Callable[[str], Awaitable[bool | None]]
+    Statuses = Literal["auto"] | int | tuple[int, ...]
+
+__all__ = ["Missing", "may_be_chunk"]
+
+# Documents of all formats, and whatever looks like one.
+_DOCUMENT = re.compile(r"(|.*\.json|\.zarray|\.zgroup|\.zattrs|\.zmetadata|info|header\.wkw)")
+
+
+def may_be_chunk(key: str) -> bool:
+    """Returns whether `key` can be the key of a chunk or shard, and is not one of a document."""
+    return _DOCUMENT.fullmatch(key.rpartition("/")[2]) is None
+
+
+class Missing:
+    """What a store has learnt of its refusals. Made for one store; not picklable, see `witness`.
+
+    `statuses` is `StoreOptions.missing_status`; `expires` says whether access depends on something that can run out;
+    `witness` is a key that was read before, None when none was.
+    """
+
+    __slots__ = ("_checks", "_expires", "_hides", "_statuses", "witness")
+
+    def __init__(self, statuses: Statuses, *, expires: bool, witness: str | None = None) -> None:
+        self._statuses = statuses
+        self._expires = expires
+        self._hides: bool | None = None
+        self._checks: dict[asyncio.AbstractEventLoop, asyncio.Task[bool | StoreError | TransientError]] = {}
+        self.witness = witness
+
+    def answered(self, key: str) -> None:
+        """Notes that `key` was read."""
+        if self.witness is None:
+            self.witness = key
+
+    async def says(self, key: str, refusal: StoreError | TransientError, probe: Probe) -> bool:
+        """Returns whether `refusal`, the outcome of asking for `key`, means that there is no such object.
+
+        `probe(key)` asks for a byte of an object: True if there is one, False if it is refused, None otherwise.
+        Raises `CredentialsError` when what was readable is no longer, and what `probe` raises.
+        """
+        status = refusal.error.status if isinstance(refusal, TransientError) else refusal.status
+        if self._statuses != "auto":
+            statuses = self._statuses if isinstance(self._statuses, tuple) else (self._statuses,)
+            # Expired credentials are no answer, whatever the status; a 401 is listed by who means it.
+            return status in statuses and (status == 401 or not isinstance(refusal, CredentialsError))
+        if not isinstance(refusal, PermissionDeniedError) or status != 403 or not may_be_chunk(key):
+            return False
+        if self.witness is None or self._hides is False:
+            return False
+        if self._hides and not self._expires:
+            return True
+        return await self._checked(self.witness, probe)
+
+    async def _checked(self, witness: str, probe: Probe) -> bool:
+        """One check for all refusals that arrived before it began."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        before = self._checks.get(loop)
+        if before is not None:
+            await asyncio.wait((before,))
+        task = self._checks.get(loop)
+        if task is None or task is before:
+            task = self._checks[loop] = loop.create_task(self._check(witness, probe))
+            task.add_done_callback(lambda done: self._forget(loop, done))
+        # Shielded: it is for all, and one of them may be cancelled.
+        outcome = await asyncio.shield(task)
+        if isinstance(outcome, bool):
+            return outcome
+        raise outcome
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[bool | StoreError | TransientError]) -> None:
+        if self._checks.get(loop) is task:
+            del self._checks[loop]
+
+    async def _check(self, witness: str, probe: Probe) -> bool | StoreError | TransientError:
+        """Returns an exception instead of raising it: those who wait may be gone."""
+        try:
+            if self._hides is None:
+                self._hides = await probe(_impossible_name()) is False
+            if not self._hides:
+                return False
+            readable = await probe(witness) if self._expires else True
+        except (StoreError, TransientError) as error:
+            return error
+        if readable is None:
+            # Removed meanwhile, perhaps; another object will do.
+            self.witness = None
+        elif not readable:
+            message = "what could be read before is refused now"
+            return CredentialsError(message, key=witness, status=403, hint="have the credentials expired?")
+        return readable is True
+
+
+def _impossible_name() -> str:
+    import secrets
+
+    return f"voxfetch-{secrets.token_hex(16)}"
