@@ -47,6 +47,19 @@ def test_good_replies(server):
         assert request.headers["user-agent"] == "voxfetch"
 
 
+def test_a_folder_is_served(tmp_path):
+    path = tmp_path / KEY
+    path.parent.mkdir(parents=True)
+    path.write_bytes(OBJECT)
+    with FaultyServer(tmp_path) as server:
+        first, nothing, folder = get(HttpStore(server.url), RANGE, Ask("a/c/0/1"), Ask("a/c"))
+        assert is_right(first, RANGE)
+        assert nothing is None
+        assert folder is None
+        path.write_bytes(OBJECT[:-1])
+        assert isinstance(get(HttpStore(server.url), Ask(KEY, 100, 300, if_match=first.etag)), vf.ObjectChangedError)
+
+
 def test_the_empty_object(server):
     store = HttpStore(server.url)
     whole, suffix, part = get(store, Ask("empty"), Ask("empty", suffix=10), Ask("empty", 0, 1))
