@@ -24,6 +24,8 @@ from tests.stores import (
 import voxfetch as vf
 from voxfetch.options import StoreOptions
 from voxfetch.store import Ask, TransientError
+from voxfetch.store.faults import Fault, fault_of, shown
+from voxfetch.store.faults import outcome as outcome_of
 from voxfetch.store.object import ObjectStore
 from voxfetch.store.reach import bucket_region
 
@@ -238,3 +240,84 @@ def test_the_region_is_asked_for_once_and_only_when_nobody_says_it(monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-1")
     assert asyncio.run(session_of(ObjectStore("s3://bucket", StoreOptions()))) == {"us-west-1"}
     assert len(clients.urls) == 1
+
+
+def test_a_bucket_in_another_region_than_the_environment_says(monkeypatch):
+    clients = Answering({"x-amz-bucket-region": "eu-west-1"})
+    wrong = Fault("status", 400, "<Error><Code>AuthorizationHeaderMalformed</Code></Error>")
+
+    async def after(**options):
+        reach = ObjectStore("s3://bucket", StoreOptions(**options))._reach
+        first = await reach.session(clients)
+        second = await reach.after(first, wrong, clients)
+        return first.region, second and second.region, (await reach.session(clients)).region
+
+    monkeypatch.setenv("AWS_REGION", "us-west-1")
+    assert asyncio.run(after()) == ("us-west-1", "eu-west-1", "eu-west-1")
+    assert asyncio.run(after(region="us-west-2")) == ("us-west-2", None, "us-west-2")
+    assert asyncio.run(after(endpoint="http://127.0.0.1:9")) == ("us-west-1", None, "us-west-1")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert asyncio.run(after()) == ("eu-west-1", None, "eu-west-1")
+
+
+def test_credentials_of_the_machine(scripted, monkeypatch, tmp_path):
+    """A machine of the cloud has a metadata service; without an answer from it requests are not signed."""
+    firmware = tmp_path / "firmware"
+    firmware.mkdir()
+    (firmware / "sys_vendor").write_text("Amazon EC2\n")
+    monkeypatch.setattr("voxfetch.store.access._FIRMWARE", firmware)
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", scripted.url)
+    refuse = s3_error(404, "NotFound")
+    scripted.rule = lambda request: refuse if "latest" in request.key or request.method == "PUT" else None
+    store = s3(scripted.url, credentials=None)
+    assert is_reply(get(store, RANGE), DATA[100:300], 100, 1024)
+    assert "latest/api/token" in scripted.requests[0].target
+    assert isinstance(get(s3(scripted.url, credentials=None, anonymous=False), RANGE), vf.CredentialsError)
+
+
+STS = "Generic S3 error: Error performing POST https://sts.amazonaws.com/"
+
+
+class GenericError(Exception):
+    """What obstore raises for most."""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (
+            "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 1s - HTTP error: x",
+            "sign-in",
+        ),
+        (
+            "Generic GCS error: Error performing token request: Error performing GET http://metadata.google.internal/x",
+            "sign-in",
+        ),
+        (
+            f"{STS} in 1s - Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>",
+            "sign-in",
+        ),
+        (
+            f"{STS} in 1s - Server returned non-2xx status code: 503 Service Unavailable: x",
+            "connection",
+        ),
+        (f"{STS} in 1s - HTTP error: error", "connection"),
+        ("Generic S3 error: Received redirect without LOCATION, this normally indicates", "region"),
+        ("Generic S3 error: HTTP error: x\n\nDebug source:\n InvalidCertificate(UnknownIssuer)", "tls"),
+        ("Generic S3 error: HTTP error: x\n\nDebug source:\n kind: Timeout,", "timeout"),
+        ("Generic S3 error: something new at https://user:hunter2@host/?sig=hunter2", "other"),
+    ],
+)
+def test_texts_of_obstore(text, kind):
+    fault = fault_of(GenericError(text))
+    assert fault.kind == kind
+    assert "hunter2" not in fault.text
+    with pytest.raises((vf.VoxfetchError, TransientError)) as caught:
+        outcome_of(fault, RANGE)
+    assert isinstance(caught.value, TransientError) is (kind in {"connection", "timeout"})
+
+
+def test_what_is_cut_out_of_texts():
+    text = f"at https://user:pw@host/x?sig=s with key={KEY} and ?X-Amz-Signature=0123 and {'a1' * 30} or {SECRET}: no"
+    assert shown(text, [SECRET, KEY]) == "at <url> with key=*** and and *** or ***: no"

@@ -277,6 +277,14 @@ def test_403_is_missing_only_where_a_store_hides_so(scripted):
     assert isinstance(get(store, Ask("a/c/9/8")), vf.CredentialsError)
 
 
+def test_a_public_store_is_asked_once_whether_it_hides(scripted):
+    scripted.rule = hidden
+    store = s3(scripted.url, credentials=None)
+    results = get(store, Ask("a/zarr.json"), *(Ask(f"a/c/9/{number}") for number in range(5)))
+    assert results[1:] == [None] * 5
+    assert len(scripted.requests) == 1 + 5 + 1
+
+
 def test_missing_status_as_the_user_says(scripted):
     scripted.rule = hidden
     assert get(s3(scripted.url, missing_status=403), Ask("a/c/9/9")) is None

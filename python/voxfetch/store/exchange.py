@@ -85,6 +85,8 @@ def cut(ask: Ask, whole: Reply) -> Reply:
 
 
 async def _checked(transport: Transport, ask: Ask, result: Any, *, ranged: bool) -> Reply:
+    # Of an empty object there is no range, and what answers one is the whole.
+    ranged = ranged and result.meta["size"] > 0
     headers = _headers(result, ranged=ranged)
     if ranged and headers.get("content-encoding") in _GZIP:
         return await _from_whole(transport, ask)
@@ -102,14 +104,14 @@ async def _from_whole(transport: Transport, ask: Ask) -> Reply:
 
 async def _end_of(transport: Transport, ask: Ask, suffix: int) -> Reply:
     """The end of an object from a service that knows no suffixes: its size first."""
+    first = None
     try:
         first = await transport.get(ask.key, (0, 1), ask.if_match)
     except Refused as refused:
         if not refused.fault.no_such_range:
             raise
-        return await _from_whole(transport, ask)
-    headers = _headers(first, ranged=True)
-    if headers.get("content-encoding") in _GZIP:
+    headers = {} if first is None else _headers(first, ranged=True)
+    if first is None or first.meta["size"] == 0 or headers.get("content-encoding") in _GZIP:
         return await _from_whole(transport, ask)
     await transport.body(first)
     end = int(first.meta["size"])

@@ -227,7 +227,9 @@ def _raise(fault: Fault, ask: Ask) -> NoReturn:
             raise _error(StoreError, ask, "the certificate of the server is not valid", hint=hint)
         case "outside":
             raise _error(ObjectChangedError, ask, "the range lies outside the object")
-        case "whole" | "no length" | "no suffix" | "wrong range":
+        case "no length":
+            raise _error(StoreError, ask, "the server does not say how long the object is", hint="use its http(s) URL")
+        case "whole" | "no suffix" | "wrong range":
             message = "the server does not answer ranges with ranges"
             hint = "a server with range requests, or a copy of the data, is needed"
             raise _error(RangeNotHonouredError, ask, message, hint=hint)

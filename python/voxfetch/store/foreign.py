@@ -1,0 +1,173 @@
+"""Sources of `adapters`: stores of zarr-python 3 on the loop of zarr, file systems of fsspec on theirs or in threads.
+
+The library is imported by whoever made the object; nothing is started before the first use, and what a parent process
+has started is left alone after a fork.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from voxfetch.store import join_key
+from voxfetch.store.adapters import ABSENT
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine, Sequence
+    from concurrent.futures import ThreadPoolExecutor
+
+    from typing_extensions import Buffer
+
+__all__ = ["FsspecSource", "ZarrSource"]
+
+_T = TypeVar("_T")
+
+# Blocking reads of one file system; more of them rarely help, and each holds a thread.
+_THREADS = 8
+
+
+class ZarrSource:
+    """A store of zarr-python 3, used on the loop of zarr. It may read an object whole to know its size."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    @property
+    def url(self) -> str:
+        """`zarr://` and the class of the store: its own text may hold secrets."""
+        return f"zarr://{type(self._store).__name__}"
+
+    async def whole(self, key: str, max_nbytes: int) -> Buffer | None:  # noqa: ARG002 - zarr knows no limits
+        """Returns an object, whatever its size."""
+        return await self._get(key, None)
+
+    async def part(self, key: str, start: int, end: int) -> Buffer | None:
+        """Returns bytes `[start, end)`, fewer where the object ends."""
+        abc: Any = importlib.import_module("zarr.abc.store")
+        return await self._get(key, abc.RangeByteRequest(start, end))
+
+    async def size(self, key: str) -> int | None:
+        """Returns the number of bytes of an object."""
+
+        async def size() -> int:
+            await self._store._ensure_open()
+            return int(await self._store.getsize(key))
+
+        with suppress(*ABSENT):
+            return await _on_loop(_zarr_loop(), size())
+        return None
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        """Returns the names directly under a prefix."""
+
+        async def collect() -> list[str]:
+            await self._store._ensure_open()
+            return [str(name) async for name in self._store.list_dir(prefix)]
+
+        return await _on_loop(_zarr_loop(), collect())
+
+    async def _get(self, key: str, request: Any) -> Buffer | None:
+        buffers: Any = importlib.import_module("zarr.core.buffer")
+
+        async def get() -> Any:
+            await self._store._ensure_open()
+            return await self._store.get(key, buffers.default_buffer_prototype(), request)
+
+        found = await _on_loop(_zarr_loop(), get())
+        return None if found is None else found.as_buffer_like()
+
+
+class FsspecSource:
+    """What lies under `root` in a file system of fsspec, which must not be local."""
+
+    def __init__(self, filesystem: Any, root: str) -> None:
+        self._filesystem = filesystem
+        self._root = root.rstrip("/")
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._remade: dict[int, Any] = {}
+
+    def __getstate__(self) -> tuple[Any, str]:
+        return self._filesystem, self._root
+
+    def __setstate__(self, state: tuple[Any, str]) -> None:
+        self.__init__(*state)
+
+    @property
+    def url(self) -> str:
+        """URL by the protocol of the file system."""
+        protocol = self._filesystem.protocol
+        name = protocol if isinstance(protocol, str) else protocol[0]
+        return f"{name}://{self._root}"
+
+    async def whole(self, key: str, max_nbytes: int) -> Buffer | None:
+        """Returns an object, of a larger one the first `max_nbytes + 1` bytes: two requests, for its size first."""
+        size = await self.size(key)
+        if not size:
+            return None if size is None else b""
+        return await self.part(key, 0, min(size, max_nbytes + 1))
+
+    async def part(self, key: str, start: int, end: int) -> Buffer | None:
+        """Returns bytes `[start, end)`, fewer where the object ends."""
+        with suppress(*ABSENT):
+            return await self._call("cat_file", self._path(key), start=start, end=end)
+        return None
+
+    async def size(self, key: str) -> int | None:
+        """Returns the number of bytes of an object; the file system may have kept that from before."""
+        with suppress(*ABSENT):
+            found = await self._call("info", self._path(key))
+            return int(found["size"]) if found.get("type", "file") == "file" else None
+        return None
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        """Returns the names directly under a prefix."""
+        with suppress(*ABSENT):
+            paths = await self._call("ls", self._path(prefix), detail=False)
+            return [str(path).rstrip("/").rpartition("/")[2] for path in paths]
+        return []
+
+    def _path(self, key: str) -> str:
+        return join_key(self._root, key)
+
+    async def _call(self, name: str, *arguments: Any, **keywords: Any) -> Any:
+        filesystem = self._here()
+        if getattr(filesystem, "async_impl", False):
+            return await _on_loop(filesystem.loop, getattr(filesystem, f"_{name}")(*arguments, **keywords))
+        return await self._in_thread(lambda: getattr(filesystem, name)(*arguments, **keywords))
+
+    def _here(self) -> Any:
+        """The file system, made again where it belongs to a parent process or to a loop that is not known."""
+        filesystem, pid = self._filesystem, os.getpid()
+        inherited = getattr(filesystem, "_pid", pid) != pid
+        if not inherited and not getattr(filesystem, "asynchronous", False):
+            return filesystem
+        if pid not in self._remade:
+            options = {**filesystem.storage_options, "asynchronous": False, "loop": None, "skip_instance_cache": True}
+            self._remade[pid] = type(filesystem)(*filesystem.storage_args, **options)
+        return self._remade[pid]
+
+    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
+        pid = os.getpid()
+        if pid not in self._pools:
+            self._pools[pid] = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-fsspec")
+        return await asyncio.get_running_loop().run_in_executor(self._pools[pid], call)
+
+
+async def _on_loop(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Awaits a coroutine of another loop, which runs in another thread."""
+    import asyncio
+
+    if loop is asyncio.get_running_loop():
+        return await coroutine
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+
+def _zarr_loop() -> asyncio.AbstractEventLoop:
+    sync: Any = importlib.import_module("zarr.core.sync")
+    return sync._get_loop()
