@@ -766,10 +766,9 @@ def test_sources(volume, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "error", "says"),
     [
-        ("s3://bucket/a.zarr", vf.UnsupportedError, "local files"),
-        ("https://example.org/a.zarr", vf.UnsupportedError, "local files"),
-        ("precomputed://gs://bucket/a", vf.UnsupportedError, "local files"),
-        ("zarr3://s3://bucket/a", vf.UnsupportedError, "local files"),
+        ("ftp://host/a.zarr", vf.UnsupportedError, "ftp"),
+        ("precomputed://gs://bucket/a", vf.UnsupportedError, "precomputed"),
+        ("http://", vf.StoreError, "URL"),
         ("file://host/a.zarr", vf.UnsupportedError, "this machine"),
         ("a.zip|zip:|zarr3:", vf.UnsupportedError, "zip"),
         ("", vf.NotFoundError, "empty"),

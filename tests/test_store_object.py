@@ -282,7 +282,7 @@ def test_a_public_store_is_asked_once_whether_it_hides(scripted):
     store = s3(scripted.url, credentials=None)
     results = get(store, Ask("a/zarr.json"), *(Ask(f"a/c/9/{number}") for number in range(5)))
     assert results[1:] == [None] * 5
-    assert len(scripted.requests) == 1 + 5 + 1
+    assert len(scripted.requests) == 1 + 5 + 2
 
 
 def test_missing_status_as_the_user_says(scripted):

@@ -11,7 +11,9 @@ from typing import Any, Self, final
 
 from typing_extensions import Buffer
 
-__all__ = ["ArrayMeta", "LocalArray", "LocalEngine", "Read", "__version__"]
+from voxfetch.store import RemoteStore
+
+__all__ = ["ArrayMeta", "LocalArray", "LocalEngine", "Read", "RemoteArray", "RemoteEngine", "__version__"]
 
 __version__: str
 
@@ -90,11 +92,37 @@ class LocalArray:
         """
 
 @final
+class RemoteArray:
+    """An array behind a store: its metadata, where it lies, how it is read. Immutable."""
+
+    def __new__(
+        cls,
+        meta: ArrayMeta,
+        store: RemoteStore,
+        path: str,
+        *,
+        identity: str,
+        url: str,
+        max_gap_bytes: int,
+        max_request_bytes: int,
+        verify_checksums: bool,
+        missing_is_error: bool,
+        trust_s: float,
+        interactive: bool,
+    ) -> Self:
+        """`path` is the key of the array in its store, which `identity` names: equal for arrays whose objects are the
+        same. `url` is what messages call the array. What is known of an object is trusted for `trust_s` seconds.
+        Reads of an `interactive` array go before others.
+        """
+
+@final
 class Read:
     """One thing to read and the memory it goes to. Holds a reference to that memory until the read has ended."""
 
     @staticmethod
-    def axes(array: LocalArray, axes: Sequence[tuple[int, int, int] | Buffer], out: Buffer | None) -> Read:
+    def axes(
+        array: LocalArray | RemoteArray, axes: Sequence[tuple[int, int, int] | Buffer], out: Buffer | None
+    ) -> Read:
         """The outer product of one selection per axis: (start, step, count) with step >= 1, or an int64 buffer of
         indices in any order, all inside the array.
 
@@ -104,13 +132,17 @@ class Read:
 
     @staticmethod
     def boxes(
-        array: LocalArray, starts: Buffer, shape: Sequence[int], out: Buffer | None, *, fill_outside: bool
+        array: LocalArray | RemoteArray, starts: Buffer, shape: Sequence[int], out: Buffer | None, *, fill_outside: bool
     ) -> Read:
         """`n` boxes of one shape. `starts` is a C-contiguous int64 buffer (n, ndim), `out` a writable one (n, *shape).
 
         Boxes may overlap. With `fill_outside` they may reach outside the array, where `out` gets the fill value;
         otherwise a box outside raises `SelectionError`.
         """
+
+    @property
+    def store(self) -> Any:
+        """The store of a remote array, None for a local one."""
 
 @final
 class LocalEngine:
@@ -119,7 +151,9 @@ class LocalEngine:
     Holds worker threads, open files and shard indexes. Works after `fork`: the child starts its own.
     """
 
-    def __new__(cls, *, threads: int, index_cache_bytes: int, max_open_files: int) -> Self: ...
+    def __new__(cls, *, threads: int, index_cache_bytes: int, max_open_files: int, in_flight_bytes: int) -> Self:
+        """`in_flight_bytes` bounds the requests of remote stores on their way, or received and not decoded yet."""
+
     def read(self, reads: Sequence[Read]) -> None:
         """Carries the reads out as one plan and returns when every output is written.
 
@@ -162,3 +196,43 @@ class LocalEngine:
 
     def close(self) -> None:
         """Ends the workers and closes files. A later call starts them again."""
+
+@final
+class RemoteEngine:
+    """The remote reads of an engine in one process, for the one thread that owns the network.
+
+    Calls go in, requests come out; replies go in, endings come out. Decoding runs on the engine's workers, without the
+    GIL. Nothing here waits.
+    """
+
+    def __new__(cls, local: LocalEngine) -> Self: ...
+    def wake(self, fd: int | None) -> None:
+        """Sets the descriptor to which 8 bytes are written when `take` has something, or `next` may have."""
+
+    def submit(self, calls: Sequence[tuple[int, Sequence[Read]]], mode: str) -> list[tuple[int, BaseException]]:
+        """Starts calls, (token, reads of remote arrays) each, as one plan.
+
+        `mode` is `read`, `check` (everything is decoded, problems are listed), `explain` (only indexes are fetched) or
+        `explain known` (nothing is). Returns the tokens of those that cannot be planned, with the reason.
+        """
+
+    def next(self, most: int) -> list[tuple[int, str, str, int | None, int | None, int | None, str | None, int]]:
+        """The requests to send next, at most `most`: (number, identity of the store, key, start, end, suffix, ETag that
+        the object must still have, most bytes)."""
+
+    def body(
+        self, number: int, body: Buffer, *, start: int, total: int | None, etag: str | None, modified: str | None
+    ) -> None:
+        """Hands in the reply to a request: read-only bytes from `start` of an object of `total` bytes.
+
+        `etag` is a strong one.
+        """
+
+    def error(self, number: int, failure: str | BaseException) -> None:
+        """Hands in the end of a request without a body: "absent", "changed", or what was raised."""
+
+    def cancel(self, token: int) -> list[int]:
+        """Starts nothing more for a call; it still ends. Returns the requests that nobody waits for any more."""
+
+    def take(self) -> list[tuple[int, BaseException | None, dict[str, Any]]]:
+        """The calls that have ended since it was last asked: token, error, report. Their memory is released."""

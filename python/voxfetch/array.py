@@ -8,6 +8,7 @@ made here (or given as `out`), written by the core in place.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from voxfetch import _core
 from voxfetch.blocks import Blocks
+from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine, abandon, available_memory_bytes, default_engine, run_in_thread
 from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
 from voxfetch.node import parse_json
@@ -22,7 +24,7 @@ from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.output import exported
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.selection import axes_order
-from voxfetch.store.local import LocalStore, file_url
+from voxfetch.store.local import file_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from voxfetch.node import Node
+    from voxfetch.store import RemoteStore
 
 __all__ = ["Array", "Indexer", "read_all", "read_all_async"]
 
@@ -37,6 +40,9 @@ _T = TypeVar("_T")
 # The profile of local files: a gap costs a copy from the page cache, a request a system call.
 _LOCAL_MAX_GAP_BYTES = 16 << 10
 _LOCAL_MAX_REQUEST_BYTES = 1 << 20
+# That of remote stores: a request costs a round trip, and parts of a region come faster over several connections.
+_REMOTE_MAX_GAP_BYTES = 64 << 10
+_REMOTE_MAX_REQUEST_BYTES = 1 << 20
 
 
 class Array:
@@ -51,10 +57,9 @@ class Array:
 
         Raises `MetadataError`, `UnsupportedError` or `LimitExceededError` for documents that cannot be read.
         """
-        if not isinstance(node.store, LocalStore):
-            message = f"arrays in a {type(node.store).__name__} cannot be read by this version"
-            raise UnsupportedError(message, key=node.url)
-        self._root = node.store.path(node.path)
+        self._root = node.store.place(node.path)
+        self._remote = node.store.remote if isinstance(node.store, RemoteDocuments) else None
+        self._path = node.path
         self._format = node.format
         self._document = node.document
         self._separator = node.settings.dimension_separator if node.format == "zarr2" else None
@@ -77,19 +82,8 @@ class Array:
         except VoxfetchError as error:
             error.in_object(f"{self._root}/{self._document_name}")
             raise
-        options = self._options
-        gap, cut = options.max_gap_bytes, options.max_request_bytes
         self._meta = meta
-        self._local = _core.LocalArray(
-            meta,
-            self._root,
-            document=self._document_name,
-            max_gap_bytes=_LOCAL_MAX_GAP_BYTES if gap is None else gap,
-            max_request_bytes=_LOCAL_MAX_REQUEST_BYTES if cut is None else cut,
-            verify_checksums=options.verify == "full",
-            missing_is_error=options.on_missing == "raise",
-            immutable=options.immutable,
-        )
+        self._core_array = self._local_array() if self._remote is None else self._remote_array(self._remote)
         self._dtype = np.dtype(meta.dtype)
         if self._names is not None and len(self._names) != len(meta.shape):
             raise SelectionError(f"{len(self._names)} names for an array with {len(meta.shape)} axes", key=self._root)
@@ -98,7 +92,38 @@ class Array:
         self._shape = self._in_view(meta.shape)
         self._chunks = self._in_view(meta.chunks)
         self._shards = None if meta.shards is None else self._in_view(meta.shards)
-        self._reads = Reads(self._local, self._shape, self._dtype, self._order, self.origin, self._root)
+        self._reads = Reads(self._core_array, self._shape, self._dtype, self._order, self.origin, self._root)
+
+    def _local_array(self) -> _core.LocalArray:
+        options = self._options
+        gap, cut = options.max_gap_bytes, options.max_request_bytes
+        return _core.LocalArray(
+            self._meta,
+            self._root,
+            document=self._document_name,
+            max_gap_bytes=_LOCAL_MAX_GAP_BYTES if gap is None else gap,
+            max_request_bytes=_LOCAL_MAX_REQUEST_BYTES if cut is None else cut,
+            verify_checksums=options.verify == "full",
+            missing_is_error=options.on_missing == "raise",
+            immutable=options.immutable,
+        )
+
+    def _remote_array(self, store: RemoteStore) -> _core.RemoteArray:
+        options = self._options
+        gap, cut = options.max_gap_bytes, options.max_request_bytes
+        return _core.RemoteArray(
+            self._meta,
+            store,
+            self._path,
+            identity=store.identity,
+            url=self._root,
+            max_gap_bytes=_REMOTE_MAX_GAP_BYTES if gap is None else gap,
+            max_request_bytes=_REMOTE_MAX_REQUEST_BYTES if cut is None else cut,
+            verify_checksums=options.verify == "full",
+            missing_is_error=options.on_missing == "raise",
+            trust_s=math.inf if options.immutable else options.index_ttl_s,
+            interactive=options.priority == "interactive",
+        )
 
     @property
     def _document_name(self) -> str:
@@ -172,7 +197,7 @@ class Array:
     @property
     def url(self) -> str:
         """URL of the array."""
-        return file_url(self._root)
+        return file_url(self._root) if self._remote is None else self._root
 
     @property
     def origin(self) -> tuple[int, ...]:
@@ -315,17 +340,33 @@ class Array:
 
     def verify(self) -> VerifyReport:
         """Reads and decodes everything that is stored, with all checksums; returns what is wrong."""
-        report = self.engine.core.verify(self._local)
-        report["problems"] = tuple(report["problems"])
-        return VerifyReport(**report)
+        if isinstance(self._core_array, _core.LocalArray):
+            report = self.engine.core.verify(self._core_array)
+            report["problems"] = tuple(report["problems"])
+            return VerifyReport(**report)
+        full = self._replaced(_options=replace(self._options, verify="full", on_missing="fill"), _order=None)
+        found = self.engine.report(full._reads.explained(...), "check")
+        return VerifyReport(
+            objects=found["shards"] - found["shards_missing"],
+            objects_missing=found["shards_missing"],
+            chunks=found["chunks"] - found["chunks_missing"],
+            chunks_missing=found["chunks_missing"],
+            bytes=found["bytes_fetched"],
+            problem_count=found["problem_count"],
+            problems=tuple(found["problems"]),
+        )
 
     async def verify_async(self) -> VerifyReport:
         """Async twin of `verify`."""
         return await run_in_thread(self.verify)
 
     def _explained(self, selection: object, fetch_indexes: bool) -> ReadReport:  # noqa: FBT001 - internal
-        report = self.engine.core.explain([self._reads.explained(selection)], fetch_indexes=fetch_indexes)
-        return ReadReport(**cast("dict[str, Any]", report))
+        read = self._reads.explained(selection)
+        if self._remote is None:
+            report: dict[str, Any] = self.engine.core.explain([read], fetch_indexes=fetch_indexes)
+        else:
+            report = self.engine.report(read, "explain" if fetch_indexes else "explain known")
+        return ReadReport(**{name: report[name] for name in ReadReport.__slots__})
 
     # --- other handles on the same array
 
@@ -363,9 +404,11 @@ class Array:
         """
         if self._mode != "r+":
             raise ReadOnlyError('this array is open for reading; open it with mode="r+" to write', key=self._root)
+        if not isinstance(self._core_array, _core.LocalArray):
+            raise UnsupportedError("remote arrays are not written by this version", key=self._root)
         start, data = self._reads.box_to_write(selection, value)
         if data.size:
-            self.engine.core.write(self._local, start, exported(data if data.ndim else data.reshape(1)))
+            self.engine.core.write(self._core_array, start, exported(data if data.ndim else data.reshape(1)))
 
     # --- as seen by numpy, dask, people
 
@@ -416,7 +459,7 @@ class Array:
         return (self._root, self._format, self._document, self._separator, self._axes, self._order, self._options)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Array) and self._identity() == other._identity()
+        return isinstance(other, Array) and self._identity() == other._identity() and self._remote == other._remote
 
     def __hash__(self) -> int:
         return hash(self._identity())
@@ -439,6 +482,11 @@ class Array:
 
     # --- for the modules of this package
 
+    @property
+    def is_remote(self) -> bool:
+        """True when it lies behind a network."""
+        return self._remote is not None
+
     def job(self, selection: object) -> Job:
         """The read of `a[selection]`, not yet carried out."""
         return self._reads.basic(selection)
@@ -454,7 +502,7 @@ class Array:
 
     def _run(self, job: Job) -> Any:
         if job.reads:
-            self.engine.core.read(job.reads)
+            self.engine.read(job.reads)
         return job.result
 
     def _in_view(self, values: Sequence[_T]) -> tuple[_T, ...]:
@@ -462,7 +510,7 @@ class Array:
         return tuple(values) if self._order is None else tuple(values[axis] for axis in self._order)
 
 
-_DERIVED = frozenset({"_meta", "_local", "_dtype", "_axes", "_shape", "_chunks", "_shards", "_reads"})
+_DERIVED = frozenset({"_meta", "_core_array", "_dtype", "_axes", "_shape", "_chunks", "_shards", "_reads"})
 
 
 class Indexer:
@@ -478,7 +526,7 @@ class Indexer:
         """Reads the selection into a new array. Raises `SelectionError`, and what `Array.read` raises."""
         job = self._job(selection)
         if job.reads:
-            self._engine.core.read(job.reads)
+            self._engine.read(job.reads)
         return job.result
 
     async def read_async(self, selection: Any) -> Any:
@@ -496,7 +544,7 @@ def read_all(pairs: Iterable[tuple[Array, Any]]) -> list[Any]:
     """
     jobs = [(array, array.job(selection)) for array, selection in pairs]
     for engine, reads in _by_engine(jobs).items():
-        engine.core.read(reads)
+        engine.read(reads)
     return [job.result for _, job in jobs]
 
 

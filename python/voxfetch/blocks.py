@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from voxfetch import _core
     from voxfetch.array import Array
+    from voxfetch.engine import Engine
     from voxfetch.reads import Job
+    from voxfetch.scheduler import Call
 
     Block = tuple[Box, NDArray[Any]]
 
@@ -74,10 +76,11 @@ class Blocks:
         if not prefetch:
             for box in self.boxes():
                 job = self._job(box)
-                self._array.engine.core.read(job.reads)
+                self._array.engine.read(job.reads)
                 yield box, job.array
             return
-        ahead = _Ahead(self._array.engine.core)
+        engine = self._array.engine
+        ahead = _RemoteAhead(engine) if self._array.is_remote else _Ahead(engine.core)
         pending: deque[tuple[Box, NDArray[Any], int]] = deque()
         boxes = self.boxes()
         try:
@@ -95,7 +98,7 @@ class Blocks:
 
     async def __aiter__(self) -> AsyncIterator[Block]:
         prefetch = self._ahead()
-        pending: deque[tuple[Box, NDArray[Any], asyncio.Future[None]]] = deque()
+        pending: deque[tuple[Box, NDArray[Any], asyncio.Future[Any]]] = deque()
         boxes = self.boxes()
         try:
             while True:
@@ -172,3 +175,39 @@ class _Ahead:
             self._pid = os.getpid()
             running = self._running.items()
             self._running = {number: (self._channel.submit(reads), reads) for number, (_, reads) in running}
+
+
+class _RemoteAhead:
+    """The same for remote arrays: calls of the engine's scheduler."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pid = os.getpid()
+        self._inherited: list[object] = []
+        self._numbers = itertools.count()
+        self._calls: dict[int, Call] = {}
+
+    def submit(self, reads: list[_core.Read]) -> int:
+        self._check_process()
+        number = next(self._numbers)
+        self._calls[number] = self._engine.scheduler.submit(reads)
+        return number
+
+    def wait(self, number: int) -> None:
+        """Waits for one plan. Raises its error."""
+        self._check_process()
+        self._engine.scheduler.wait(self._calls.pop(number))
+
+    def close(self) -> None:
+        """Stops what is in flight."""
+        if self._pid == os.getpid():
+            for call in self._calls.values():
+                call.cancel()
+        self._calls.clear()
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            self._inherited.append(self._calls)
+            self._pid = os.getpid()
+            scheduler = self._engine.scheduler
+            self._calls = {number: scheduler.submit(call.reads) for number, call in self._calls.items()}

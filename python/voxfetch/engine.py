@@ -14,21 +14,24 @@ import resource
 import select
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from voxfetch import _core
 from voxfetch.errors import InternalError, StoreError
 from voxfetch.options import EngineOptions, EngineStats, RetryPolicy
+from voxfetch.wake import clear_wake_ups, close_descriptors, wake_descriptors
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
+    from voxfetch.scheduler import Scheduler
+
 __all__ = ["Channel", "Engine", "abandon", "available_memory_bytes", "default_engine", "run_in_thread"]
 
 _T = TypeVar("_T")
 
-_DEFAULT_MAX_REQUESTS = 64
+_DEFAULT_MAX_REQUESTS = 256
 _DEFAULT_INDEX_CACHE_BYTES = 64 << 20
 _DEFAULT_MEMORY_LIMIT_BYTES = 1 << 30
 _MAX_OPEN_FILES = 512
@@ -38,9 +41,10 @@ class Engine:
     """Workers, budget and caches, shared by every array that is opened with it; usable from any thread and loop.
 
     `memory_limit_bytes` bounds what is in flight and cached, outputs not counted (default: 1 GiB or a quarter of the
-    memory, the smaller). `index_cache_bytes` (64 MiB) bounds the shard indexes kept. `decode_threads` (default: the
-    processors this process may use). `max_requests` (64 in flight), `chunk_cache_bytes` (0: none) and `retry` are for
-    remote stores: checked and kept, without effect on local files, which the system caches.
+    memory, the smaller). `index_cache_bytes` (64 MiB) bounds the shard indexes kept, of local and of remote arrays
+    each. `decode_threads` (default: the processors this process may use). For remote stores: `max_requests` in flight
+    (256; it starts with at most 64 and gives way to a store that asks for less), `retry`, and `chunk_cache_bytes`,
+    which is checked and kept without effect yet.
 
     Use it as a context manager, or close it; an engine that is dropped closes itself. It takes up work again when it
     is used after `close`. After `fork` the child starts workers of its own.
@@ -72,10 +76,14 @@ class Engine:
             threads=self._options.decode_threads,
             index_cache_bytes=self._options.index_cache_bytes,
             max_open_files=_max_open_files(),
+            in_flight_bytes=max(
+                memory_limit_bytes - self._options.index_cache_bytes - self._options.chunk_cache_bytes, 1
+            ),
         )
         self._channels = _Channels()
-        # Runs at the latest when the interpreter exits, so that no worker outlives it.
-        self._finalizer = weakref.finalize(self, self._core.close)
+        self._schedulers = _Schedulers(self._core, self._options)
+        # Runs at the latest when the interpreter exits, so that no thread outlives it.
+        self._finalizer = weakref.finalize(self, _close, self._schedulers, self._core)
 
     def __repr__(self) -> str:
         options = self._options
@@ -91,31 +99,70 @@ class Engine:
         """The compiled engine for local files."""
         return self._core
 
+    @property
+    def scheduler(self) -> Scheduler:
+        """The I/O thread for remote stores, started on first use in this process."""
+        return self._schedulers.current()
+
     def stats(self) -> EngineStats:
         """Returns the counters of this process."""
         counters = self._core.stats()
+        for name, number in self._schedulers.stats().items():
+            counters[name] = counters.get(name, 0) + number
         return EngineStats(**{name: counters[name] for name in EngineStats.__slots__})
 
+    def read(self, reads: Sequence[_core.Read]) -> None:
+        """Carries the reads out, those of local arrays as one plan and those of remote ones as another, and waits.
+
+        Raises the first error in plan order.
+        """
+        remote = [read for read in reads if read.store is not None]
+        if not remote:
+            self._core.read(reads)
+            return
+        scheduler = self.scheduler
+        call = scheduler.submit(remote)
+        try:
+            if len(remote) < len(reads):
+                self._core.read([read for read in reads if read.store is None])
+        except BaseException:
+            call.cancel()
+            raise
+        scheduler.wait(call)
+
     async def run(self, reads: Sequence[_core.Read]) -> None:
-        """Carries the reads out as one plan, without blocking the running loop. Raises the first error in plan order.
+        """Carries the reads out as `read` does, without blocking the running loop.
 
         When the waiting task is cancelled the reads are stopped early; one that a worker has begun may still write to
         its memory, which stays referenced until then.
         """
         await self.start(reads)
 
-    def start(self, reads: Sequence[_core.Read]) -> asyncio.Future[None]:
-        """Submits the reads as one plan and returns the running loop's future for them; cancelling it stops them."""
+    def start(self, reads: Sequence[_core.Read]) -> asyncio.Future[Any]:
+        """Starts the reads and returns the running loop's future for them; cancelling it stops them."""
         import asyncio
 
         loop = asyncio.get_running_loop()
-        return self._channels.of(loop, self._core).submit(reads)
+        remote = [read for read in reads if read.store is not None]
+        if not remote:
+            return self._channels.of(loop, self._core).submit(reads)
+        future = asyncio.wrap_future(self.scheduler.submit(remote), loop=loop)
+        if len(remote) == len(reads):
+            return future
+        local = [read for read in reads if read.store is None]
+        return asyncio.gather(self._channels.of(loop, self._core).submit(local), future)
+
+    def report(self, read: _core.Read, mode: Literal["check", "explain", "explain known"]) -> dict[str, Any]:
+        """Checks or explains the read of a remote array. Raises what keeps it from being looked at."""
+        scheduler = self.scheduler
+        return scheduler.wait(scheduler.submit([read], mode))
 
     def close(self) -> None:
         """Stops what is submitted, ends the workers, closes files and drops cached indexes.
 
         Async reads that have not ended raise `StoreError`.
         """
+        self._schedulers.close()
         self._channels.cancel_all()
         self._core.close()
         self._channels.sweep()
@@ -125,7 +172,7 @@ class Engine:
         import asyncio
 
         await self._channels.of(asyncio.get_running_loop(), self._core).drained()
-        self.close()
+        await run_in_thread(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -143,6 +190,61 @@ class Engine:
         raise TypeError("an Engine belongs to its process; arrays pickle without it and use the default engine there")
 
 
+def _close(schedulers: _Schedulers, core: _core.LocalEngine) -> None:
+    schedulers.close()
+    core.close()
+
+
+class _Schedulers:
+    """The scheduler of each process: a forked child leaves its parent's untouched and makes one of its own."""
+
+    def __init__(self, core: _core.LocalEngine, options: EngineOptions) -> None:
+        self._core = core
+        self._options = options
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._current: Scheduler | None = None
+        self._inherited: list[object] = []
+        self._past = {"retries": 0, "requests": 0, "bytes_read": 0}
+
+    def current(self) -> Scheduler:
+        """Returns the scheduler of this process, starting it if need be."""
+        self._check_process()
+        with self._lock:
+            if self._current is None:
+                from voxfetch.scheduler import Scheduler
+
+                self._current = Scheduler(self._core, self._options)
+            return self._current
+
+    def stats(self) -> dict[str, int]:
+        """Returns what the schedulers of this process count."""
+        self._check_process()
+        with self._lock:
+            current = {} if self._current is None else self._current.stats()
+            return {name: number + current.get(name, 0) for name, number in self._past.items()}
+
+    def close(self) -> None:
+        """Ends the scheduler of this process; the next use makes another."""
+        self._check_process()
+        with self._lock:
+            scheduler, self._current = self._current, None
+        if scheduler is not None:
+            scheduler.close()
+            with self._lock:
+                for name, number in scheduler.stats().items():
+                    self._past[name] += number
+
+    def _check_process(self) -> None:
+        # Compared before any lock is taken: the parent's may have been held at the fork.
+        if self._pid != os.getpid():
+            self._inherited.append((self._lock, self._current))
+            self._lock = threading.Lock()
+            self._current = None
+            self._past = dict.fromkeys(self._past, 0)
+            self._pid = os.getpid()
+
+
 _default_engines: dict[int, Engine] = {}
 """The one piece of module state: process id -> its default engine. A forked child leaves its parent's untouched."""
 
@@ -155,7 +257,7 @@ def default_engine() -> Engine:
     return engine if engine is not None else _default_engines.setdefault(pid, Engine())
 
 
-def abandon(futures: Iterable[asyncio.Future[None]]) -> None:
+def abandon(futures: Iterable[asyncio.Future[Any]]) -> None:
     """Stops reads that nobody waits for any more; what became of them is not reported."""
     for future in futures:
         if not future.cancel() and not future.cancelled():
@@ -206,7 +308,7 @@ class Channel:
         self._tokens = itertools.count(1)
         self._running: dict[int, Sequence[_core.Read]] = {}
         self._stopped: set[int] = set()
-        self._read_fd, self._write_fd = _wake_descriptors()
+        self._read_fd, self._write_fd = wake_descriptors()
 
     @property
     def fd(self) -> int:
@@ -242,12 +344,7 @@ class Channel:
 
     def take(self) -> list[tuple[int, BaseException | None]]:
         """Returns the plans that have ended since the last call, each with its error; never waits."""
-        try:
-            # An eventfd gives its sum and becomes empty; a pipe gives as much as was asked for.
-            while len(os.read(self._read_fd, 4096)) == 4096:
-                pass
-        except BlockingIOError:
-            pass
+        clear_wake_ups(self._read_fd)
         ended = self.core.take_completed(self._write_fd)
         for number, (token, error) in enumerate(ended):
             self._running.pop(token, None)
@@ -280,9 +377,7 @@ class Channel:
         self.take()
         if self._running:
             return False
-        os.close(self._read_fd)
-        if self._write_fd != self._read_fd:
-            os.close(self._write_fd)
+        close_descriptors(self._read_fd, self._write_fd)
         self._read_fd = self._write_fd = -1
         return True
 
@@ -401,17 +496,6 @@ class _Channels:
             self._by_loop = weakref.WeakKeyDictionary()
             self._all = []
             self._pid = os.getpid()
-
-
-def _wake_descriptors() -> tuple[int, int]:
-    """Returns (to read, to write), both non-blocking; the same descriptor twice where the system has eventfd."""
-    if hasattr(os, "eventfd"):
-        descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        return descriptor, descriptor
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    return reader, writer
 
 
 def _processors() -> int:

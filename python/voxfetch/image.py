@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from voxfetch import ngff
 from voxfetch.array import Array
 from voxfetch.errors import MetadataError, NotFoundError, SelectionError, UnsupportedError, VoxfetchError
-from voxfetch.node import child, child_names, parse_json
+from voxfetch.node import child, child_names, parse_json, with_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -150,7 +150,8 @@ class Image:
         """Opens all levels. Raises what opening an array raises, naming the level."""
         self._node = node
         self._multiscale = multiscale
-        self._levels = tuple(_open_level(node, multiscale, dataset) for dataset in multiscale.datasets)
+        parent = with_children(node, [dataset.path for dataset in multiscale.datasets])
+        self._levels = tuple(_open_level(parent, multiscale, dataset) for dataset in multiscale.datasets)
         self._axes = tuple(axis.name for axis in multiscale.axes)
         self._labels: Labels | None = None
 
@@ -501,7 +502,11 @@ def _with_separator(node: Node, version: str) -> Node:
         return node
     if "dimension_separator" in parse_json(node.document, node.url):
         return node
-    names = node.store.list(node.path)
+    try:
+        names = node.store.list(node.path)
+    except UnsupportedError:
+        # Nobody can tell what is there (plain HTTP): what the format asks for is taken.
+        names = ["0"]
     dotted = any("." in name and all(part.isdecimal() for part in name.split(".")) for name in names)
     if dotted or not any(name.isdecimal() for name in names):
         return node

@@ -8,19 +8,19 @@ itself is read by the compiled core; Python parses JSON only for attributes and 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from voxfetch.errors import LimitExceededError, MetadataError, NotFoundError
+from voxfetch.errors import LimitExceededError, MetadataError, NotFoundError, PermissionDeniedError
 from voxfetch.options import ReadOptions
 from voxfetch.store import MAX_DOCUMENT_NBYTES, Store, check_key, join_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from voxfetch.engine import Engine
 
-__all__ = ["Node", "Settings", "child", "child_names", "find_node", "open_node", "parse_json"]
+__all__ = ["Node", "Settings", "child", "child_names", "find_node", "open_node", "parse_json", "with_children"]
 
 Format = Literal["zarr3", "zarr2"]
 Kind = Literal["array", "group"]
@@ -108,11 +108,19 @@ _TRIED: dict[Format | None, tuple[str, ...]] = {
 
 def find_node(store: Store, path: str, *, format: Format | None, settings: Settings) -> Node | None:  # noqa: A002
     """Returns the node at `path`, None when there is none. Raises like `open_node`."""
-    if format != "zarr2" and (document := store.get(join_key(path, "zarr.json"))) is not None:
-        return _node_zarr3(store, path, document, settings)
+    refused: PermissionDeniedError | None = None
+    if format != "zarr2":
+        # Stores that hide their listing answer "forbidden" for what does not exist: it means "not this one" here.
+        document = store.get_many([join_key(path, "zarr.json")])[0]
+        if isinstance(document, bytes):
+            return _node_zarr3(store, path, document, settings)
+        refused = document
+    node = None
     if format != "zarr3":
-        return _find_zarr2(store, path, settings)
-    return None
+        node = _find_zarr2(store, path, settings)
+    if node is None and refused is not None:
+        raise refused
+    return node
 
 
 def child(node: Node, name: str) -> Node:
@@ -137,6 +145,16 @@ def child(node: Node, name: str) -> Node:
             settings=node.settings,
         )
     return open_node(node.store, path, settings=node.settings)
+
+
+def with_children(node: Node, names: Sequence[str]) -> Node:
+    """Returns the node with the documents of some children fetched at once, for `child` to find them."""
+    unknown = [name for name in names if node.consolidated is None or name not in node.consolidated]
+    documents = ("zarr.json",) if node.format == "zarr3" else (".zarray", ".zgroup", ".zattrs", ".zmetadata")
+    if not unknown:
+        return node
+    keys = [join_key(node.path, name.strip("/"), document) for name in unknown for document in documents]
+    return replace(node, store=node.store.ahead(keys))
 
 
 def child_names(node: Node) -> list[str]:
@@ -236,36 +254,42 @@ def _consolidated_zarr3(value: object, key: str) -> dict[str, Described] | None:
 
 
 def _find_zarr2(store: Store, path: str, settings: Settings) -> Node | None:
-    document = store.get(join_key(path, ".zarray"))
+    names = (".zarray", ".zgroup", ".zattrs", ".zmetadata")
+    found = dict(zip(names, store.get_many([join_key(path, name) for name in names]), strict=True))
+    document = found[".zarray"]
     kind: Kind = "array"
     consolidated: dict[str, Described] | None = None
     attributes: Mapping[str, Any] | None = None
-    if document is None:
+    if not isinstance(document, bytes):
         kind = "group"
-        document = store.get(join_key(path, ".zgroup"))
-        consolidated, root = _consolidated_zarr2(store, path)
-        if document is None:
+        document = found[".zgroup"]
+        root: Described | None = None
+        if isinstance(below := found[".zmetadata"], bytes):
+            consolidated, root = _consolidated_zarr2(below, join_key(store.url, path, ".zmetadata"))
+        if not isinstance(document, bytes):
             if root is None:
+                _raise_refused(found.values())
                 return None
             document, attributes = _dump(root.document, join_key(store.url, path, ".zmetadata")), root.attributes
     key = join_key(store.url, path, f".z{kind}")
     if kind == "group":
         _check_format2(parse_json(document, key), key)
     if attributes is None:
-        attributes_key = join_key(path, ".zattrs")
-        attributes_document = store.get(attributes_key)
+        attributes_document = found[".zattrs"]
         attributes = {}
-        if attributes_document is not None:
-            attributes = parse_json(attributes_document, join_key(store.url, attributes_key))
+        if isinstance(attributes_document, bytes):
+            attributes = parse_json(attributes_document, join_key(store.url, path, ".zattrs"))
     return Node(store, path, "zarr2", kind, document, attributes, consolidated, settings)
 
 
-def _consolidated_zarr2(store: Store, path: str) -> tuple[dict[str, Described] | None, Described | None]:
+def _raise_refused(found: Iterable[bytes | PermissionDeniedError | None]) -> None:
+    refused = [error for error in found if isinstance(error, PermissionDeniedError)]
+    if refused:
+        raise refused[0]
+
+
+def _consolidated_zarr2(document: bytes, key: str) -> tuple[dict[str, Described], Described | None]:
     """Returns the nodes below and the node itself as `.zmetadata` describes them."""
-    document = store.get(join_key(path, ".zmetadata"))
-    if document is None:
-        return None, None
-    key = join_key(store.url, path, ".zmetadata")
     entries = _object(parse_json(document, key).get("metadata"), key, "metadata")
     nodes: dict[str, Described] = {}
     for name, value in entries.items():

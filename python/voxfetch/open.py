@@ -1,18 +1,18 @@
 """Opens whatever lies at a source and returns the right object; parsing and detection are in `voxfetch.sources`.
 
-This version reads Zarr v2 and v3 in local folders; everything else is refused with what to do instead. This module
-loads the rest of the package when a function is called: `import voxfetch` needs it at once, because an import of the
-module at a later time would hide the function of the same name.
+This version reads Zarr v2 and v3; everything else is refused with what to do instead. This module loads the rest of the
+package when a function is called: `import voxfetch` needs it at once, because an import of the module at a later time
+would hide the function of the same name.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from voxfetch.errors import MetadataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from voxfetch.array import Array
     from voxfetch.engine import Engine
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from voxfetch.options import ReadOptions, StoreOptions
 
     Axes = str | Sequence[str] | None
+
+_T = TypeVar("_T")
 
 __all__ = ["open", "open_array", "open_array_async", "open_async", "open_image", "open_image_async"]
 
@@ -38,19 +40,20 @@ def open(  # noqa: A001, PLR0913 - the public names are a contract
 ) -> Array | Image | Group | Collection:
     """Opens an array, an image (a group with OME-Zarr multiscales), a collection or a group.
 
-    `source` is a path, a `file://` URL (also `zarr3://PATH`, `URL|zarr3:`, `URL|zarr3:path/inside`), or a local zarr
-    `Array`, `Group` or `LocalStore`. `format` (`zarr3`, `zarr2`) skips detection. With `mode="r+"` arrays can be
-    written. `axes`, such as "zyx", gives a view with the axes in this order. `options` are for remote stores.
+    `source` is a path; a URL (`file`, `http`, `https`, `s3`, `gs`, `az`; also `zarr3://PATH`, `URL|zarr3:`,
+    `URL|zarr3:path/inside`); a zarr `Array`, `Group` or `Store`; a store of obstore; a file system, map or path of
+    fsspec. `format` (`zarr3`, `zarr2`) skips detection. With `mode="r+"` local arrays can be written. `axes`, such as
+    "zyx", gives a view with the axes in this order. `options` (`StoreOptions`, or a dict as fsspec takes it) say how a
+    remote store is reached; left out, credentials, region and anonymous access are found.
     `format_options={"dimension_separator": "/"}` overrides what a Zarr v2 array says of its keys.
 
-    Raises `NotFoundError`, `MetadataError`, `UnsupportedError`, `PermissionDeniedError`, `LimitExceededError`,
-    `StoreError`.
+    Raises `NotFoundError`, `MetadataError`, `UnsupportedError`, `PermissionDeniedError`, `CredentialsError`,
+    `LimitExceededError`, `StoreError`.
     """
-    del options
     from voxfetch.sources import node_of, settings_of
 
     settings = settings_of(mode=mode, format_options=format_options, read_options=read_options, engine=engine)
-    node = node_of(source, None, format, settings)
+    node = node_of(source, None, format=format, settings=settings, options=options)
     if node.kind == "array":
         return _array(node, axes)
     from voxfetch import image
@@ -79,11 +82,10 @@ def open_array(  # noqa: PLR0913
     engine: Engine | None = None,
 ) -> Array:
     """Opens an array, at `path` inside the source if given. Parameters and errors as in `open`."""
-    del options
     from voxfetch.sources import node_of, settings_of
 
     settings = settings_of(mode=mode, format_options=format_options, read_options=read_options, engine=engine)
-    node = node_of(source, path, format, settings)
+    node = node_of(source, path, format=format, settings=settings, options=options)
     if node.kind != "array":
         from voxfetch.node import child_names
 
@@ -107,12 +109,11 @@ def open_image(  # noqa: PLR0913
     engine: Engine | None = None,
 ) -> Image:
     """Opens a multi-resolution image (OME-Zarr). Parameters and errors as in `open`."""
-    del options
     from voxfetch import image
     from voxfetch.sources import node_of, settings_of
 
     settings = settings_of(mode=mode, format_options=format_options, read_options=read_options, engine=engine)
-    node = node_of(source, None, format, settings)
+    node = node_of(source, None, format=format, settings=settings, options=options)
     found = image.image_from_node(node)
     if found is None:
         message = f"this {node.kind} has no OME-Zarr multiscales"
@@ -121,22 +122,27 @@ def open_image(  # noqa: PLR0913
     return found if axes is None else found.with_axes(axes)
 
 
-# Metadata of local folders is a few small files: the twins do not leave the loop for it.
-
-
 async def open_async(source: Any, **keywords: Any) -> Array | Image | Group | Collection:
     """Async twin of `open`."""
-    return open(source, **keywords)
+    return await _opened(lambda: open(source, **keywords), source)
 
 
 async def open_array_async(source: Any, path: str | None = None, **keywords: Any) -> Array:
     """Async twin of `open_array`."""
-    return open_array(source, path, **keywords)
+    return await _opened(lambda: open_array(source, path, **keywords), source)
 
 
 async def open_image_async(source: Any, **keywords: Any) -> Image:
     """Async twin of `open_image`."""
-    return open_image(source, **keywords)
+    return await _opened(lambda: open_image(source, **keywords), source)
+
+
+async def _opened(function: Callable[[], _T], source: object) -> _T:
+    from voxfetch.engine import run_in_thread
+    from voxfetch.sources import is_remote
+
+    # Metadata of local folders is a few small files, which is not worth leaving the loop for.
+    return await run_in_thread(function) if is_remote(source) else function()
 
 
 def _array(node: Node, axes: Axes) -> Array:

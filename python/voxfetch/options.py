@@ -225,6 +225,7 @@ class EngineStats:
     index_cache_bytes: int
     open_files: int
     threads: int
+    retries: int
 
     def __str__(self) -> str:
         return _table([(name.replace("_", " "), f"{getattr(self, name):,}") for name in self.__slots__])

@@ -56,7 +56,7 @@ class Reads:
     `where` names the array in errors.
     """
 
-    local: _core.LocalArray
+    array: _core.LocalArray | _core.RemoteArray
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     order: tuple[int, ...] | None
@@ -112,7 +112,7 @@ class Reads:
 
     def explained(self, selection: object) -> _core.Read:
         """A read without memory, to be explained. Raises `SelectionError`."""
-        return _core.Read.axes(self.local, self._axes(parse_basic(selection, self.shape)), None)
+        return _core.Read.axes(self.array, self._axes(parse_basic(selection, self.shape)), None)
 
     def box_to_write(self, selection: object, value: object) -> tuple[tuple[int, ...], NDArray[Any]]:
         """Returns (start, data) of `a[selection] = value` as the core takes them.
@@ -151,7 +151,7 @@ class Reads:
             reads = self._boxes(np.zeros((1, 0), np.int64), (), "raise", array[np.newaxis])
         elif array.size:
             memory = exported(self._memory(with_unit_axes(array, outer.dropped)))
-            reads = [_core.Read.axes(self.local, self._axes(outer), memory)]
+            reads = [_core.Read.axes(self.array, self._axes(outer), memory)]
         return Job(reads, array, out, outer.scalar)
 
     def _boxes(
@@ -175,7 +175,7 @@ class Reads:
     def _core_boxes(
         self, starts: NDArray[np.int64], shape: tuple[int, ...], memory: NDArray[Any], bounds: Bounds
     ) -> _core.Read:
-        return _core.Read.boxes(self.local, exported(starts), shape, exported(memory), fill_outside=bounds == "fill")
+        return _core.Read.boxes(self.array, exported(starts), shape, exported(memory), fill_outside=bounds == "fill")
 
     def _check_bounds(self, starts: NDArray[np.int64], shape: tuple[int, ...], bounds: Bounds) -> None:
         if bounds == "fill":

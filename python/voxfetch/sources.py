@@ -1,16 +1,18 @@
 """What a caller names as a source -> the node that lies there.
 
-A source is a path, a URL or an object of another library; this version finds what lies in local folders. URLs may say
-the format before (`zarr3://PATH`) or after (`URL|zarr3:path/inside`).
+A source is a path, a URL or an object of another library. URLs may say the format before (`zarr3://PATH`) or after
+(`URL|zarr3:path/inside`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
+from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine
 from voxfetch.errors import NotFoundError, UnsupportedError
 from voxfetch.node import Node, Settings, open_node
@@ -21,7 +23,10 @@ from voxfetch.store.local import LocalStore
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["local_folder", "node_of", "settings_of"]
+    from voxfetch.options import StoreOptions
+    from voxfetch.store import RemoteStore, Store
+
+__all__ = ["is_remote", "local_folder", "node_of", "settings_of"]
 
 _FORMATS: dict[str | None, Literal["zarr3", "zarr2"] | None] = {
     None: None,
@@ -60,14 +65,27 @@ def settings_of(
     return Settings(mode, read_options or ReadOptions(), separator, engine)
 
 
-def node_of(source: object, path: str | None, format: str | None, settings: Settings) -> Node:  # noqa: A002
+def node_of(
+    source: object,
+    path: str | None,
+    *,
+    format: str | None,  # noqa: A002
+    settings: Settings,
+    options: StoreOptions | Mapping[str, Any] | None = None,
+) -> Node:
     """Returns the node at a source, or at `path` inside it. Raises like `open_node`, and `UnsupportedError`."""
     if format not in _FORMATS:
         message = f"format {format!r} is not read by this version"
         raise UnsupportedError(message, hint=f"it reads {', '.join(name for name in _FORMATS if name)}")
-    folder, inside, implied = local_folder(source)
+    source, inside, implied = _without_adapters(source)
     wanted_format = _FORMATS[format] or implied
-    inside = join_key(inside, (path or "").strip("/"))
+    remote = None if isinstance(source, str) and not _is_url(source) else _remote(source, options)
+    if remote is not None:
+        store: Store = RemoteDocuments(remote[0], settings.engine)
+        inside = join_key(remote[1], inside, (path or "").strip("/"))
+        return open_node(store, check_key(inside), format=wanted_format, settings=settings)
+    folder, within = _local_folder(source)
+    inside = join_key(within, inside, (path or "").strip("/"))
     store = LocalStore(folder)
     if not os.path.isdir(folder):  # noqa: PTH112 - str in, str out
         if os.path.exists(folder):  # noqa: PTH110
@@ -80,29 +98,67 @@ def node_of(source: object, path: str | None, format: str | None, settings: Sett
     return open_node(store, check_key(inside), format=wanted_format, settings=settings)
 
 
+def is_remote(source: object) -> bool:
+    """Returns whether opening a source has to wait for a network."""
+    source, _, _ = _without_adapters(source)
+    return not isinstance(source, (str, os.PathLike)) or (isinstance(source, str) and _is_url(source))
+
+
 def local_folder(source: object) -> tuple[str, str, Literal["zarr3", "zarr2"] | None]:
     """Returns (absolute path, key inside, format or None) of a source. Raises `UnsupportedError` if it is not local."""
-    inside = ""
-    if not isinstance(source, (str, os.PathLike)):
-        source, inside = _zarr_object(source)
-    text = os.fspath(cast("str | os.PathLike[str]", source))
-    if not isinstance(cast("object", text), str):
-        raise UnsupportedError("a path of bytes", hint="decode it with os.fsdecode")
+    source, inside, wanted = _without_adapters(source)
+    folder, within = _local_folder(source)
+    return folder, join_key(within, inside), wanted
+
+
+def _without_adapters(source: object) -> tuple[object, str, Literal["zarr3", "zarr2"] | None]:
+    """Takes `zarr3://` and `|zarr3:inside` off a path or URL: (the rest, key inside, format or None)."""
+    if isinstance(source, PurePath):
+        source = str(source)
+    if not isinstance(source, str):
+        return source, "", None
+    text, inside = source, ""
     wanted: Literal["zarr3", "zarr2"] | None = None
     while (adapter := _ADAPTER.search(text)) is not None:
         wanted = _format_of(adapter[1], text) or wanted
         inside = join_key(adapter[2].strip("/"), inside)
         text = text[: adapter.start()]
-    while (scheme := _SCHEME.match(text)) is not None:
-        name = scheme[1].lower()
-        if name == "file":
-            text = _path_of_file_url(text)
-            break
-        if name not in ("zarr", "zarr2", "zarr3"):
-            message = f"{name}:// sources are not read by this version, which reads local files"
-            raise UnsupportedError(message, hint="copy the data to disk first, and give its path")
-        wanted = _format_of(name, text) or wanted
+    while (scheme := _SCHEME.match(text)) is not None and scheme[1].lower() in ("zarr", "zarr2", "zarr3"):
+        wanted = _format_of(scheme[1].lower(), text) or wanted
         text = text[scheme.end() :]
+    return text, inside, wanted
+
+
+def _is_url(text: str) -> bool:
+    scheme = _SCHEME.match(text)
+    return scheme is not None and scheme[1].lower() != "file"
+
+
+def _remote(source: object, options: StoreOptions | Mapping[str, Any] | None) -> tuple[RemoteStore, str] | None:
+    from voxfetch.store.resolve import remote_store
+
+    return remote_store(source, options)
+
+
+def _local_folder(source: object) -> tuple[str, str]:
+    """Returns (absolute path, key inside) of a local source. Raises `UnsupportedError` if it is not local."""
+    inside = ""
+    if not isinstance(source, (str, os.PathLike)):
+        from voxfetch.store.resolve import local_source
+
+        found = local_source(source)
+        if found is None:
+            message = f"{type(source).__name__} is not a folder on this machine"
+            raise UnsupportedError(message, hint="give a path, a file:// URL, or a zarr object on disk")
+        source, inside = found
+    text = os.fspath(cast("str | os.PathLike[str]", source))
+    if not isinstance(cast("object", text), str):
+        raise UnsupportedError("a path of bytes", hint="decode it with os.fsdecode")
+    if (scheme := _SCHEME.match(text)) is not None:
+        if scheme[1].lower() != "file":
+            message = f"{scheme[1].lower()}:// is not a folder on this machine"
+            raise UnsupportedError(message, hint="this version writes to local folders")
+        text = _path_of_file_url(text)
     if not text or "\0" in text:
         message = "an empty path" if not text else "a path with a NUL character"
         raise NotFoundError(message, hint="give the folder of an array or a group")
@@ -110,7 +166,7 @@ def local_folder(source: object) -> tuple[str, str, Literal["zarr3", "zarr2"] | 
         text.encode()
     except UnicodeEncodeError:
         raise UnsupportedError(f"the path {text!r} is not UTF-8", hint="rename the folder, or link to it") from None
-    return os.path.abspath(text), inside, wanted  # noqa: PTH100 - links stay links
+    return os.path.abspath(text), inside  # noqa: PTH100 - links stay links
 
 
 def _format_of(adapter: str, source: str) -> Literal["zarr3", "zarr2"] | None:
@@ -126,17 +182,3 @@ def _path_of_file_url(url: str) -> str:
         message = f"{url!r} is not a file on this machine"
         raise UnsupportedError(message, hint="file URLs look like file:///folder/name, with # and ? as %23 and %3F")
     return unquote(parts.path)
-
-
-def _zarr_object(source: object) -> tuple[str | os.PathLike[str], str]:
-    """Folder and path inside of an array, group or store of zarr-python that lies on disk."""
-    module = type(source).__module__
-    if module.partition(".")[0] == "zarr":
-        store = getattr(source, "store", source)
-        root = getattr(store, "root", None)
-        if type(store).__name__ == "LocalStore" and root is not None:
-            return root, str(getattr(source, "path", "")) if store is not source else ""
-        message = f"a zarr {type(store).__name__} is not read by this version, which reads local files"
-        raise UnsupportedError(message, hint="give a zarr LocalStore, or the path of the data")
-    message = f"{type(source).__name__} is not a source this version reads"
-    raise UnsupportedError(message, hint="give a path, a file:// URL, or a zarr object on disk")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from voxfetch.errors import StoreError
+    from voxfetch.errors import PermissionDeniedError, StoreError
 
 __all__ = [
     "MAX_DOCUMENT_NBYTES",
@@ -48,6 +48,21 @@ class Store(Protocol):
 
         Raises `LimitExceededError` past `MAX_DOCUMENT_NBYTES`, `PermissionDeniedError`, `StoreError`.
         """
+        ...
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | PermissionDeniedError | None]:
+        """Returns several objects as `get` does; where it is far, in the time of one.
+
+        A store that may answer "forbidden" for what does not exist returns that error in the object's place.
+        """
+        ...
+
+    def ahead(self, keys: Sequence[str]) -> Store:
+        """Returns this store with these documents fetched at once, where that saves time."""
+        ...
+
+    def place(self, key: str) -> str:
+        """Returns what people call the object or prefix `key`: a path, or a URL without credentials."""
         ...
 
     def exists(self, key: str) -> bool:

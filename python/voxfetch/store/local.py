@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from voxfetch.errors import LimitExceededError, PermissionDeniedError, StoreError
 from voxfetch.store import MAX_DOCUMENT_NBYTES, check_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["LocalStore", "file_url"]
 
@@ -60,6 +64,17 @@ class LocalStore:
             raise _translated(error, path) from error
         finally:
             os.close(descriptor)
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | PermissionDeniedError | None]:
+        """Returns the bytes of several files, None for those that are not there. Raises what `get` raises."""
+        return [self.get(key) for key in keys]
+
+    def ahead(self, keys: Sequence[str]) -> LocalStore:
+        """Returns the store itself: files are near."""
+        del keys
+        return self
+
+    place = path
 
     def exists(self, key: str) -> bool:
         """Returns whether there is a file of this key."""

@@ -1,13 +1,14 @@
 """Whether a refusal means that there is no such object: some stores answer 403 to whoever may not list.
 
 A wrong yes turns data into fill value without a word, so it takes all of: a key that can be a chunk's, another object
-of the store that could be read, a 403 for a name that nobody has given, and, where access can run out, that other
-object once more, asked for after the refusal. Knows no transport: the store passes a `probe`.
+of the store that could be read, a 403 for a name that nobody has given, and that other object once more: asked for after
+the refusal where access can run out, at most a second before it where it can only be taken away. Knows no transport: the store passes a `probe`.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Literal
 
 from voxfetch.errors import CredentialsError, PermissionDeniedError, StoreError
@@ -26,6 +27,10 @@ __all__ = ["Missing", "may_be_chunk"]
 _DOCUMENT = re.compile(r"(|.*\.json|\.zarray|\.zgroup|\.zattrs|\.zmetadata|info|header\.wkw)")
 
 
+# How long an object that could be read without credentials is taken for readable.
+_TRUSTED_S = 1.0
+
+
 def may_be_chunk(key: str) -> bool:
     """Returns whether `key` can be the key of a chunk or shard, and is not one of a document."""
     return _DOCUMENT.fullmatch(key.rpartition("/")[2]) is None
@@ -38,12 +43,13 @@ class Missing:
     `witness` is a key that was read before, None when none was.
     """
 
-    __slots__ = ("_checks", "_expires", "_hides", "_statuses", "witness")
+    __slots__ = ("_checks", "_expires", "_hides", "_readable_at", "_statuses", "witness")
 
     def __init__(self, statuses: Statuses, *, expires: bool, witness: str | None = None) -> None:
         self._statuses = statuses
         self._expires = expires
         self._hides: bool | None = None
+        self._readable_at = float("-inf")
         self._checks: dict[asyncio.AbstractEventLoop, asyncio.Task[bool | StoreError | TransientError]] = {}
         self.witness = witness
 
@@ -67,7 +73,7 @@ class Missing:
             return False
         if self.witness is None or self._hides is False:
             return False
-        if self._hides and not self._expires:
+        if self._hides and not self._expires and time.monotonic() - self._readable_at < _TRUSTED_S:
             return True
         return await self._checked(self.witness, probe)
 
@@ -100,7 +106,8 @@ class Missing:
                 self._hides = await probe(_impossible_name()) is False
             if not self._hides:
                 return False
-            readable = await probe(witness) if self._expires else True
+            asked_at = time.monotonic()
+            readable = await probe(witness)
         except (StoreError, TransientError) as error:
             return error
         if readable is None:
@@ -109,6 +116,8 @@ class Missing:
         elif not readable:
             message = "what could be read before is refused now"
             return CredentialsError(message, key=witness, status=403, hint="have the credentials expired?")
+        else:
+            self._readable_at = asked_at
         return readable is True
 
 

@@ -124,11 +124,11 @@ impl RemoteEngine {
         PyList::new(py, requests.iter().map(|request| as_tuple(py, request)).collect::<PyResult<Vec<_>>>()?)
     }
 
-    #[pyo3(signature = (id, body, *, start, total, etag, modified))]
+    #[pyo3(signature = (number, body, *, start, total, etag, modified))]
     fn body(
         &self,
         py: Python<'_>,
-        id: u64,
+        number: u64,
         body: &Bound<'_, PyAny>,
         start: u64,
         total: Option<u64>,
@@ -137,17 +137,17 @@ impl RemoteEngine {
     ) -> PyResult<()> {
         let body = Body(Arc::new(buffer::Bytes::new(py, body)?));
         let version = Version { etag: etag.map(Into::into), modified: modified.map(Into::into), total };
-        py.detach(|| self.engine().remote_body(id, version, start, body));
+        py.detach(|| self.engine().remote_body(number, version, start, body));
         Ok(())
     }
 
-    fn error(&self, py: Python<'_>, id: u64, failure: &Bound<'_, PyAny>) {
+    fn error(&self, py: Python<'_>, number: u64, failure: &Bound<'_, PyAny>) {
         let failure = match failure.extract::<String>().as_deref() {
             Ok("absent") => Failure::Absent,
             Ok("changed") => Failure::Changed,
             _ => Failure::Error(from_python(failure)),
         };
-        py.detach(|| self.engine().remote_error(id, failure));
+        py.detach(|| self.engine().remote_error(number, failure));
     }
 
     fn cancel(&self, py: Python<'_>, token: u64) -> Vec<u64> {

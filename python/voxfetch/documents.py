@@ -1,0 +1,83 @@
+"""Metadata documents of a remote store, for callers that wait: the sync face of a `RemoteStore`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from voxfetch.engine import Engine, default_engine
+from voxfetch.errors import PermissionDeniedError
+from voxfetch.store import check_key, join_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from voxfetch.scheduler import Scheduler
+    from voxfetch.store import RemoteStore
+
+    Found = bytes | None | PermissionDeniedError
+
+__all__ = ["RemoteDocuments"]
+
+
+class RemoteDocuments:
+    """Whole documents of a remote store, fetched on the I/O thread of an engine. Pickles without the engine."""
+
+    __slots__ = ("_engine", "_known", "remote")
+
+    def __init__(
+        self, remote: RemoteStore, engine: Engine | None = None, known: dict[str, Found] | None = None
+    ) -> None:
+        """`engine`: None takes the default engine of the process at each use. `known`: documents fetched already."""
+        self.remote = remote
+        self._engine = engine
+        self._known = known or {}
+
+    def __repr__(self) -> str:
+        return f"RemoteDocuments({self.url!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., RemoteDocuments], tuple[RemoteStore]]:
+        return RemoteDocuments, (self.remote,)
+
+    @property
+    def url(self) -> str:
+        """URL of the root."""
+        return self.remote.url
+
+    def place(self, key: str) -> str:
+        """Returns what people call the object or prefix `key`: its URL."""
+        return join_key(self.url, key)
+
+    def get(self, key: str) -> bytes | None:
+        """Returns a whole document, None when there is none."""
+        found = self.get_many([key])[0]
+        if isinstance(found, PermissionDeniedError):
+            raise found
+        return found
+
+    def get_many(self, keys: Sequence[str]) -> list[Found]:
+        """Returns several documents, asked for at once; for one that the store refuses, the refusal."""
+        for key in keys:
+            check_key(key)
+        unknown = [key for key in keys if key not in self._known]
+        fetched: dict[str, Found] = {}
+        if unknown:
+            scheduler = self._scheduler()
+            fetched = dict(zip(unknown, scheduler.run(lambda: scheduler.documents(self.remote, unknown)), strict=True))
+        return [fetched[key] if key in fetched else self._known[key] for key in keys]
+
+    def ahead(self, keys: Sequence[str]) -> RemoteDocuments:
+        """Returns this store with these documents fetched at once."""
+        return RemoteDocuments(self.remote, self._engine, dict(zip(keys, self.get_many(keys), strict=True)))
+
+    def exists(self, key: str) -> bool:
+        """Returns whether there is such an object."""
+        return self.get(key) is not None
+
+    def list(self, prefix: str = "") -> Sequence[str]:
+        """Returns the names directly under `prefix`. Raises `UnsupportedError` where nobody can tell (plain HTTP)."""
+        check_key(prefix)
+        scheduler = self._scheduler()
+        return scheduler.run(lambda: scheduler.list(self.remote, prefix))
+
+    def _scheduler(self) -> Scheduler:
+        return (self._engine or default_engine()).scheduler

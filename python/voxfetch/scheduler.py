@@ -1,0 +1,382 @@
+"""The asyncio scheduler: one thread with its own loop owns time and the network for all remote reads of an engine.
+
+Calls come in from any thread or loop and are planned together by the core's machine; the scheduler sends the requests
+that the machine gives, tries again what may go better the next time, and hands the replies back. It sees requests,
+never chunks: decoding runs on the engine's workers, which say through one descriptor that something has ended. A
+caller waits for a future, and a busy caller stalls nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import sys
+import threading
+from collections import deque
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from voxfetch import _core
+from voxfetch.errors import (
+    InternalError,
+    ObjectChangedError,
+    PermissionDeniedError,
+    RetriesExhaustedError,
+    StoreError,
+    StoreTimeoutError,
+    VoxfetchError,
+)
+from voxfetch.store import Ask, RemoteStore, TransientError
+from voxfetch.store.http import HttpClients
+from voxfetch.wake import clear_wake_ups, close_descriptors, wake_descriptors, wake_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from voxfetch.options import EngineOptions
+    from voxfetch.store import Reply
+
+__all__ = ["Call", "Scheduler"]
+
+Mode = Literal["read", "check", "explain", "explain known"]
+_T = TypeVar("_T")
+
+_START_REQUESTS = 64
+_MIN_REQUESTS = 4
+_DEADLINE_S = 120.0
+"""Time after which a request is not tried again."""
+
+
+class Call(Future[dict[str, Any]]):
+    """One call of a user: its result is the machine's report. Cancelling it stops its requests."""
+
+    def __init__(self, reads: Sequence[_core.Read], mode: Mode) -> None:
+        super().__init__()
+        self.reads = reads
+        self.mode: Mode = mode
+        self.token = 0
+
+
+class Limit:
+    """How many requests may be in flight: additive increase, multiplicative decrease between 4 and `most`.
+
+    It doubles in the time of one reply until the store first asks for less.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._current = float(min(_START_REQUESTS, most))
+        self._throttled = False
+        self._reduced_at = float("-inf")
+
+    @property
+    def current(self) -> int:
+        """Requests in flight at most."""
+        return max(int(self._current), min(_MIN_REQUESTS, self._most))
+
+    def succeeded(self) -> None:
+        """Notes a reply."""
+        step = 1 / self._current if self._throttled else 1.0
+        self._current = min(self._current + step, float(self._most))
+
+    def throttled(self, now_s: float) -> None:
+        """Notes that a store asks for fewer requests; those of the same second count once."""
+        self._throttled = True
+        if now_s - self._reduced_at >= 1:
+            self._reduced_at = now_s
+            self._current = max(self._current / 2, float(min(_MIN_REQUESTS, self._most)))
+
+
+class Scheduler:
+    """The I/O thread of one engine in one process. Starts with the first call, ends with `close`."""
+
+    def __init__(self, core: _core.LocalEngine, options: EngineOptions) -> None:
+        self._remote = _core.RemoteEngine(core)
+        self._options = options
+        self._limit = Limit(options.max_requests)
+        self._clients = HttpClients(idle_timeout_s=options.retry.idle_timeout_s)
+        self._tokens = itertools.count(1)
+        self._inbox: deque[Call] = deque()
+        self._cancelled: deque[int] = deque()
+        self._calls: dict[int, Call] = {}
+        self._stores: dict[str, RemoteStore] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._not_before: dict[str, float] = {}
+        self._retries = 0
+        self._documents = 0
+        self._document_nbytes = 0
+        self._closing = False
+        self._loop = asyncio.new_event_loop()
+        self._stop: asyncio.Event | None = None
+        self._read_fd, self._write_fd = wake_descriptors()
+        self._remote.wake(self._write_fd)
+        self._thread = threading.Thread(target=self._main, name="voxfetch-io", daemon=True)
+        self._thread.start()
+
+    # --- from any thread
+
+    def submit(self, reads: Sequence[_core.Read], mode: Mode = "read") -> Call:
+        """Starts reads that end together; returns the future of their report."""
+        call = Call(reads, mode)
+        call.add_done_callback(self._done)
+        self._inbox.append(call)
+        self._wake()
+        if self._closing:
+            self._fail_all()
+        return call
+
+    def wait(self, call: Call) -> dict[str, Any]:
+        """Returns the report of a call when it has ended; raises its error. Ctrl-C stops it."""
+        self._check_thread()
+        try:
+            return call.result()
+        except CancelledError:
+            raise StoreError("stopped: the engine was closed during this read") from None
+        except KeyboardInterrupt:
+            call.cancel()
+            raise
+
+    def run(self, coroutine: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Runs a coroutine on the I/O thread and returns its result."""
+        self._check_thread()
+        if self._closing:
+            raise StoreError("stopped: the engine was closed")
+        future = asyncio.run_coroutine_threadsafe(coroutine(), self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise StoreError("stopped: the engine was closed") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def document(self, store: RemoteStore, key: str) -> bytes | None:
+        """Returns a whole metadata document, None when there is none. Runs on the I/O thread."""
+        reply = await self._attempts(store, Ask(key))
+        self._documents += 1
+        if reply is None:
+            return None
+        self._document_nbytes += len(memoryview(reply.body))
+        return bytes(reply.body)
+
+    async def documents(self, store: RemoteStore, keys: Sequence[str]) -> list[bytes | PermissionDeniedError | None]:
+        """Returns several documents, asked for at once; for one that the store refuses, the refusal."""
+
+        async def one(key: str) -> bytes | PermissionDeniedError | None:
+            try:
+                return await self.document(store, key)
+            except PermissionDeniedError as error:
+                return error
+
+        return list(await asyncio.gather(*(one(key) for key in keys)))
+
+    async def list(self, store: RemoteStore, prefix: str) -> Sequence[str]:
+        """Returns the names directly under a prefix. Runs on the I/O thread."""
+        return await self._with_retries(lambda: store.list(prefix, self._clients), store, prefix or "/")
+
+    def stats(self) -> dict[str, int]:
+        """Returns what only the scheduler counts."""
+        return {"retries": self._retries, "requests": self._documents, "bytes_read": self._document_nbytes}
+
+    def close(self) -> None:
+        """Stops everything that is in flight and ends the thread; what waits gets `StoreError`."""
+        self._closing = True
+        if threading.get_ident() != self._thread.ident:
+            with contextlib.suppress(RuntimeError):  # closed already
+                self._loop.call_soon_threadsafe(self._request_stop)
+            self._thread.join()
+
+    # --- on the I/O thread
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
+            self._remote.wake(None)
+            close_descriptors(self._read_fd, self._write_fd)
+            self._fail_all()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        if self._closing:
+            self._stop.set()
+        self._loop.add_reader(self._read_fd, self._woken)
+        self._woken()
+        await self._stop.wait()
+        self._loop.remove_reader(self._read_fd)
+        for token in tuple(self._calls):
+            self._remote.cancel(token)
+        running = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._clients.close()
+        if (native := sys.modules.get("voxfetch.store.native")) is not None:
+            # Threads of obstore may still be handing over what was asked for.
+            native.settle()
+        # Jobs at work write to memory of callers: they are let end.
+        while self._calls:
+            self._take()
+            if self._calls:
+                await asyncio.sleep(0.001)
+
+    def _done(self, call: Future[dict[str, Any]]) -> None:
+        if call.cancelled() and isinstance(call, Call):
+            self._cancelled.append(call.token)
+            self._wake()
+
+    def _request_stop(self) -> None:
+        if self._stop is not None:
+            self._stop.set()
+
+    def _wake(self) -> None:
+        # After the end the number may be another file's: nobody listens then, and nothing is written.
+        if not self._closing:
+            wake_up(self._write_fd)
+
+    def _woken(self) -> None:
+        clear_wake_ups(self._read_fd)
+        self._take_inbox()
+        self._pump()
+
+    def _take_inbox(self) -> None:
+        """Plans what waits together, and stops what nobody waits for."""
+        together: dict[Mode, list[tuple[int, Sequence[_core.Read]]]] = {}
+        while self._inbox:
+            call = self._inbox.popleft()
+            call.token = next(self._tokens)
+            if call.cancelled():
+                continue
+            self._calls[call.token] = call
+            for read in call.reads:
+                store: RemoteStore = read.store
+                self._stores.setdefault(store.identity, store)
+            if call.mode == "read":
+                together.setdefault("read", []).append((call.token, call.reads))
+            else:
+                self._begin([(call.token, call.reads)], call.mode)
+        for mode, calls in together.items():
+            self._begin(calls, mode)
+        while self._cancelled:
+            for request in self._remote.cancel(self._cancelled.popleft()):
+                task = self._tasks.pop(request, None)
+                if task is not None:
+                    task.cancel()
+
+    def _begin(self, calls: list[tuple[int, Sequence[_core.Read]]], mode: Mode) -> None:
+        for token, error in self._remote.submit(calls, mode):
+            self._finish(token, error, {})
+
+    def _take(self) -> None:
+        for token, error, report in self._remote.take():
+            self._finish(token, error, report)
+
+    def _finish(self, token: int, error: BaseException | None, report: dict[str, Any]) -> None:
+        call = self._calls.pop(token, None)
+        if call is None or call.done():
+            return
+        with contextlib.suppress(InvalidStateError):  # cancelled at this moment
+            if error is None:
+                call.set_result(report)
+            else:
+                call.set_exception(error)
+
+    def _fail_all(self) -> None:
+        """Ends what came too late."""
+        while self._inbox:
+            call = self._inbox.popleft()
+            if not call.done():
+                call.set_exception(StoreError("stopped: the engine was closed during this read"))
+
+    def _pump(self) -> None:
+        """Sends as many requests as may be in flight, and ends the calls that need no more."""
+        room = self._limit.current - len(self._tasks)
+        if room > 0 and not self._closing:
+            for request in self._remote.next(room):
+                self._tasks[request[0]] = self._loop.create_task(self._fetch(*request))
+        self._take()
+
+    async def _fetch(  # noqa: PLR0913, PLR0917 - one request as the core gives it
+        self,
+        number: int,
+        identity: str,
+        key: str,
+        start: int | None,
+        end: int | None,
+        suffix: int | None,
+        etag: str | None,
+        most: int,
+    ) -> None:
+        try:
+            reply = await self._attempts(self._stores[identity], Ask(key, start, end, suffix, etag, most))
+        except asyncio.CancelledError:
+            self._tasks.pop(number, None)
+            raise
+        except ObjectChangedError:
+            self._remote.error(number, "changed")
+        except VoxfetchError as error:
+            self._remote.error(number, error)
+        except Exception as error:  # noqa: BLE001 - a bug must not leave a caller waiting
+            self._remote.error(number, InternalError(f"{type(error).__name__} in a transport: {error}"))
+        else:
+            if reply is None:
+                self._remote.error(number, "absent")
+            else:
+                body, first, total, tag, modified = reply
+                self._remote.body(number, body, start=first, total=total, etag=tag, modified=modified)
+        self._tasks.pop(number, None)
+        self._pump()
+
+    async def _attempts(self, store: RemoteStore, ask: Ask) -> Reply | None:
+        return await self._with_retries(lambda: store.get(ask, self._clients), store, ask.key)
+
+    async def _with_retries(self, attempt: Callable[[], Coroutine[Any, Any, _T]], store: RemoteStore, key: str) -> _T:
+        """Makes attempts until one succeeds, with growing waits between them (decorrelated jitter)."""
+        policy = self._options.retry
+        began_s = self._loop.time()
+        wait_s = policy.base_s
+        for number in itertools.count(1):
+            pause_s = self._not_before.get(store.identity, 0.0) - self._loop.time()
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+            try:
+                result = await attempt()
+            except TransientError as failure:
+                now_s = self._loop.time()
+                wait_s = min(policy.cap_s, random.uniform(policy.base_s, 3 * wait_s))  # noqa: S311
+                pause_s = max(wait_s, failure.retry_after_s or 0.0)
+                if failure.throttled:
+                    self._limit.throttled(now_s)
+                    if failure.retry_after_s:
+                        self._not_before[store.identity] = now_s + failure.retry_after_s
+                if number >= policy.max_attempts or now_s + pause_s - began_s > _DEADLINE_S:
+                    raise _exhausted(failure.error, number, f"{store.url}/{key}") from None
+                self._retries += 1
+                await asyncio.sleep(pause_s)
+            else:
+                self._limit.succeeded()
+                return result
+        raise InternalError("no attempt was made")
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() == self._thread.ident:
+            message = "a blocking call on the engine's own thread would wait for itself for ever"
+            raise StoreError(message, hint="await the method that ends in _async")
+
+
+def _exhausted(error: StoreError, attempts: int, key: str) -> StoreError:
+    kind = StoreTimeoutError if isinstance(error, StoreTimeoutError) else RetriesExhaustedError
+    message = f"failed {attempts} times, the last time: {error.message}"
+    return kind(
+        message,
+        key=error.key or key,
+        byte_range=error.byte_range,
+        attempts=attempts,
+        status=error.status,
+        hint=error.hint or "is the store reachable? Engine(retry=RetryPolicy(...)) allows more attempts",
+    )
