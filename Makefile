@@ -47,9 +47,11 @@ test-rust: $(DONE)/venv
 test-python: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m pytest
 
-# Every engine that is installed reads tiny volumes of every layout; answers are compared, times are not.
+# Every engine that is installed reads tiny volumes of every layout, from files and over HTTP; answers are compared, times
+# are not.
 test-bench: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m bench check
+	$(BIN)/python -m bench remote --quick
 
 fuzz:
 	tools/fuzz.sh $(FUZZ_SECONDS)
@@ -60,6 +62,7 @@ lint-rust: $(DONE)/venv
 	cargo fmt --all --check
 	rustfmt --check --edition 2024 rust/fuzz/fuzz_targets/*.rs
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cd bench/server && cargo fmt --check && cargo clippy --locked -- -D warnings
 	tools/check_dependencies.sh
 
 lint-python: $(DONE)/extension $(DONE)/dev

@@ -8,4 +8,6 @@ Run from the root of the repository as ``python -m bench --help``; README.md say
     worker.py     one process per engine and volume: times one run when told to
     runner.py     alternates the workers, collects samples
     report.py     JSON -> Markdown
+    remote/       the same over HTTP
+    server/       its server, in Rust
 """

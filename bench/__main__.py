@@ -1,4 +1,4 @@
-"""Command line: ``python -m bench {run,report,check,build}``, from the root of the repository."""
+"""Command line: ``python -m bench {run,report,check,build,remote}``, from the root of the repository."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.engines import ENGINES
+from bench.remote import command as remote
+from bench.remote.runner import check_range_server
 from bench.report import markdown
 from bench.runner import Settings, check, run, say
 from bench.volumes import DEFAULT_VOLUMES, SIZES, VOLUMES, MissingSourceError, build
@@ -52,17 +54,20 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--name", default=None, help="of the files in bench/results; default: the size")
     commands.add_parser("check", parents=[read], help="answers only, small volumes, every layout; for CI")
     commands.add_parser("build", parents=[select], help="builds volumes ahead of a run")
+    remote.add_arguments(commands.add_parser("remote", help="reads over HTTP from a server with settable delays"))
     again = commands.add_parser("report", help="Markdown of a stored run, on standard output")
     again.add_argument("results", type=Path)
     return parser
 
 
 def main() -> int:
-    """Returns the exit code: 1 when check found a wrong answer or a failure."""
+    """Returns the exit code: 1 when check, or remote --quick, found a wrong answer or a failure."""
     options = _parser().parse_args()
     if options.command == "report":
         print(markdown(json.loads(options.results.read_text())), end="")
         return 0
+    if options.command == "remote":
+        return remote.main(options)
     if options.command == "build":
         for name in options.volumes or DEFAULT_VOLUMES:
             try:
@@ -78,7 +83,7 @@ def main() -> int:
         settings = Settings(
             "small", options.engines, workloads, tuple(VOLUMES), repeat=1, seed=options.seed, budget_s=60, few=True
         )
-        return 1 if check(settings) else 0
+        return 1 if check_range_server() + check(settings) else 0
     settings = Settings(
         options.size,
         options.engines,

@@ -47,23 +47,29 @@ class EngineUnsupportedError(Exception):
 
 
 def interpreter(engine: str) -> str:
-    """The Python of an engine: bench/.venv-<engine> where there is one (its requirements may clash), or our own."""
-    own = ROOT / "bench" / f".venv-{engine}" / "bin" / "python"
+    """The Python of an engine: bench/.venv-<engine> where there is one (its requirements may clash), or our own.
+
+    What follows a hyphen is a variant: "zarr-x" is at home where "zarr" is.
+    """
+    own = ROOT / "bench" / f".venv-{engine.split('-', 1)[0]}" / "bin" / "python"
     return str(own) if own.exists() else sys.executable
 
 
 class Process:
-    """A worker process with one engine loaded; ``call`` sends a command and waits for its answer."""
+    """A worker process with one engine loaded; ``call`` sends a command and waits for its answer.
 
-    def __init__(self, engine: str) -> None:
+    ``worker`` is the module that it runs, ``load`` goes to its command of that name.
+    """
+
+    def __init__(self, engine: str, worker: str = "bench.worker", **load: Any) -> None:
         self.engine = engine
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  lives as long as the process
         self._process = subprocess.Popen(
-            [interpreter(engine), "-m", "bench.worker"],
+            [interpreter(engine), "-m", worker],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
         )  # fmt: skip
         try:
-            self.loaded = self.call("load", engine=engine)
+            self.loaded = self.call("load", engine=engine, **load)
         except BaseException:
             self.close()
             raise
@@ -172,8 +178,8 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "commit": _commit(),
-        "machine": _machine(),
+        "commit": commit(),
+        "machine": machine(),
         "load_average": {"before": load_before, "after": os.getloadavg()},
         "duration_s": time.monotonic() - started,
         "settings": vars(settings),
@@ -335,18 +341,19 @@ def _grouped(problems: list[str]) -> list[str]:
     return [f"{reason} ({', '.join(what[:3])}{', ...' if len(what) > 3 else ''})" for reason, what in reasons.items()]
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit measured, with "+" when the working tree differs from it."""
     try:
         git = ["git", "-C", str(ROOT)]
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -72,7 +72,7 @@ class Worker:
         same = plans[0] == plans[-1]
         for boxes in plans[:1] if same else plans:
             for box, answer in zip(boxes, self._read(handle, spec, boxes)[0], strict=True):
-                _compare(answer, volume.truth(box), f"{workload} {box}")
+                compare(answer, volume.truth(box), f"{workload} {box}")
         if not same:
             self.open(volume.as_json())
             _, handle = self._opened()
@@ -105,9 +105,9 @@ class Worker:
         for box in _one_voxel_a_shard(volume):
             handle.read(box)
         gc.collect()
-        before = _reset_peak_rss()
+        before = reset_peak_rss()
         answers, _ = self._read(handle, spec, boxes)
-        peak = _rss("VmHWM")
+        peak = rss("VmHWM")
         if before is None or peak is None:
             return {"peak_over_output": None}
         return {"peak_over_output": max(0, peak - before) / sum(answer.nbytes for answer in answers)}
@@ -150,7 +150,7 @@ def _one_voxel_a_shard(volume: Volume) -> list[Box]:
     return [Box(start, (1,) * len(start)) for start in grid]
 
 
-def _compare(answer: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], what: str) -> None:
+def compare(answer: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], what: str) -> None:
     """Every voxel, shape and type; in blocks, so that no large temporary teaches the allocator new habits."""
     if answer.shape != truth.shape or answer.dtype != truth.dtype:
         raise WrongAnswerError(f"{what}: {answer.dtype} {answer.shape}, not {truth.dtype} {truth.shape}")
@@ -162,7 +162,7 @@ def _compare(answer: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], what: st
             raise WrongAnswerError(f"{what}: voxels differ in {start} <= axis {axis} < {start + step}")
 
 
-def _rss(field: str) -> int | None:
+def rss(field: str) -> int | None:
     """A line of /proc/self/status in bytes: VmRSS (now) or VmHWM (peak since the last reset)."""
     try:
         status = Path("/proc/self/status").read_text()
@@ -172,20 +172,19 @@ def _rss(field: str) -> int | None:
     return None if line is None else int(line.split()[1]) * 1024
 
 
-def _reset_peak_rss() -> int | None:
+def reset_peak_rss() -> int | None:
     """Sets the peak to what is resident now, and returns that."""
     try:
         Path("/proc/self/clear_refs").write_text(RESET_PEAK_RSS)
     except OSError:
         return None
-    return _rss("VmRSS")
+    return rss("VmRSS")
 
 
-def main() -> None:
-    """Answers commands until "quit" or the end of input."""
+def serve(worker: Any) -> None:
+    """Answers commands until "quit" or the end of input: "do" names a method of ``worker``, the rest its arguments."""
     protocol = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    worker = Worker()
     for line in sys.stdin:
         command = json.loads(line)
         action = command.pop("do")
@@ -205,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker())

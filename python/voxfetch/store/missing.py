@@ -1,8 +1,9 @@
 """Whether a refusal means that there is no such object: some stores answer 403 to whoever may not list.
 
 A wrong yes turns data into fill value without a word, so it takes all of: a key that can be a chunk's, another object
-of the store that could be read, a 403 for a name that nobody has given, and that other object once more: asked for after
-the refusal where access can run out, at most a second before it where it can only be taken away. Knows no transport: the store passes a `probe`.
+of the store that could be read, a 403 for a name that nobody has given, and that other object once more: asked for
+after the refusal where access can run out, at most a second before it where it can only be taken away. Knows no
+transport: the store passes a `probe`.
 """
 
 from __future__ import annotations
