@@ -47,8 +47,8 @@ test-rust: $(DONE)/venv
 test-python: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m pytest
 
-# Every engine that is installed reads tiny volumes of every layout, from files and over HTTP; answers are compared, times
-# are not.
+# Every engine that is installed reads tiny volumes of every layout, from files and over HTTP; answers are compared,
+# times are not.
 test-bench: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m bench check
 	$(BIN)/python -m bench remote --quick

@@ -1,0 +1,308 @@
+"""Who reads over HTTP: one adapter a library, each in the way its documentation recommends for speed.
+
+A library is imported when its adapter is loaded. Where it offers that, all arrays share one HTTP client. ``lacks`` says
+what a library has no way to do and what it does instead; it is printed with the results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from bench.engines import OWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from bench.remote.volumes import RemoteVolume
+    from bench.workloads import Box
+
+Array = np.ndarray[Any, Any]
+
+#: Of tensorstore-best: room for 500 indexes of the volumes here, for one box, and for little of a volume.
+CACHE_POOL_BYTES = 32 << 20
+HTTP_CONCURRENCY = 256
+ZARR_CONCURRENCY = 128
+ZARR_WORKERS = 4
+ZARRS_PIPELINE = "zarrs.ZarrsCodecPipeline"
+FUSED_PIPELINE = "zarr.core.codec_pipeline.FusedCodecPipeline"
+
+
+class Handle(Protocol):
+    """One open array. Results are in the axis order of the stored array. ``read`` may be called from any thread."""
+
+    shape: tuple[int, ...]
+
+    def read(self, box: Box) -> Array:
+        """One box into a new array."""
+        ...
+
+    def read_many(self, boxes: Sequence[Box]) -> Sequence[Array] | Array:
+        """All boxes at once, the fastest way the library offers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A library in one configuration.
+
+    ``open`` takes a volume whose path may have been replaced, and gives a handle; ``open_image`` takes the path of an
+    OME-Zarr image below the root of the server and gives the shapes of its levels. ``decodes`` is False for the floor,
+    which returns nothing to be compared.
+    """
+
+    versions: dict[str, str]
+    configuration: str
+    lacks: str
+    open: Callable[[RemoteVolume], Handle]
+    open_array: Callable[[str], tuple[int, ...]]
+    open_image: Callable[[str], list[tuple[int, ...]]] | None
+    decodes: bool = True
+
+
+def load(name: str, url: str) -> Engine:
+    """The engine of that name, for the server at ``url``. ImportError where its library is missing."""
+    return ENGINES[name](url)
+
+
+def http_store(url: str) -> Any:
+    """obstore's store over plain HTTP: one client for all that is read through it."""
+    from obstore.store import HTTPStore
+
+    return HTTPStore.from_url(url, client_options={"allow_http": True})
+
+
+class Loop:
+    """An event loop on a thread of its own, for libraries that are asynchronous only."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """The result, awaited from any other thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _voxfetch(url: str) -> Engine:
+    import voxfetch as vf
+
+    return Engine(
+        {"voxfetch": version("voxfetch")},
+        "defaults; at once: read_many",
+        "-",
+        lambda volume: _Voxfetch(vf.open_array(f"{url}/{volume.path}")),
+        lambda path: vf.open_array(f"{url}/{path}").shape,
+        lambda path: [level.shape for level in vf.open_image(f"{url}/{path}").levels],
+    )
+
+
+class _Voxfetch:
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.shape = array.shape
+
+    def read(self, box: Box) -> Array:
+        return self._array.read_box(box.start, box.shape)  # type: ignore[no-any-return]
+
+    def read_many(self, boxes: Sequence[Box]) -> Array:
+        return self._array.read_many([box.start for box in boxes], boxes[0].shape)  # type: ignore[no-any-return]
+
+
+def _tensorstore(url: str, *, best: bool) -> Engine:
+    import tensorstore as ts
+
+    settings: dict[str, Any] = {
+        "cache_pool": {"total_bytes_limit": CACHE_POOL_BYTES},
+        "data_copy_concurrency": {"limit": os.cpu_count() or 1},
+        "http_request_concurrency": {"limit": HTTP_CONCURRENCY},
+    }
+    recheck = {"recheck_cached_data": "open"} if best else {}
+    context = ts.Context(settings if best else {})
+
+    def opening(path: str) -> Any:
+        spec = {"driver": "zarr3", "kvstore": f"{url}/{path}/", **recheck}
+        return ts.open(spec, context=context, open=True, read=True)
+
+    def open_image(path: str) -> list[tuple[int, ...]]:
+        store = ts.KvStore.open(f"{url}/{path}/", context=context).result()
+        group = json.loads(store.read("zarr.json").result().value)
+        levels = [opening(f"{path}/{name}") for name in level_paths(group)]
+        return [tuple(level.result().shape) for level in levels]
+
+    return Engine(
+        {"tensorstore": version("tensorstore")},
+        f"{settings}, {recheck}" if best else "default context",
+        "merges only ranges that touch; no images, no reads of many boxes (futures of all); "
+        + ("cache shared by indexes and decoded chunks" if best else "no cache: an index is read for every call"),
+        lambda volume: _Tensorstore(opening(volume.path).result()),
+        lambda path: tuple(opening(path).result().shape),
+        open_image,
+    )
+
+
+class _Tensorstore:
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.shape = tuple(store.shape)
+
+    def read(self, box: Box) -> Array:
+        return self._store[box.slices].read().result()  # type: ignore[no-any-return]
+
+    def read_many(self, boxes: Sequence[Box]) -> list[Array]:
+        futures = [self._store[box.slices].read() for box in boxes]
+        return [future.result() for future in futures]
+
+
+def level_paths(group: dict[str, Any]) -> list[str]:
+    """The paths of the levels, from the zarr.json of an OME-Zarr 0.5 image."""
+    return [dataset["path"] for dataset in group["attributes"]["ome"]["multiscales"][0]["datasets"]]
+
+
+def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
+    import zarr
+    from zarr.api.asynchronous import open_group
+    from zarr.core.sync import sync
+
+    versions = {"zarr": version("zarr")}
+    settings = ["FsspecStore, defaults"]
+    gap_bytes = zarr.config.get("array.sharding_coalesce_max_gap_bytes", None)
+    lacks = "no cache of indexes, no images, no reads of many boxes (asyncio.gather); "
+    lacks += f"merges across gaps of {gap_bytes} bytes" if gap_bytes else "chunk after chunk inside a shard"
+    if pipeline is not None:
+        zarr.config.set({"codec_pipeline.path": pipeline})
+        settings += [pipeline]
+    if pipeline == ZARRS_PIPELINE:
+        import zarrs  # noqa: F401
+
+        versions |= {"zarrs": version("zarrs")}
+        zarr.config.set({"codec_pipeline.strict": True})
+        settings += ["strict"]
+        lacks += ", one HEAD before each GET"
+    if obstore:
+        versions |= {"obstore": version("obstore")}
+        options = {"async.concurrency": ZARR_CONCURRENCY, "threading.max_workers": ZARR_WORKERS}
+        settings[0] = f"one ObjectStore of obstore's HTTPStore, {options}"
+        zarr.config.set(options)
+        shared = zarr.storage.ObjectStore(http_store(url), read_only=True)
+    else:
+        versions |= {"aiohttp": version("aiohttp")}
+
+    def where(path: str) -> dict[str, Any]:
+        place = {"store": shared, "path": path} if obstore else {"store": f"{url}/{path}"}
+        return place | {"mode": "r", "zarr_format": 3}
+
+    async def open_levels(path: str) -> list[tuple[int, ...]]:
+        group = await open_group(**where(path))
+        names = level_paths({"attributes": dict(group.attrs)})
+        return [level.shape for level in await asyncio.gather(*(group.getitem(name) for name in names))]
+
+    return Engine(
+        versions,
+        "; ".join(settings),
+        lacks,
+        lambda volume: _Zarr(zarr.open_array(**where(volume.path)), sync),
+        lambda path: zarr.open_array(**where(path)).shape,
+        lambda path: sync(open_levels(path)),
+    )
+
+
+class _Zarr:
+    def __init__(self, array: Any, sync: Any) -> None:
+        self._array = array
+        self._sync = sync  # on zarr's own loop, to which the sessions of fsspec belong
+        self.shape = array.shape
+
+    def read(self, box: Box) -> Array:
+        return self._array[box.slices]  # type: ignore[no-any-return]
+
+    def read_many(self, boxes: Sequence[Box]) -> list[Array]:
+        array = self._array.async_array
+
+        async def all_boxes() -> list[Array]:
+            return list(await asyncio.gather(*(array.getitem(box.slices) for box in boxes)))
+
+        return self._sync(all_boxes())  # type: ignore[no-any-return]
+
+
+def _zarrista(url: str) -> Engine:
+    import zarrista
+
+    loop = Loop()
+    store = http_store(url)
+
+    async def open_array(path: str) -> Any:
+        return await zarrista.AsyncArray.open(store, f"/{path}")
+
+    async def open_levels(path: str) -> list[tuple[int, ...]]:
+        group = await zarrista.AsyncGroup.open(store, f"/{path}")
+        names = level_paths({"attributes": dict(group.attrs)})
+        return [tuple(level.shape) for level in await asyncio.gather(*(open_array(f"{path}/{n}") for n in names))]
+
+    return Engine(
+        {"zarrista": version("zarrista"), "obstore": version("obstore")},
+        "AsyncArray over one HTTPStore of obstore; one chunk: retrieve_subchunk with a kept shard_cache",
+        "no index cache but for single chunks; one HEAD before each GET; merges nothing; asynchronous only: threads "
+        "wait for one event loop; at once: asyncio.gather",
+        lambda volume: _Zarrista(loop, loop.run(open_array(volume.path)), volume.volume.chunk),
+        lambda path: tuple(loop.run(open_array(path)).shape),
+        lambda path: loop.run(open_levels(path)),
+    )
+
+
+class _Zarrista:
+    def __init__(self, loop: Loop, array: Any, chunk: tuple[int, ...]) -> None:
+        self._loop = loop
+        self._array = array
+        self._chunk = chunk
+        self._cache = array.shard_cache()
+        self.shape = tuple(array.shape)
+
+    def read(self, box: Box) -> Array:
+        if box.is_aligned_to(self._chunk):
+            index = [s // c for s, c in zip(box.start, self._chunk, strict=True)]
+            return self._loop.run(self._chunk_at(index))  # type: ignore[no-any-return]
+        return self._loop.run(self._box(box))  # type: ignore[no-any-return]
+
+    def read_many(self, boxes: Sequence[Box]) -> list[Array]:
+        async def all_boxes() -> list[Array]:
+            return list(await asyncio.gather(*map(self._box, boxes)))
+
+        return self._loop.run(all_boxes())  # type: ignore[no-any-return]
+
+    async def _chunk_at(self, index: list[int]) -> Array:
+        return np.asarray(await self._array.retrieve_subchunk(index, shard_cache=self._cache))
+
+    async def _box(self, box: Box) -> Array:
+        return np.asarray(await self._array.retrieve_array_subset(box.slices))
+
+
+def _obstore(url: str) -> Engine:
+    from bench.remote.fetch import load as load_fetch
+
+    return load_fetch(url)
+
+
+#: name -> loads it for a server. One with requirements of its own may have an environment,
+#: bench/.venv-<name up to the first hyphen>.
+ENGINES: dict[str, Callable[[str], Engine]] = {
+    OWN: _voxfetch,
+    "tensorstore": lambda url: _tensorstore(url, best=False),
+    "tensorstore-best": lambda url: _tensorstore(url, best=True),
+    "zarr": lambda url: _zarr(url, obstore=False),
+    "zarr-obstore": lambda url: _zarr(url, obstore=True),
+    "zarr34": lambda url: _zarr(url, obstore=True),
+    "zarr34-fused": lambda url: _zarr(url, obstore=True, pipeline=FUSED_PIPELINE),
+    "zarrs": lambda url: _zarr(url, obstore=True, pipeline=ZARRS_PIPELINE),
+    "zarrista": _zarrista,
+    "obstore": _obstore,
+}
+#: Not readers: what the network and an HTTP client allow.
+FLOORS = ("obstore",)

@@ -1,0 +1,215 @@
+"""What is read over the network: volumes of ``bench.volumes``, arrays of very many shards that are links to theirs, and
+images that are metadata only. Built into bench/.cache and kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.remote.workloads import LEVELS, WORKLOADS, samples_per_run
+from bench.volumes import CACHE, CACHE_VERSION, Size, Volume, build
+from bench.workloads import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+Shape = tuple[int, ...]
+
+#: The folder that the server serves.
+SERVED = CACHE / f"v{CACHE_VERSION}"
+#: Raise it when what is built here changes.
+LINKS_VERSION = 1
+LEVEL_0_SHAPE = (1024, 1024, 1024)
+
+
+@dataclass(frozen=True)
+class RemoteVolume:
+    """An array on the server. Its shards are those of ``base``, repeated along every axis to the end of its shape."""
+
+    volume: Volume
+    base: Volume
+
+    @property
+    def path(self) -> str:
+        """Below the root of the server."""
+        return self.volume.path.relative_to(SERVED).as_posix()
+
+    @property
+    def shard(self) -> Shape:
+        """Of a shard, in voxels."""
+        if self.volume.shard is None:
+            raise ValueError(f"{self.volume.name} has no shards")
+        return self.volume.shard
+
+    @property
+    def period(self) -> Shape:
+        """Voxels after which the stored shards repeat: the shape of ``base``, rounded up to whole shards."""
+        return tuple(-(-n // s) * s for n, s in zip(self.base.shape, self.shard, strict=True))
+
+    @property
+    def period_bytes(self) -> int:
+        """Decoded."""
+        return math.prod(self.period) * np.dtype(self.volume.dtype).itemsize
+
+    @property
+    def filled(self) -> Shape:
+        """How far the voxels of every shard are those of ``base``; beyond that some shards hold the fill value."""
+        ends = zip(self.base.shape, self.period, self.shard, strict=True)
+        return tuple(n - (period - s) for n, period, s in ends)
+
+    @cached_property
+    def cells(self) -> list[Shape]:
+        """The first voxel of every shard, in C order."""
+        return list(itertools.product(*(range(0, n, s) for n, s in zip(self.volume.shape, self.shard, strict=True))))
+
+    def truth(self, box: Box) -> np.ndarray[Any, Any]:
+        """The voxels of a box, from the source."""
+        out = np.zeros(box.shape, self.volume.dtype)
+        at = [(b + np.arange(n)) % period for b, n, period in zip(box.start, box.shape, self.period, strict=True)]
+        known = [np.flatnonzero(a < n) for a, n in zip(at, self.base.shape, strict=True)]
+        voxels = self.base.truth(Box((0,) * len(self.base.shape), self.base.shape))
+        if all(
+            np.array_equal(a, np.arange(a[0], a[0] + len(a))) and a[-1] < n
+            for a, n in zip(at, voxels.shape, strict=True)
+        ):
+            return voxels[tuple(slice(a[0], a[-1] + 1) for a in at)]  # a view, not a gather
+        out[np.ix_(*known)] = voxels[np.ix_(*(a[k] for a, k in zip(at, known, strict=True)))]
+        return out
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for a worker."""
+        return {"volume": self.volume.as_json(), "base": self.base.as_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RemoteVolume:
+        """The inverse of ``as_json``."""
+        return cls(Volume.from_json(values["volume"]), Volume.from_json(values["base"]))
+
+
+def prepare(
+    names: Iterable[str], size: Size, *, repeat: int, crops: int, sustained_bytes: int, few: bool
+) -> dict[str, RemoteVolume | Path]:
+    """What the workloads of these names read, by the name of the volume: arrays, and the folder of "images"."""
+    volumes: dict[str, RemoteVolume | Path] = {}
+    for name in dict.fromkeys(WORKLOADS[n].volume for n in names):
+        count = max(samples_per_run(w, few=few) for w in WORKLOADS.values() if w.volume == name)
+        if name == "images":
+            # Half of them for arrays, half for images: nothing is opened twice.
+            volumes[name] = _images(size, 2 * count * (repeat + 1))
+            continue
+        base = build("webknossos" if name == "crops" else "em", size)
+        if name == "em":
+            volumes[name] = RemoteVolume(base, base)
+            continue
+        grid = [-(-n // s) for n, s in zip(base.shape, _shard(base), strict=True)]
+        if name == "crops":
+            # Run 0 of a fresh process warms up with the first cells, run 1 reads others.
+            side = math.ceil((2 * crops) ** (1 / 3))
+            grid[-3:] = [side, side, math.ceil(2 * crops / side**2)]
+        elif name == "em_cells":
+            grid = [count * (repeat + 1), 1, 1]
+        else:
+            # The last block is for the run that is not measured.
+            grid[0] *= 1 + max(1, math.ceil(sustained_bytes / RemoteVolume(base, base).period_bytes))
+        volumes[name] = _linked(name, size, base, tuple(grid))
+    return volumes
+
+
+def stored_files(volumes: Iterable[RemoteVolume | Path]) -> list[Path]:
+    """The real files behind them, to be read into the page cache."""
+    bases = {v.base.path for v in volumes if isinstance(v, RemoteVolume)}
+    return sorted(file for base in bases for file in base.rglob("*") if file.is_file())
+
+
+def _shard(volume: Volume) -> Shape:
+    if volume.shard is None:
+        raise ValueError(f"{volume.name} has no shards")
+    return volume.shard
+
+
+def _folder(size: Size, name: str) -> Path:
+    return SERVED / size / f"remote{LINKS_VERSION}" / name
+
+
+def _linked(name: str, size: Size, base: Volume, grid: Shape) -> RemoteVolume:
+    """An array of ``grid`` shards: relative links to those of ``base``, whose grid is repeated along every axis."""
+    path = _folder(size, f"{name}-{'x'.join(map(str, grid))}")
+    shard = _shard(base)
+    shape = tuple(g * s for g, s in zip(grid, shard, strict=True))
+    base_grid = tuple(-(-n // s) for n, s in zip(base.shape, shard, strict=True))
+    if not (path / "zarr.json").exists():
+        shutil.rmtree(path, ignore_errors=True)
+        for cell in itertools.product(*map(range, grid)):
+            link = path.joinpath("c", *map(str, cell))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            real = base.path.joinpath("c", *(str(i % n) for i, n in zip(cell, base_grid, strict=True)))
+            link.symlink_to(os.path.relpath(real, link.parent))
+        document = json.loads((base.path / "zarr.json").read_bytes())
+        (path / "zarr.json").write_text(json.dumps(document | {"shape": shape}, indent=1))
+    what = f"{math.prod(grid)} shards, links to those of {base.name}"
+    return RemoteVolume(replace(base, name=name, path=path, shape=shape, what=what), base)
+
+
+def _images(size: Size, count: int) -> Path:
+    """``count`` OME-Zarr 0.5 images of six levels, without a single chunk: folders 0, 1, ... of the folder returned."""
+    folder = _folder(size, f"images-{count}")
+    if (folder / "done").exists():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    sharding = {
+        "chunk_shape": [32] * 3,
+        "codecs": [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": 3, "checksum": False}}],
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    for image, level in itertools.product(range(count), range(LEVELS)):
+        array = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": level_shape(level),
+            "data_type": "uint8",
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [512] * 3}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "dimension_names": ["z", "y", "x"],
+            "attributes": {},
+        }
+        path = folder / str(image) / str(level)
+        path.mkdir(parents=True)
+        (path / "zarr.json").write_text(json.dumps(array, indent=1))
+    multiscale = {
+        "name": "bench",
+        "axes": [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"],
+        "datasets": [
+            {
+                "path": str(level),
+                "coordinateTransformations": [{"type": "scale", "scale": [10.0 * 2**level] * 3}],
+            }
+            for level in range(LEVELS)
+        ],
+    }
+    group = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {"ome": {"version": "0.5", "multiscales": [multiscale]}},
+    }
+    for image in range(count):
+        (folder / str(image) / "zarr.json").write_text(json.dumps(group, indent=1))
+    (folder / "done").touch()
+    return folder
+
+
+def level_shape(level: int) -> list[int]:
+    """(z, y, x) in voxels, of a level of every image."""
+    return [n >> level for n in LEVEL_0_SHAPE]
