@@ -17,6 +17,10 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.servers.faulty import FaultyServer
+
 import voxfetch as vf
 from voxfetch.cli import main as command
 
@@ -46,6 +50,9 @@ def main(volume: Path, output: Path) -> int:
     heading("What the engine did in all")
     print(indented(str(finest.engine.stats())))
 
+    heading("The same over HTTP, from a server of its own")
+    wrong += over_http(source, finest)
+
     output.mkdir(parents=True, exist_ok=True)
     heading("A slice as PNG: voxfetch read")
     arguments = ["read", str(source), "--region", "z=125", "-o", str(output / "fib25_z125.png")]
@@ -55,6 +62,32 @@ def main(volume: Path, output: Path) -> int:
     print()
     print("all equal to the oracle" if not wrong else f"{wrong} results DIFFER from the oracle")
     return 1 if wrong else 0
+
+
+def over_http(source: Path, finest: vf.Array) -> int:
+    """Serves the volume, reads the finest level by its URL, prints what that takes; returns how many reads differ."""
+    wrong = 0
+    with FaultyServer(source) as server, vf.Engine() as engine:
+        remote = vf.open_image(server.url, engine=engine).level(0)
+        print(f"  vf.open_image({server.url!r}): {len(server.requests)} requests in 2 round trips")
+        for selection in ("[10:20, 0:64, 0:64]", "[100:164, 100:164, 100:164]", "[125]", "[...]"):
+            index = eval(f"np.s_{selection}")  # noqa: S307 - one of the four above
+            report, before = remote.explain(index), engine.stats()
+            started = time.perf_counter()
+            data = remote[index]
+            seconds = time.perf_counter() - started
+            after = engine.stats()
+            equal = np.array_equal(data, finest[index])
+            wrong += not equal
+            print(
+                f"  {selection:<28} {after.requests - before.requests:>3} requests "
+                f"{after.bytes_read - before.bytes_read:>11,} bytes fetched {report.bytes_needed:>11,} needed "
+                f"{report.round_trips} round trip {data.nbytes / max(seconds, 1e-9) / 1e6:>7,.0f} MB/s  "
+                f"{'equal' if equal else 'DIFFERS'}"
+            )
+        heads = server.count(method="HEAD")
+        print(f"  the server saw {len(server.requests)} requests, {heads} of them HEAD")
+    return wrong
 
 
 def check(name: str, array: vf.Array, expected: dict[str, Any]) -> int:

@@ -26,7 +26,7 @@ flags() {
   echo -max_total_time="$seconds" -rss_limit_mb=1024 -timeout=10 -verbosity=0 -print_final_stats=1
   case $1 in
     metadata_*) echo -max_len=4096 -dict=rust/fuzz/corpus/json.dict ;;
-    planner | read_shard) echo -max_len=1024 ;;
+    planner | read_shard | network) echo -max_len=1024 ;;
     *) echo -max_len=4096 ;;
   esac
 }

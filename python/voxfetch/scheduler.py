@@ -154,7 +154,12 @@ class Scheduler:
 
     async def document(self, store: RemoteStore, key: str) -> bytes | None:
         """Returns a whole metadata document, None when there is none. Runs on the I/O thread."""
-        reply = await self._attempts(store, Ask(key))
+        try:
+            reply = await self._attempts(store, Ask(key))
+        except VoxfetchError as error:
+            # A store knows its keys only.
+            error.key = f"{store.url}/{key}"
+            raise
         self._documents += 1
         if reply is None:
             return None
@@ -374,7 +379,7 @@ def _exhausted(error: StoreError, attempts: int, key: str) -> StoreError:
     message = f"failed {attempts} times, the last time: {error.message}"
     return kind(
         message,
-        key=error.key or key,
+        key=key,
         byte_range=error.byte_range,
         attempts=attempts,
         status=error.status,

@@ -2,7 +2,8 @@
 //!
 //! # Data flow
 //! documents -> [`metadata::ArrayMeta`] -> [`codec::PreparedArray`] -> [`index::ShardIndex`] -> requests
-//! ([`plan::coalesce`]) -> bodies -> [`codec::CodecChain`] -> [`assemble`] -> the caller's array.
+//! ([`plan::coalesce`]) -> bodies -> [`codec::CodecChain`] -> [`assemble`] -> the caller's array. Where requests take time,
+//! [`plan::machine`] says which to send and what follows from each reply.
 //!
 //! # Words
 //! chunk: smallest unit decoded. shard: stored object that holds chunks. request: one merged byte range. body: its
@@ -15,7 +16,7 @@
 //! | L1 | `metadata` (documents -> `ArrayMeta`) |
 //! | L2 | `codec` (`CodecSpec` -> `CodecChain`, `ArrayMeta` -> `PreparedArray`) |
 //! | L3 | `index` (chunk -> byte range or MISSING; the cache of indexes) |
-//! | L4 | `plan` (reads -> shards -> chunks -> merged requests) |
+//! | L4 | `plan` (reads -> shards -> chunks -> merged requests; the machine of remote reads) |
 //! | L5 | `assemble`, `shard_writer` (decoded box <-> strided memory; chunks -> bytes of one shard) |
 
 pub mod assemble;
