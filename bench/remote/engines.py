@@ -166,6 +166,12 @@ def level_paths(group: dict[str, Any]) -> list[str]:
     return [dataset["path"] for dataset in group["attributes"]["ome"]["multiscales"][0]["datasets"]]
 
 
+def _zarr34(url: str, pipeline: str | None = None) -> Engine:
+    if version("zarr").startswith(("3.0.", "3.1.")):
+        raise ImportError(f"zarr {version('zarr')} is the old one; a newer one is expected in bench/.venv-zarr34")
+    return _zarr(url, obstore=True, pipeline=pipeline)
+
+
 def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
     import zarr
     from zarr.api.asynchronous import open_group
@@ -298,8 +304,8 @@ ENGINES: dict[str, Callable[[str], Engine]] = {
     "tensorstore-best": lambda url: _tensorstore(url, best=True),
     "zarr": lambda url: _zarr(url, obstore=False),
     "zarr-obstore": lambda url: _zarr(url, obstore=True),
-    "zarr34": lambda url: _zarr(url, obstore=True),
-    "zarr34-fused": lambda url: _zarr(url, obstore=True, pipeline=FUSED_PIPELINE),
+    "zarr34": _zarr34,
+    "zarr34-fused": lambda url: _zarr34(url, FUSED_PIPELINE),
     "zarrs": lambda url: _zarr(url, obstore=True, pipeline=ZARRS_PIPELINE),
     "zarrista": _zarrista,
     "obstore": _obstore,
