@@ -159,8 +159,8 @@ fn dense(pairs: &[(u64, u64)], grid: &[u64]) -> Result<Option<Entries>> {
             )
         })?;
         by_rank.resize(pairs.len(), (MISSING, MISSING));
-        for (entry, &pair) in pairs.iter().enumerate() {
-            if let Some(slot) = by_rank.get_mut(ranks.rank(entry as u64) as usize) {
+        for (&pair, rank) in pairs.iter().zip(ranks.ranks(grid)) {
+            if let Some(slot) = by_rank.get_mut(rank as usize) {
                 *slot = pair;
             }
         }

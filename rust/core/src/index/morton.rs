@@ -70,6 +70,21 @@ impl Order {
     }
 }
 
+impl Order {
+    /// Ranks of all cells, in C order.
+    #[must_use]
+    pub fn ranks(&self, grid: &[u64]) -> Vec<u64> {
+        // In each of the orders the rank of a cell is the sum of what its coordinates give one by one.
+        let mut ranks = vec![0];
+        for (axis, &n) in grid.iter().enumerate() {
+            let stride: u64 = grid[axis + 1..].iter().product();
+            let of_axis: Vec<u64> = (0..n).map(|coordinate| self.rank(coordinate * stride)).collect();
+            ranks = ranks.iter().flat_map(|before| of_axis.iter().map(move |own| before + own)).collect();
+        }
+        ranks
+    }
+}
+
 fn interleave(coordinates: &[u64], bits: &[u8], first_axis_lowest: bool) -> u64 {
     let mut code = 0;
     let mut at = 0;
@@ -119,6 +134,7 @@ mod tests {
             let count: u64 = grid.iter().product();
             for order in Order::candidates(&grid) {
                 let mut seen: Vec<u64> = (0..count).map(|cell| order.rank(cell)).collect();
+                assert_eq!(order.ranks(&grid), seen, "{order:?}");
                 seen.sort_unstable();
                 assert_eq!(seen, (0..count).collect::<Vec<_>>(), "{order:?}");
             }
