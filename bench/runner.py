@@ -162,6 +162,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     volumes: dict[str, Any] = {}
     results: list[Samples] = []
     load_before = os.getloadavg()
+    measured = commit()
     started = time.monotonic()
     for name in settings.volumes:
         try:
@@ -178,7 +179,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "commit": commit(),
+        "commit": measured,
         "machine": machine(),
         "load_average": {"before": load_before, "after": os.getloadavg()},
         "duration_s": time.monotonic() - started,

@@ -131,7 +131,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     """Everything, as the JSON document described in README.md."""
     volumes = settings.volumes()
     _fill_page_cache(volumes)
-    load_before, started = os.getloadavg(), time.monotonic()
+    load_before, measured, started = os.getloadavg(), commit(), time.monotonic()
     results: list[Samples] = []
     with Server(SERVED) as server:
         workers = _Workers(settings, server, volumes)
@@ -143,7 +143,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "commit": commit(),
+        "commit": measured,
         "machine": machine(),
         "load_average": {"before": load_before, "after": os.getloadavg()},
         "duration_s": time.monotonic() - started,
