@@ -135,8 +135,7 @@ class HttpStore:
         else:
             shown = repr(sorted(headers.items()))
         self._identity = repr(("http", self._root, shown, statuses))
-        expires = bool(self._root.query or self._root.basic or headers)
-        self._missing = Missing(statuses, expires=expires, witness=witness)
+        self._missing = Missing(statuses, witness=witness)
 
     def __repr__(self) -> str:
         return f"HttpStore({self.url!r})"
@@ -218,7 +217,9 @@ class HttpStore:
         except (StoreError, TransientError) as error:
             refusal = error
         else:
-            if reply is not None:
+            if reply is None:
+                self._missing.absent()
+            else:
                 self._missing.answered(ask.key)
             return reply
 

@@ -1,15 +1,14 @@
 """Whether a refusal means that there is no such object: some stores answer 403 to whoever may not list.
 
-A wrong yes turns data into fill value without a word, so it takes all of: a key that can be a chunk's, another object
-of the store that could be read, a 403 for a name that nobody has given, and that other object once more: asked for
-after the refusal where access can run out, at most a second before it where it can only be taken away. Knows no
-transport: the store passes a `probe`.
+A wrong yes turns data into fill value without a word, so it takes all of: a key that can be a chunk's; another object
+of the store that could be read, and still can after the refusal (access runs out, and a server that is asked too much
+may refuse everything for a while); a 403 for each of some names that nobody has given (one alone may be a refusal that
+comes and goes); and no 404 from this store, ever. Knows no transport: the store passes a `probe`.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, Literal
 
 from voxfetch.errors import CredentialsError, PermissionDeniedError, StoreError
@@ -27,9 +26,9 @@ __all__ = ["Missing", "may_be_chunk"]
 # Documents of all formats, and whatever looks like one.
 _DOCUMENT = re.compile(r"(|.*\.json|\.zarray|\.zgroup|\.zattrs|\.zmetadata|info|header\.wkw)")
 
-
-# How long an object that could be read without credentials is taken for readable.
-_TRUSTED_S = 1.0
+# Names that nobody has given, all of which are refused by a store that hides so. A server that refuses three requests
+# of ten at random is taken for one once in a hundred times.
+_NAMES = 4
 
 
 def may_be_chunk(key: str) -> bool:
@@ -40,17 +39,14 @@ def may_be_chunk(key: str) -> bool:
 class Missing:
     """What a store has learnt of its refusals. Made for one store; not picklable, see `witness`.
 
-    `statuses` is `StoreOptions.missing_status`; `expires` says whether access depends on something that can run out;
-    `witness` is a key that was read before, None when none was.
+    `statuses` is `StoreOptions.missing_status`; `witness` is a key that was read before, None when none was.
     """
 
-    __slots__ = ("_checks", "_expires", "_hides", "_readable_at", "_statuses", "witness")
+    __slots__ = ("_checks", "_hides", "_statuses", "witness")
 
-    def __init__(self, statuses: Statuses, *, expires: bool, witness: str | None = None) -> None:
+    def __init__(self, statuses: Statuses, *, witness: str | None = None) -> None:
         self._statuses = statuses
-        self._expires = expires
         self._hides: bool | None = None
-        self._readable_at = float("-inf")
         self._checks: dict[asyncio.AbstractEventLoop, asyncio.Task[bool | StoreError | TransientError]] = {}
         self.witness = witness
 
@@ -58,6 +54,10 @@ class Missing:
         """Notes that `key` was read."""
         if self.witness is None:
             self.witness = key
+
+    def absent(self) -> None:
+        """Notes that the store has said of something that it does not exist: its refusals mean what they say."""
+        self._hides = False
 
     async def says(self, key: str, refusal: StoreError | TransientError, probe: Probe) -> bool:
         """Returns whether `refusal`, the outcome of asking for `key`, means that there is no such object.
@@ -74,8 +74,6 @@ class Missing:
             return False
         if self.witness is None or self._hides is False:
             return False
-        if self._hides and not self._expires and time.monotonic() - self._readable_at < _TRUSTED_S:
-            return True
         return await self._checked(self.witness, probe)
 
     async def _checked(self, witness: str, probe: Probe) -> bool:
@@ -103,11 +101,10 @@ class Missing:
     async def _check(self, witness: str, probe: Probe) -> bool | StoreError | TransientError:
         """Returns an exception instead of raising it: those who wait may be gone."""
         try:
-            if self._hides is None:
-                self._hides = await probe(_impossible_name()) is False
-            if not self._hides:
+            if self._hides is None and not await _all_refused(probe):
+                self._hides = False
+            if self._hides is False:
                 return False
-            asked_at = time.monotonic()
             readable = await probe(witness)
         except (StoreError, TransientError) as error:
             return error
@@ -117,9 +114,20 @@ class Missing:
         elif not readable:
             message = "what could be read before is refused now"
             return CredentialsError(message, key=witness, status=403, hint="have the credentials expired?")
-        else:
-            self._readable_at = asked_at
-        return readable is True
+        elif self._hides is None:
+            # Only now: while everything is refused, so are names that nobody has given.
+            self._hides = True
+        return self._hides is True and readable is True
+
+
+async def _all_refused(probe: Probe) -> bool:
+    """Whether names that nobody has given are refused: one first, which tells of most stores."""
+    import asyncio
+
+    if await probe(_impossible_name()) is not False:
+        return False
+    others = await asyncio.gather(*(probe(_impossible_name()) for _ in range(_NAMES - 1)))
+    return all(readable is False for readable in others)
 
 
 def _impossible_name() -> str:

@@ -69,7 +69,7 @@ class ObjectStore:
     unknown form. Cheap to make; connects on first use.
     """
 
-    __slots__ = ("_expires", "_identity", "_missing", "_options", "_reach", "_source", "_token", "_url")
+    __slots__ = ("_identity", "_missing", "_options", "_reach", "_source", "_token", "_url")
 
     def __init__(self, source: Any, options: StoreOptions) -> None:
         self.__setstate__((source, options, None, None))
@@ -91,9 +91,7 @@ class ObjectStore:
             self._url = _url_of(source)
             self._reach = ForeignReach(source)
         self._identity = self._identified()
-        # Until it is known that no credentials are needed they may run out.
-        self._expires = options.anonymous is not True
-        self._missing = Missing(options.missing_status, expires=self._expires, witness=witness)
+        self._missing = Missing(options.missing_status, witness=witness)
 
     def __repr__(self) -> str:
         return f"ObjectStore({self._url!r})"
@@ -124,7 +122,9 @@ class ObjectStore:
         except (StoreError, TransientError) as error:
             refusal = error
         else:
-            if reply is not None:
+            if reply is None:
+                self._missing.absent()
+            else:
                 self._missing.answered(ask.key)
             return reply
 
@@ -178,11 +178,11 @@ class ObjectStore:
                 except Refused as refused:
                     fault = refused.fault
                 else:
-                    self._answered(session)
+                    self._reach.answered(session)
                     return result
                 faults.append(fault)
                 if fault.kind == "status" and fault.status in _ANSWERS:
-                    self._answered(session)
+                    self._reach.answered(session)
                 other = await self._reach.after(session, fault, clients)
                 if other is None:
                     break
@@ -199,12 +199,6 @@ class ObjectStore:
             if session is not None and not session.signed and self._options.anonymous is None:
                 error.hint = _UNSIGNED_HINT
             raise
-
-    def _answered(self, session: Session) -> None:
-        self._reach.answered(session)
-        if self._expires and not session.signed:
-            self._expires = False
-            self._missing = Missing(self._options.missing_status, expires=False, witness=self._missing.witness)
 
     def _identified(self) -> str:
         """Equal for what is given equally; what cannot be compared, as functions, equals its copies only."""
