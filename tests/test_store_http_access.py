@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import pickle
+import random
 import traceback
 
 import pytest
@@ -13,7 +14,7 @@ from tests.servers.asking import KEY, OBJECT, RANGE, WHOLE, get, is_right, outco
 from tests.servers.faulty import FAULTS, FaultyServer, redirect, s3_error, status
 
 import voxfetch as vf
-from voxfetch.store import Ask, TransientError
+from voxfetch.store import Ask, Reply, TransientError
 from voxfetch.store.http import HttpStore
 from voxfetch.store.missing import may_be_chunk
 
@@ -260,6 +261,13 @@ def test_redirect_loops_end(server):
         redirect("file:///etc/passwd"),
         redirect("http://"),
         redirect("http://[::1/"),
+        redirect("http://169.254.169.254/latest/meta-data/iam"),
+        redirect("http://2852039166/"),
+        redirect("http://0xa9.0xfe.43518/"),
+        redirect("http://[::ffff:169.254.169.254]/"),
+        redirect("http://[fe80::1%25eth0]/"),
+        redirect("http://[fd00:ec2::254]/"),
+        redirect("http://metadata.google.internal/computeMetadata/v1/"),
         status(302),
     ],
 )
@@ -340,9 +348,11 @@ def test_refused_is_not_missing_without_proof(server):
     assert isinstance(first, vf.PermissionDeniedError), "nothing was ever read"
     assert second is None
     assert third is None
-    # One question for a name that cannot exist, for all times, and one for what could be read, for a second.
-    assert len(server.requests) == 6
-    assert server.requests[3].key.startswith("voxfetch-")
+    # Four names that cannot exist, for all times, and after each refusal what could be read.
+    others = [request.key for request in server.requests if request.key != HOLE.key]
+    assert len(others) == 7
+    assert all(key.startswith("voxfetch-") for key in others[1:5])
+    assert others[0] == others[5] == others[6] == DOCUMENT.key
     assert isinstance(get(store, Ask("a/b/zarr.json")), vf.PermissionDeniedError), "a document is never missing so"
     assert get(store, Ask("a/c/8/8", suffix=16)) is None
 
@@ -355,6 +365,40 @@ def test_a_refusal_among_others_that_are_missing_is_a_refusal(server):
     assert isinstance(first, vf.PermissionDeniedError)
     assert isinstance(second, vf.PermissionDeniedError)
     assert len(server.requests) == 4
+
+
+def test_refusals_that_come_and_go_are_not_missing():
+    """As a server may answer that is asked too much, or one behind a firewall that guesses."""
+    with FaultyServer({"zarr.json": b"{}", **{f"c/{number}": OBJECT for number in range(40)}}) as server:
+        for seed in range(10):
+            dice = random.Random(seed)
+            server.rule = lambda _, dice=dice: status(403) if dice.random() < 0.3 else None
+            results = get(HttpStore(server.url), Ask("zarr.json"), *(Ask(f"c/{number}", 0, 9) for number in range(40)))
+            assert None not in results
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_time_of_refusals_is_not_missing(server, known):
+    """For a while everything is refused, to whoever asks: neither then nor later is a refusal taken for missing."""
+    store = HttpStore(server.url)
+    assert isinstance(get(store, DOCUMENT), Reply)
+    if known:
+        hides(server)
+        assert get(store, HOLE) is None
+    server.rule = lambda _: status(403)
+    got = get(store, RANGE)
+    assert isinstance(got, vf.CredentialsError)
+    server.rule = lambda request: status(403) if request.key == KEY else None
+    if not known:
+        assert isinstance(get(store, RANGE), vf.PermissionDeniedError), "a file that may not be read"
+
+
+def test_a_store_that_says_404_does_not_hide(server):
+    store = HttpStore(server.url)
+    assert get(store, DOCUMENT, HOLE)[1] is None
+    hides(server, allowed=lambda request: request.key != KEY)
+    assert isinstance(get(store, RANGE), vf.PermissionDeniedError)
+    assert len(server.requests) == 3
 
 
 def test_expired_access_is_not_missing(server):
@@ -390,7 +434,7 @@ def test_one_question_for_many_refusals(server):
 
     run(work)
     asked = [request for request in server.requests if "/9/" not in request.key]
-    assert len(asked) <= 5, [request.key for request in asked]
+    assert len(asked) <= 8, [request.key for request in asked]
 
 
 def test_questions_that_fail_are_asked_again(server):

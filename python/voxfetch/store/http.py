@@ -26,7 +26,7 @@ from voxfetch.errors import (
 )
 from voxfetch.store import Ask, Reply, TransientError, check_key, verify
 from voxfetch.store.missing import Missing
-from voxfetch.store.urls import parse
+from voxfetch.store.urls import is_metadata_service, parse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -408,6 +408,10 @@ def _redirected(ask: Ask, url: str, response: aiohttp.ClientResponse) -> Address
         raise _failed(ask, "a redirect to something that is no http(s) URL", status=response.status)
     if url.startswith("https:") and target.origin.startswith("http:"):
         raise _failed(ask, "a redirect from https to http, which is not followed", status=response.status)
+    origin = parse(url)
+    if is_metadata_service(target) and not (origin is not None and is_metadata_service(origin)):
+        message = "a redirect to a service for the secrets of this machine, which is not followed"
+        raise _failed(ask, message, status=response.status)
     return target
 
 

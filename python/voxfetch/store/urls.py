@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-__all__ = ["Address", "parse"]
+__all__ = ["Address", "is_metadata_service", "parse"]
 
 # What a URL may hold as it is; `+` is a blank to some servers, `%` stands for itself in a key and not in a URL.
 _KEY_SAFE = "/:@!$&'()*,;=~"
@@ -16,6 +16,8 @@ _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]+(%25[A-Za-z0-9._~-]+)?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# Besides all link-local addresses, of which 169.254.169.254 is the best known.
+_METADATA_SERVICES = {"metadata.google.internal", "fd00:ec2::254", "100.100.100.200"}
 
 
 class Address(NamedTuple):
@@ -53,6 +55,27 @@ def parse(url: str) -> Address | None:
     user, at, _ = parts.netloc.rpartition("@")
     path, query = _quoted(parts.path, _PATH_SAFE), _quoted(parts.query, _QUERY_SAFE)
     return Address(origin, path, query, _basic(user) if at else None)
+
+
+def is_metadata_service(address: Address) -> bool:
+    """Returns whether an address is that of a service that tells a machine in a cloud its secrets.
+
+    Names are not looked up; the ways to write an IPv4 address as one number are known.
+    """
+    import ipaddress
+    import socket
+
+    host = (urlsplit(address.origin).hostname or "").partition("%")[0].rstrip(".")
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            found = ipaddress.ip_address(socket.inet_aton(host))
+        except OSError:
+            return host in _METADATA_SERVICES
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return found.is_link_local or str(found) in _METADATA_SERVICES
 
 
 def _quoted(text: str, safe: str) -> str:
