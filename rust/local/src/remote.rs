@@ -16,7 +16,7 @@ use voxfetch_core::assemble::job::{Outputs, carry_out, failed};
 use voxfetch_core::error::{Error, Result};
 use voxfetch_core::plan::Selection;
 use voxfetch_core::plan::machine::{
-    Counters, Ended, Failure, Limits, Machine, Mode, RemoteArray, Request, Shared, Version,
+    Call, Counters, Ended, Failure, Limits, Machine, Mode, RemoteArray, Request, Shared, Version,
 };
 
 use crate::job::from_panic;
@@ -231,9 +231,7 @@ impl LocalEngine {
     }
 }
 
-type Spec = (u64, Vec<(Arc<RemoteArray>, Selection)>);
-
-fn plan(specs: Vec<Spec>, outputs: Outputs, mode: Mode) -> Result<Shared<Outputs>> {
+fn plan(specs: Vec<Call>, outputs: Outputs, mode: Mode) -> Result<Shared<Outputs>> {
     let shared = Shared::new(specs, mode, outputs)?;
     fill_outside(&shared.plan, &shared.payload)?;
     Ok(shared)

@@ -125,6 +125,7 @@ impl RemoteEngine {
     }
 
     #[pyo3(signature = (number, body, *, start, total, etag, modified))]
+    #[expect(clippy::too_many_arguments, reason = "what a reply says, as keywords of the Python method")]
     fn body(
         &self,
         py: Python<'_>,

@@ -9,7 +9,9 @@ use voxfetch_core::codec::Verify;
 use voxfetch_core::error::{Error, ErrorKind, TransportClass};
 use voxfetch_core::plan::Selection;
 use voxfetch_core::plan::coalesce::Merge;
-use voxfetch_core::plan::machine::{Failure, Job, Limits, Machine, Mode, RemoteArray, Request, Shared, Version, What};
+use voxfetch_core::plan::machine::{
+    Call, Failure, Job, Limits, Machine, Mode, RemoteArray, Request, Shared, Version, What,
+};
 
 use super::naive::Oracle;
 use super::reads::{Memory, Wanted};
@@ -252,7 +254,7 @@ fn request_nbytes(request: &Request) -> u64 {
 }
 
 fn submit(machine: &mut Machine<Outputs, Body>, arrays: &[Arc<RemoteArray>], running: &mut [Running], calls: &[usize]) {
-    let mut specs: Vec<(u64, Vec<(Arc<RemoteArray>, Selection)>)> = Vec::new();
+    let mut specs: Vec<Call> = Vec::new();
     let mut outputs: Outputs = Vec::new();
     for &number in calls {
         let read = &mut running[number];

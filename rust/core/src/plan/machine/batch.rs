@@ -28,6 +28,9 @@ pub enum Mode {
     },
 }
 
+/// Reads that end together: a token that names them, and what is read of which array.
+pub type Call = (u64, Vec<(Arc<RemoteArray>, Selection)>);
+
 /// Reads planned together, and what the caller keeps with them.
 #[derive(Debug)]
 pub struct Shared<P> {
@@ -49,7 +52,7 @@ impl<P> Shared<P> {
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub fn new(calls: Vec<(u64, Vec<(Arc<RemoteArray>, Selection)>)>, mode: Mode, payload: P) -> Result<Self> {
+    pub fn new(calls: Vec<Call>, mode: Mode, payload: P) -> Result<Self> {
         let mut arrays: Vec<Arc<RemoteArray>> = Vec::new();
         let (mut specs, mut owner, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
         for (token, reads) in calls {
@@ -129,7 +132,7 @@ pub struct Tally {
 #[derive(Debug)]
 pub(super) struct Batch<P> {
     pub shared: Arc<Shared<P>>,
-    pub calls: Vec<Call>,
+    pub calls: Vec<Progress>,
     pub next_visit: u64,
     /// Visits begun and not ended: number -> id.
     pub active: BTreeMap<u64, u64>,
@@ -138,9 +141,9 @@ pub(super) struct Batch<P> {
     open_calls: usize,
 }
 
-/// One call: a token and some reads of the plan.
+/// How far one call is.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct Progress {
     token: u64,
     /// The last visit that it has a part in.
     last: Option<u64>,
@@ -162,7 +165,7 @@ impl<P> Batch<P> {
             let slot = &mut last[shared.owner[read] as usize];
             *slot = (*slot).max(visit);
         }
-        let calls = shared.tokens.iter().zip(last).map(|(&token, last)| Call {
+        let calls = shared.tokens.iter().zip(last).map(|(&token, last)| Progress {
             token,
             last,
             stop_after: u64::MAX,

@@ -31,7 +31,7 @@ use crate::plan::coalesce::Merge;
 use crate::plan::shard::StoredChunk;
 use crate::subset::ByteRange;
 use batch::Batch;
-pub use batch::{Ended, Mode, Shared, Tally, missing_chunk};
+pub use batch::{Call, Ended, Mode, Shared, Tally, missing_chunk};
 pub use object::Version;
 use object::{Known, Name, Object, Want};
 
