@@ -169,7 +169,7 @@ pub fn check_random_network(choices: &mut Choices<'_>) {
                     }
                     in_flight.push(request);
                 }
-                let asked_nbytes: u64 = in_flight.iter().map(|request| request_nbytes(request)).sum();
+                let asked_nbytes: u64 = in_flight.iter().map(request_nbytes).sum();
                 assert!(in_flight.len() <= 2 || asked_nbytes <= limits.in_flight_nbytes.max(1 << 20), "{asked_nbytes}");
             }
             4..6 if !in_flight.is_empty() => {
