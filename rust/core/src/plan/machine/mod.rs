@@ -16,7 +16,9 @@
 
 mod batch;
 mod object;
-mod transitions;
+mod replies;
+mod requests;
+mod visits;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;

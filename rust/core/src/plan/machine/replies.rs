@@ -1,0 +1,252 @@
+//! What follows from a reply: an index to decode, chunks to deliver, an object that is missing, failed or another one.
+
+use std::sync::Arc;
+
+use super::object::UNKNOWN_NBYTES;
+use super::{Delivery, Failure, Flight, IndexTask, Job, Kind, Known, Machine, Mode, Part, Task, Version, What};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{ShardIndex, sharding_indexed};
+use crate::plan::shard::StoredChunk;
+use crate::subset::ByteRange;
+
+/// Times that a visit begins before its object is given up as one that changes all the time.
+const MAX_PASSES: u32 = 4;
+
+impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
+    /// Goes on with the visits that wait for an object. `body` is all of it (its bytes in flight), where it is at hand.
+    pub(super) fn wake(&mut self, id: u64, body: Option<u64>) -> Vec<Part<P>> {
+        let Some(object) = self.objects.get_mut(&id) else { return Vec::new() };
+        let waiting = std::mem::take(&mut object.waiting);
+        waiting.into_iter().filter_map(|visit| self.advance(visit, body)).collect()
+    }
+
+    /// Takes a body; true if a job has it now.
+    pub(super) fn received(&mut self, flight: Flight, version: Version, start: u64, body: B, now_s: f64) -> bool {
+        let Some(object) = self.objects.get_mut(&flight.object) else { return false };
+        if object.epoch != flight.epoch {
+            return false;
+        }
+        let nbytes = body.as_ref().len() as u64;
+        let id = flight.object;
+        let array = Arc::clone(&object.array);
+        if let (Some(Known::Present { version: known, .. }), Kind::Chunks(_) | Kind::Inner { .. }) =
+            (&object.known, &flight.kind)
+            && !known.is_same(&version)
+        {
+            self.changed(id);
+            return false;
+        }
+        if let What::Range(range) = flight.what
+            && (start, start + nbytes) != (range.start, range.end)
+        {
+            let what = format!("{nbytes} bytes from {start} came instead");
+            self.failed(flight, Failure::Error(Error::from(ErrorKind::Store { what }).in_range(range)), now_s);
+            return false;
+        }
+        match flight.kind {
+            Kind::Root { whole } => {
+                let total = version.total.unwrap_or(UNKNOWN_NBYTES);
+                let level = &array.meta.levels[0].index;
+                // Of an object of unknown size the suffix ends where the object does.
+                let is_suffix = matches!(flight.what, What::Suffix(_));
+                let start = if version.total.is_none() && is_suffix { total - nbytes } else { start };
+                let end = start + nbytes;
+                let found =
+                    sharding_indexed::index_range(level, if whole { nbytes } else { total }).and_then(|range| {
+                        let inside = start <= range.start && range.end <= end;
+                        inside.then_some(range).ok_or_else(|| Error::shard_index("the reply does not hold the index"))
+                    });
+                match found {
+                    Ok(range) => {
+                        let encoded = (range.start - start) as usize..(range.end - start) as usize;
+                        let shard = ByteRange { start: 0, end: if whole { nbytes } else { total } };
+                        let version = Version { total: Some(shard.end).filter(|_| whole).or(version.total), ..version };
+                        let root = Some((version, whole));
+                        let task = IndexTask { array, level: 0, shard, encoded, object: id, epoch: flight.epoch, root };
+                        self.jobs.push(Job { task: Task::Index(task), body: Some(body), nbytes });
+                        true
+                    }
+                    Err(error) => {
+                        self.root_failed(id, &error);
+                        false
+                    }
+                }
+            }
+            Kind::Inner { level, shard } => {
+                let encoded = 0..nbytes as usize;
+                let task = IndexTask { array, level, shard, encoded, object: id, epoch: flight.epoch, root: None };
+                self.jobs.push(Job { task: Task::Index(task), body: Some(body), nbytes });
+                true
+            }
+            Kind::Object => {
+                object.asked = false;
+                let waiting = std::mem::take(&mut object.waiting);
+                let parts = waiting.into_iter().filter_map(|visit| self.part(visit, Delivery::Object)).collect();
+                self.deliver(parts, 0, body, nbytes)
+            }
+            Kind::Chunks(wants) => {
+                let mut parts: Vec<(u64, Vec<StoredChunk>)> = Vec::new();
+                for want in wants {
+                    if self.visits.get(&want.visit).is_none_or(|visit| visit.pass != want.pass || visit.again) {
+                        continue;
+                    }
+                    match parts.iter_mut().find(|part| part.0 == want.visit) {
+                        Some(part) => part.1.push(want.chunk),
+                        None => parts.push((want.visit, vec![want.chunk])),
+                    }
+                }
+                let parts = parts.into_iter().filter_map(|(visit, chunks)| self.part(visit, Delivery::Chunks(chunks)));
+                let parts = parts.collect();
+                self.deliver(parts, start, body, nbytes)
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, parts: Vec<Part<P>>, body_start: u64, body: B, nbytes: u64) -> bool {
+        let some = !parts.is_empty();
+        if some {
+            for part in &parts {
+                if let Some(visit) = self.visits.get(&part.visit)
+                    && let Some(batch) = self.batches.get_mut(&visit.batch)
+                    && batch.shared.mode == Mode::Check
+                {
+                    batch.tally.bytes_fetched += nbytes;
+                }
+            }
+            self.jobs.push(Job { task: Task::Deliver { body_start, parts }, body: Some(body), nbytes });
+        }
+        some
+    }
+
+    pub(super) fn failed(&mut self, flight: Flight, failure: Failure, now_s: f64) {
+        let Some(object) = self.objects.get_mut(&flight.object) else { return };
+        if object.epoch != flight.epoch {
+            return;
+        }
+        let id = flight.object;
+        match (failure, flight.kind) {
+            (Failure::Absent, Kind::Root { .. } | Kind::Object) => {
+                object.asked = false;
+                object.known = Some(Known::Absent { since_s: now_s });
+                self.wake(id, None);
+            }
+            // What its index promised is gone.
+            (Failure::Absent | Failure::Changed, _) => self.changed(id),
+            (Failure::Error(error), Kind::Root { .. } | Kind::Object) => self.root_failed(id, &error),
+            (Failure::Error(error), Kind::Inner { level, shard }) => {
+                object.asked_inner.retain(|&asked| asked != (level, shard));
+                if let Some(Known::Present { indexes, .. }) = &mut object.known {
+                    indexes.insert((level, shard), Err(error));
+                }
+                self.wake(id, None);
+            }
+            (Failure::Error(error), Kind::Chunks(wants)) => {
+                for want in wants {
+                    let Some(visit) = self.visits.get_mut(&want.visit) else { continue };
+                    if visit.pass != want.pass {
+                        continue;
+                    }
+                    visit.left = visit.left.saturating_sub(1);
+                    let (batch, items, number) = (visit.batch, Arc::clone(&visit.items), visit.number);
+                    self.fail(batch, number, &items[want.chunk.items], &error);
+                    self.drop_unwanted(want.visit);
+                    self.end_if_over(want.visit);
+                }
+            }
+        }
+    }
+
+    /// Fails every visit that waits for an object.
+    pub(super) fn root_failed(&mut self, id: u64, error: &Error) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.asked = false;
+        for visit_id in std::mem::take(&mut object.waiting) {
+            let Some(visit) = self.visits.get_mut(&visit_id) else { continue };
+            visit.left = 0;
+            let (batch, number, items) = (visit.batch, visit.number, Arc::clone(&visit.items));
+            self.fail(batch, number, &items, error);
+            self.end_if_over(visit_id);
+        }
+    }
+
+    pub(super) fn index_done(
+        &mut self,
+        task: IndexTask,
+        index: Result<ShardIndex>,
+        body: Option<&B>,
+        nbytes: u64,
+        now_s: f64,
+    ) {
+        self.counters.index_misses += 1;
+        let mut used = false;
+        if let Some(object) = self.objects.get_mut(&task.object).filter(|object| object.epoch == task.epoch) {
+            for visit in &object.waiting {
+                let batch = self.visits.get(visit).map(|visit| visit.batch);
+                if let Some(batch) = batch.and_then(|batch| self.batches.get_mut(&batch))
+                    && batch.shared.mode != Mode::Read
+                {
+                    batch.tally.requests += 1;
+                    batch.tally.bytes_fetched += nbytes;
+                    break;
+                }
+            }
+            match (task.root, index) {
+                (Some(_), Err(error)) => self.root_failed(task.object, &error.in_range(task.shard)),
+                (Some((version, whole)), Ok(index)) => {
+                    object.asked = false;
+                    let indexes = [((0, task.shard), Ok(Arc::new(index)))].into();
+                    object.known = Some(Known::Present { since_s: now_s, version, indexes });
+                    let parts = self.wake(task.object, whole.then_some(nbytes));
+                    if let Some(body) = body.filter(|_| !parts.is_empty()) {
+                        used = self.deliver(parts, 0, body.clone(), nbytes);
+                    }
+                }
+                (None, index) => {
+                    object.asked_inner.retain(|&asked| asked != (task.level, task.shard));
+                    if let Some(Known::Present { indexes, .. }) = &mut object.known {
+                        let index = index.map(Arc::new).map_err(|error| error.in_range(task.shard));
+                        indexes.insert((task.level, task.shard), index);
+                    }
+                    self.wake(task.object, None);
+                }
+            }
+        }
+        if !used {
+            self.release(nbytes);
+        }
+    }
+
+    /// Forgets an object that turned out to be another one; its visits begin again.
+    pub(super) fn changed(&mut self, id: u64) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.known = None;
+        object.epoch += 1;
+        object.asked = false;
+        object.asked_inner.clear();
+        object.pending.clear();
+        object.waiting.clear();
+        for visit_id in object.visits.clone() {
+            let Some(visit) = self.visits.get_mut(&visit_id) else { continue };
+            visit.pass += 1;
+            visit.left = 0;
+            visit.again = true;
+            if visit.pass >= MAX_PASSES {
+                visit.again = false;
+                let what = format!("the object was replaced during each of {MAX_PASSES} reads of it");
+                let error = ErrorKind::ObjectChanged { what }.into();
+                let (batch, number, items) = (visit.batch, visit.number, Arc::clone(&visit.items));
+                self.fail(batch, number, &items, &error);
+                self.end_if_over(visit_id);
+            } else if visit.working == 0 {
+                self.restart(visit_id);
+            }
+        }
+    }
+
+    pub(super) fn restart(&mut self, id: u64) {
+        let Some(visit) = self.visits.get_mut(&id) else { return };
+        visit.again = false;
+        visit.left = 0;
+        self.advance(id, None);
+    }
+}

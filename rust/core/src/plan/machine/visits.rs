@@ -1,0 +1,470 @@
+//! Visits: begun, resolved to chunks of their object, delivered, ended.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::object::{Indexes, UNKNOWN_NBYTES};
+use super::{
+    Active, Batch, Delivery, Flight, Job, Kind, Known, Machine, Mode, Name, Object, Part, RemoteArray,
+    SMALL_SHARD_NBYTES, Task, Want, What, batch,
+};
+use crate::error::Error;
+use crate::index::sharding_indexed;
+use crate::metadata::IndexLocation;
+use crate::plan::Item;
+use crate::plan::coalesce::coalesce;
+use crate::plan::shard::{Resolved, resolve};
+use crate::subset::ByteRange;
+
+/// Chunks of visits that have begun, past which no other begins.
+const MAX_ITEMS: usize = 1 << 21;
+
+impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
+    /// Begins the next visit of the next batch; false when there is none, or when enough have begun.
+    pub(super) fn begin_next(&mut self, priority: usize, now_s: f64) -> bool {
+        while self.items <= MAX_ITEMS
+            && let Some(id) = self.open[priority].pop_front()
+        {
+            let Some(batch) = self.batches.get_mut(&id) else { continue };
+            if batch.is_begun() {
+                continue;
+            }
+            let number = batch.next_visit;
+            batch.next_visit += 1;
+            // The others get their turn before its next.
+            self.open[priority].push_back(id);
+            self.begin(id, number, now_s);
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn begin(&mut self, id: u64, number: u64, now_s: f64) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let shared = Arc::clone(&batch.shared);
+        let visit = shared.plan.visit(number);
+        let mut items = Vec::new();
+        let planned = shared.plan.chunk_items(&visit, &mut items);
+        let wanted = |item: &Item| batch.wants(shared.call_of(&visit, *item), number);
+        items.retain(wanted);
+        let array = &shared.arrays[visit.array];
+        if let Err(error) = planned {
+            // No item is known, so it concerns every call with a piece in it.
+            let pieces = 0..visit.pieces.len() as u32;
+            let items: Vec<_> = pieces.map(|piece| Item { chunk: 0, piece }).collect();
+            let calls = shared.calls_of(&visit, &items);
+            batch.fail(number, &calls, &error.in_object(&array.object_url(&visit.shard)));
+            self.settle(id, &calls);
+            return;
+        }
+        let calls = shared.calls_of(&visit, &items);
+        if calls.is_empty() {
+            return;
+        }
+        let name = Name {
+            store: Arc::clone(&array.store),
+            layout: array.meta.layout_hash(),
+            key: array.key(&visit.shard).into(),
+        };
+        let object = self.activate(name, array, now_s);
+        let visit_id = self.new_id();
+        if let Some(batch) = self.batches.get_mut(&id) {
+            batch.begin(number, visit_id, &calls);
+            batch.tally.shards += 1;
+            batch.tally.chunks += items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64;
+        }
+        if let Some(object) = self.objects.get_mut(&object) {
+            object.visits.push(visit_id);
+        }
+        self.items += items.len();
+        let active = Active {
+            batch: id,
+            number,
+            object,
+            items: Arc::new(items),
+            calls,
+            left: 0,
+            working: 0,
+            pass: 0,
+            again: false,
+            waited: 0,
+        };
+        self.visits.insert(visit_id, active);
+        self.advance(visit_id, None);
+    }
+
+    /// The object of this name among those that reads are busy with.
+    pub(super) fn activate(&mut self, name: Name, array: &Arc<RemoteArray>, now_s: f64) -> u64 {
+        if let Some(&id) = self.names.get(&name) {
+            return id;
+        }
+        let known = self.remembered.remove(&name).filter(|known| now_s - known.since_s() <= array.trust_s);
+        self.counters.index_hits += u64::from(matches!(known, Some(Known::Present { .. })));
+        let id = self.new_id();
+        self.names.insert(name.clone(), id);
+        self.objects.insert(id, Object::new(name, Arc::clone(array), known));
+        id
+    }
+
+    /// Takes a visit as far as it gets with what is known of its object. `body` is all of the object, where it is at
+    /// hand; parts that are delivered from it are returned.
+    pub(super) fn advance(&mut self, id: u64, body: Option<u64>) -> Option<Part<P>> {
+        let visit = self.visits.get_mut(&id)?;
+        let object = self.objects.get_mut(&visit.object)?;
+        let batch = self.batches.get_mut(&visit.batch)?;
+        let shared = Arc::clone(&batch.shared);
+        let plan_visit = shared.plan.visit(visit.number);
+        let array = &shared.arrays[plan_visit.array];
+        let fetch = !matches!(shared.mode, Mode::Explain { fetch_indexes: false });
+        if let Some(Known::Absent { .. }) = &object.known {
+            visit.left = 0;
+            batch.tally.shards_missing += 1;
+            let groups = batch::groups(&visit.items);
+            self.missing(id, groups);
+            self.end_if_over(id);
+            return None;
+        }
+        if let Some(limit) = array.meta.whole_object_limit() {
+            if let Mode::Explain { .. } = shared.mode {
+                let nbytes = (array.meta.chunk_nbytes as u64).min(limit);
+                batch.tally.requests += 1;
+                batch.tally.bytes_needed += nbytes;
+                batch.tally.bytes_fetched += nbytes;
+                batch.tally.round_trips = batch.tally.round_trips.max(1);
+                batch.tally.inexact = true;
+                self.end_if_over(id);
+                return None;
+            }
+            visit.left = 1;
+            object.waiting.push(id);
+            if !std::mem::replace(&mut object.asked, true) {
+                let nbytes = (array.meta.chunk_nbytes as u64).min(limit);
+                let flight = Flight {
+                    object: visit.object,
+                    epoch: object.epoch,
+                    nbytes,
+                    what: What::Whole(limit),
+                    kind: Kind::Object,
+                };
+                self.make_ready(flight);
+            }
+            return None;
+        }
+        let Some(Known::Present { version, indexes, .. }) = &object.known else {
+            if fetch {
+                self.ask_root(id, array, shared.mode);
+            } else {
+                batch.tally.inexact = true;
+                self.end_if_over(id);
+            }
+            return None;
+        };
+        let total = version.total.unwrap_or(UNKNOWN_NBYTES);
+        let mut source = Indexes { known: indexes, array, nbytes: 0, hits: 0 };
+        let resolved = resolve(&shared.plan, &plan_visit, &visit.items, total, &mut source);
+        if visit.waited == 0 {
+            batch.tally.bytes_from_cache += source.nbytes;
+        }
+        if !resolved.needs.is_empty() {
+            if fetch {
+                visit.waited += 1;
+                self.ask_inner(id, array, &resolved);
+            } else {
+                batch.tally.inexact = true;
+                self.end_if_over(id);
+            }
+            return None;
+        }
+        let round_trips = visit.waited + u64::from(!resolved.stored.is_empty());
+        batch.tally.round_trips = batch.tally.round_trips.max(round_trips);
+        batch.tally.bytes_needed += resolved.stored.iter().map(|chunk| chunk.range.len()).sum::<u64>();
+        self.resolved(id, resolved, body)
+    }
+
+    /// Requests the index of an object, or all of a small one; the visit waits for it.
+    pub(super) fn ask_root(&mut self, id: u64, array: &RemoteArray, mode: Mode) {
+        let Some(visit) = self.visits.get_mut(&id) else { return };
+        let Some(object) = self.objects.get_mut(&visit.object) else { return };
+        visit.waited += 1;
+        object.waiting.push(id);
+        if std::mem::replace(&mut object.asked, true) {
+            return;
+        }
+        let whole = array.is_small() && !matches!(mode, Mode::Explain { .. });
+        let index = &array.meta.levels[0].index;
+        let (what, nbytes) = match index.location {
+            _ if whole => (What::Whole(array.meta.max_shard_nbytes(0)), SMALL_SHARD_NBYTES),
+            IndexLocation::End => (What::Suffix(index.nbytes), index.nbytes),
+            IndexLocation::Start => (What::Range(ByteRange { start: 0, end: index.nbytes }), index.nbytes),
+        };
+        let (object, epoch) = (visit.object, object.epoch);
+        self.make_ready(Flight { object, epoch, nbytes, what, kind: Kind::Root { whole } });
+    }
+
+    /// Requests the indexes further in that a visit needs; it waits for them.
+    pub(super) fn ask_inner(&mut self, id: u64, array: &Arc<RemoteArray>, resolved: &Resolved) {
+        let Some(visit) = self.visits.get(&id) else { return };
+        let Some(object) = self.objects.get_mut(&visit.object) else { return };
+        object.waiting.push(id);
+        let mut broken = false;
+        for &(level, shard) in &resolved.needs {
+            if object.asked_inner.contains(&(level, shard)) {
+                continue;
+            }
+            let range = sharding_indexed::index_range(&array.meta.levels[level].index, shard.len());
+            match range {
+                Ok(within) => {
+                    object.asked_inner.push((level, shard));
+                    let range = ByteRange { start: shard.start + within.start, end: shard.start + within.end };
+                    let flight = Flight {
+                        object: visit.object,
+                        epoch: object.epoch,
+                        nbytes: range.len(),
+                        what: What::Range(range),
+                        kind: Kind::Inner { level, shard },
+                    };
+                    let interactive = self.batches.get(&visit.batch).is_some_and(|batch| batch.interactive);
+                    self.ready[usize::from(!interactive)].push_back(flight);
+                }
+                Err(error) => {
+                    if let Some(Known::Present { indexes, .. }) = &mut object.known {
+                        indexes.insert((level, shard), Err(error.in_range(shard)));
+                    }
+                    broken = true;
+                }
+            }
+        }
+        if broken {
+            let object = visit.object;
+            self.wake(object, None);
+        }
+    }
+
+    /// Goes on with a visit whose chunks are found.
+    pub(super) fn resolved(&mut self, id: u64, resolved: Resolved, body: Option<u64>) -> Option<Part<P>> {
+        let visit = self.visits.get(&id)?;
+        let batch = self.batches.get_mut(&visit.batch)?;
+        let shared = Arc::clone(&batch.shared);
+        let (number, items, pass) = (visit.number, Arc::clone(&visit.items), visit.pass);
+        let plan_visit = shared.plan.visit(number);
+        let array = &shared.arrays[plan_visit.array];
+        let url = array.object_url(&plan_visit.shard);
+        for (group, error) in resolved.failed {
+            let chunk = shared.plan.chunk_position(&plan_visit, items[group.start].chunk);
+            let calls = shared.calls_of(&plan_visit, &items[group]);
+            batch.fail(number, &calls, &error.in_chunk(&chunk).in_object(&url));
+        }
+        if shared.mode == Mode::Check {
+            for pair in resolved.stored.windows(2) {
+                if pair[1].range.start < pair[0].range.end {
+                    let group = pair[1].items.clone();
+                    let chunk = shared.plan.chunk_position(&plan_visit, items[group.start].chunk);
+                    let error = Error::shard_index("overlaps the chunk stored before it").in_range(pair[1].range);
+                    batch.fail(
+                        number,
+                        &shared.calls_of(&plan_visit, &items[group]),
+                        &error.in_chunk(&chunk).in_object(&url),
+                    );
+                }
+            }
+        }
+        if let Mode::Explain { .. } = shared.mode {
+            let requests = coalesce(resolved.stored.iter().map(|chunk| chunk.range), array.merge);
+            batch.tally.requests += requests.len() as u64;
+            batch.tally.bytes_fetched += requests.iter().map(|request| request.range.len()).sum::<u64>();
+        }
+        self.missing(id, resolved.missing);
+        let calls = self.visits.get(&id)?.calls.clone();
+        self.drop_unwanted(id);
+        let mut part = None;
+        let explains = matches!(shared.mode, Mode::Explain { .. });
+        if let Some(visit) = self.visits.get_mut(&id)
+            && !resolved.stored.is_empty()
+            && !explains
+        {
+            visit.left = resolved.stored.len();
+            if body.is_some() {
+                part = self.part(id, Delivery::Chunks(resolved.stored));
+            } else if let Some(object) = self.objects.get_mut(&visit.object) {
+                let wants = resolved.stored.into_iter().map(|chunk| Want { visit: id, pass, chunk });
+                object.pending.extend(wants);
+                if !std::mem::replace(&mut object.queued, true) {
+                    let object_id = visit.object;
+                    let priority = self.objects.get(&object_id).map_or(1, |object| self.object_priority(object));
+                    self.queue[priority].push_back(object_id);
+                }
+            }
+        }
+        let batch = self.visits.get(&id).map(|visit| visit.batch);
+        self.end_if_over(id);
+        if let Some(batch) = batch {
+            self.settle(batch, &calls);
+        }
+        part
+    }
+
+    /// Delivers the fill value to items of a visit, by position, or the error that they are missing.
+    pub(super) fn missing(&mut self, id: u64, groups: Vec<Range<usize>>) {
+        let Some(visit) = self.visits.get(&id) else { return };
+        let Some(batch) = self.batches.get_mut(&visit.batch) else { return };
+        let shared = Arc::clone(&batch.shared);
+        batch.tally.chunks_missing += groups.len() as u64;
+        let Some(first) = groups.first().cloned() else { return };
+        if shared.mode != Mode::Read {
+            return;
+        }
+        self.counters.chunks_missing += groups.len() as u64;
+        let plan_visit = shared.plan.visit(visit.number);
+        let array = &shared.arrays[plan_visit.array];
+        if array.missing_is_error {
+            let error = batch::missing_chunk(&shared.plan, &plan_visit, &visit.items[first]);
+            let all: Vec<Item> = groups.into_iter().flat_map(|group| visit.items[group].to_vec()).collect();
+            let calls = shared.calls_of(&plan_visit, &all);
+            batch.fail(visit.number, &calls, &error.in_object(&array.object_url(&plan_visit.shard)));
+            return;
+        }
+        if let Some(part) = self.part(id, Delivery::Missing(groups)) {
+            self.jobs.push(Job { task: Task::Deliver { body_start: 0, parts: vec![part] }, body: None, nbytes: 0 });
+        }
+    }
+
+    /// What one visit is to get, counted as work of it and of the calls that still want it.
+    pub(super) fn part(&mut self, id: u64, delivery: Delivery) -> Option<Part<P>> {
+        let visit = self.visits.get_mut(&id)?;
+        let batch = self.batches.get_mut(&visit.batch)?;
+        let wanted = |call: &u32| batch.wants(*call, visit.number);
+        let calls: Vec<u32> = visit.calls.iter().copied().filter(wanted).collect();
+        if calls.is_empty() {
+            return None;
+        }
+        let dropped = if calls.len() == visit.calls.len() { Vec::new() } else { batch.reads_of_others(&calls) };
+        visit.working += 1;
+        for &call in &calls {
+            batch.calls[call as usize].busy += 1;
+        }
+        Some(Part {
+            shared: Arc::clone(&batch.shared),
+            number: visit.number,
+            items: Arc::clone(&visit.items),
+            delivery,
+            dropped,
+            visit: id,
+            calls,
+            pass: visit.pass,
+        })
+    }
+
+    pub(super) fn part_done(&mut self, part: Part<P>, errors: Vec<(Range<usize>, Error)>) {
+        let shared = &part.shared;
+        let plan_visit = shared.plan.visit(part.number);
+        let array = &shared.arrays[plan_visit.array];
+        let chunks = match &part.delivery {
+            Delivery::Chunks(chunks) => chunks.len(),
+            Delivery::Object => 1,
+            Delivery::Missing(_) => 0,
+        };
+        let decoded = match &part.delivery {
+            Delivery::Object => part.items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64,
+            _ => chunks as u64,
+        };
+        self.counters.chunks_decoded += decoded;
+        self.counters.bytes_decoded += decoded * array.meta.chunk_nbytes as u64;
+        let Some(visit) = self.visits.get_mut(&part.visit) else { return };
+        let id = visit.batch;
+        visit.working -= 1;
+        if visit.pass == part.pass && !visit.again {
+            visit.left = visit.left.saturating_sub(chunks);
+        }
+        if let Some(batch) = self.batches.get_mut(&id) {
+            for &call in &part.calls {
+                batch.calls[call as usize].busy -= 1;
+            }
+            // What an older version of the object did wrong is not reported: it is read again.
+            if !visit.again {
+                let url = array.object_url(&plan_visit.shard);
+                for (items, error) in errors {
+                    let calls = shared.calls_of(&plan_visit, &part.items[items]);
+                    batch.fail(part.number, &calls, &error.in_object(&url));
+                }
+            }
+        }
+        let again = visit.again && visit.working == 0;
+        self.drop_unwanted(part.visit);
+        if again {
+            self.restart(part.visit);
+        }
+        self.end_if_over(part.visit);
+        self.settle(id, &part.calls);
+    }
+
+    /// Ends a visit that nobody wants any more, unless a job is at work for it.
+    pub(super) fn drop_unwanted(&mut self, id: u64) {
+        let Some(visit) = self.visits.get(&id) else { return };
+        let Some(batch) = self.batches.get(&visit.batch) else { return };
+        if visit.working == 0 && !visit.calls.iter().any(|&call| batch.wants(call, visit.number)) {
+            self.end_visit(id);
+        }
+    }
+
+    pub(super) fn end_if_over(&mut self, id: u64) {
+        let Some(visit) = self.visits.get(&id) else { return };
+        let waits = self.objects.get(&visit.object).is_some_and(|object| object.waiting.contains(&id));
+        if visit.left == 0 && visit.working == 0 && !visit.again && !waits {
+            self.end_visit(id);
+        }
+    }
+
+    pub(super) fn end_visit(&mut self, id: u64) {
+        let Some(visit) = self.visits.remove(&id) else { return };
+        self.items -= visit.items.len();
+        if let Some(batch) = self.batches.get_mut(&visit.batch) {
+            batch.end(visit.number, &visit.calls);
+        }
+        if let Some(object) = self.objects.get_mut(&visit.object) {
+            object.visits.retain(|&other| other != id);
+            object.waiting.retain(|&other| other != id);
+            if object.visits.is_empty() {
+                self.retire(visit.object);
+            }
+        }
+        self.settle(visit.batch, &visit.calls);
+    }
+
+    /// Keeps what is known of an object that nobody is busy with.
+    pub(super) fn retire(&mut self, id: u64) {
+        let Some(object) = self.objects.remove(&id) else { return };
+        self.names.remove(&object.name);
+        if let Some(known) = object.known
+            && let Some(nbytes) = known.memory_nbytes()
+        {
+            let nbytes = nbytes + object.name.key.len() as u64;
+            self.remembered.insert(object.name, known, nbytes);
+        }
+    }
+
+    /// Ends what nobody wants any more of some calls, and reports those that have ended.
+    pub(super) fn settle(&mut self, id: u64, calls: &[u32]) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let unwanted = batch.unwanted(calls);
+        let ended = batch.ended(calls);
+        for ended in ended {
+            self.tokens.remove(&ended.token);
+            self.ended.push(ended);
+        }
+        unwanted.into_iter().for_each(|visit| self.drop_unwanted(visit));
+        if self.batches.get(&id).is_some_and(Batch::is_over) {
+            self.batches.remove(&id);
+        }
+    }
+
+    /// Notes an error of some items of a visit.
+    pub(super) fn fail(&mut self, id: u64, number: u64, items: &[Item], error: &Error) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        let shared = Arc::clone(&batch.shared);
+        let visit = shared.plan.visit(number);
+        let calls = shared.calls_of(&visit, items);
+        let array = &shared.arrays[visit.array];
+        batch.fail(number, &calls, &error.clone().in_object(&array.object_url(&visit.shard)));
+        self.settle(id, &calls);
+    }
+}
