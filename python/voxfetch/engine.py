@@ -201,48 +201,58 @@ class _Schedulers:
     def __init__(self, core: _core.LocalEngine, options: EngineOptions) -> None:
         self._core = core
         self._options = options
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._current: Scheduler | None = None
-        self._inherited: list[object] = []
-        self._past = {"retries": 0, "requests": 0, "bytes_read": 0}
+        self._of_process: dict[int, _OfProcess] = {}
 
     def current(self) -> Scheduler:
         """Returns the scheduler of this process, starting it if need be."""
-        self._check_process()
-        with self._lock:
-            if self._current is None:
+        here = self._here()
+        with here.lock:
+            if here.over and threading.current_thread() is not threading.main_thread():
+                raise SystemExit
+            if here.current is None:
                 from voxfetch.scheduler import Scheduler
 
-                self._current = Scheduler(self._core, self._options)
-            return self._current
+                here.current = here.latest = Scheduler(self._core, self._options, here.latest)
+            return here.current
 
     def stats(self) -> dict[str, int]:
         """Returns what the schedulers of this process count."""
-        self._check_process()
-        with self._lock:
-            current = {} if self._current is None else self._current.stats()
-            return {name: number + current.get(name, 0) for name, number in self._past.items()}
+        here = self._here()
+        with here.lock:
+            current = {} if here.current is None else here.current.stats()
+            return {name: number + current.get(name, 0) for name, number in here.past.items()}
 
     def close(self) -> None:
         """Ends the scheduler of this process; the next use makes another."""
-        self._check_process()
-        with self._lock:
-            scheduler, self._current = self._current, None
+        here = self._here()
+        with here.lock:
+            scheduler, here.current = here.current, None
+            here.over = not threading.main_thread().is_alive()
         if scheduler is not None:
             scheduler.close()
-            with self._lock:
+            with here.lock:
                 for name, number in scheduler.stats().items():
-                    self._past[name] += number
+                    here.past[name] += number
 
-    def _check_process(self) -> None:
-        # Compared before any lock is taken: the parent's may have been held at the fork.
-        if self._pid != os.getpid():
-            self._inherited.append((self._lock, self._current))
-            self._lock = threading.Lock()
-            self._current = None
-            self._past = dict.fromkeys(self._past, 0)
-            self._pid = os.getpid()
+    def _here(self) -> _OfProcess:
+        # No lock: the parent's may have been held at the fork. setdefault is atomic, so that all threads get the same.
+        pid = os.getpid()
+        found = self._of_process.get(pid)
+        return found if found is not None else self._of_process.setdefault(pid, _OfProcess())
+
+
+class _OfProcess:
+    """The scheduler of one process, if it is not closed; the one before, which may still be ending; past counts.
+
+    `over`: closed while the interpreter exits. What a daemon thread begins then would be cut off anywhere.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.current: Scheduler | None = None
+        self.latest: Scheduler | None = None
+        self.over = False
+        self.past = {"retries": 0, "requests": 0, "bytes_read": 0}
 
 
 _default_engines: dict[int, Engine] = {}

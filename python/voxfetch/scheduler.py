@@ -92,7 +92,9 @@ class Limit:
 class Scheduler:
     """The I/O thread of one engine in one process. Starts with the first call, ends with `close`."""
 
-    def __init__(self, core: _core.LocalEngine, options: EngineOptions) -> None:
+    def __init__(self, core: _core.LocalEngine, options: EngineOptions, before: Scheduler | None = None) -> None:
+        """`before` is the one that this one follows: the core serves one at a time, and it may not have ended yet."""
+        self._before = before
         self._remote = _core.RemoteEngine(core)
         self._options = options
         self._limit = Limit(options.max_requests)
@@ -107,11 +109,12 @@ class Scheduler:
         self._retries = 0
         self._documents = 0
         self._document_nbytes = 0
+        # Guards `_closing` and the descriptors: after the end their numbers may be another file's.
+        self._lock = threading.RLock()
         self._closing = False
         self._loop = asyncio.new_event_loop()
         self._stop: asyncio.Event | None = None
         self._read_fd, self._write_fd = wake_descriptors()
-        self._remote.wake(self._write_fd)
         self._thread = threading.Thread(target=self._main, name="voxfetch-io", daemon=True)
         self._thread.start()
 
@@ -122,8 +125,7 @@ class Scheduler:
         call = Call(reads, mode)
         call.add_done_callback(self._done)
         self._inbox.append(call)
-        self._wake()
-        if self._closing:
+        if not self._wake():
             self._fail_all()
         return call
 
@@ -133,7 +135,7 @@ class Scheduler:
         try:
             return call.result()
         except CancelledError:
-            raise StoreError("stopped: the engine was closed during this read") from None
+            raise _stopped("stopped: the engine was closed during this read") from None
         except KeyboardInterrupt:
             call.cancel()
             raise
@@ -141,13 +143,16 @@ class Scheduler:
     def run(self, coroutine: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Runs a coroutine on the I/O thread and returns its result."""
         self._check_thread()
-        if self._closing:
-            raise StoreError("stopped: the engine was closed")
-        future = asyncio.run_coroutine_threadsafe(coroutine(), self._loop)
+        started = coroutine()
+        with self._lock:
+            if self._closing:
+                started.close()
+                raise _stopped("stopped: the engine was closed")
+            future = asyncio.run_coroutine_threadsafe(started, self._loop)
         try:
             return future.result()
         except CancelledError:
-            raise StoreError("stopped: the engine was closed") from None
+            raise _stopped("stopped: the engine was closed") from None
         except BaseException:
             future.cancel()
             raise
@@ -187,17 +192,25 @@ class Scheduler:
 
     def close(self) -> None:
         """Stops everything that is in flight and ends the thread; what waits gets `StoreError`."""
-        self._closing = True
-        if threading.get_ident() != self._thread.ident:
-            with contextlib.suppress(RuntimeError):  # closed already
-                self._loop.call_soon_threadsafe(self._request_stop)
-            self._thread.join()
+        with self._lock:
+            self._closing = True
+        if threading.get_ident() == self._thread.ident:
+            self._request_stop()
+            return
+        with contextlib.suppress(RuntimeError):  # closed already
+            self._loop.call_soon_threadsafe(self._request_stop)
+        self._thread.join()
 
     # --- on the I/O thread
 
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
+            if self._before is not None:
+                # Each would take the other's endings out of the core.
+                self._before._thread.join()
+                self._before = None
+            self._remote.wake(self._write_fd)
             self._loop.run_until_complete(self._serve())
         finally:
             asyncio.set_event_loop(None)
@@ -239,10 +252,12 @@ class Scheduler:
         if self._stop is not None:
             self._stop.set()
 
-    def _wake(self) -> None:
-        # After the end the number may be another file's: nobody listens then, and nothing is written.
-        if not self._closing:
-            wake_up(self._write_fd)
+    def _wake(self) -> bool:
+        """Returns False when nobody listens any more."""
+        with self._lock:
+            if not self._closing:
+                wake_up(self._write_fd)
+            return not self._closing
 
     def _woken(self) -> None:
         clear_wake_ups(self._read_fd)
@@ -285,6 +300,8 @@ class Scheduler:
         call = self._calls.pop(token, None)
         if call is None or call.done():
             return
+        if error is not None and self._closing and _is_exiting():
+            error = SystemExit()
         with contextlib.suppress(InvalidStateError):  # cancelled at this moment
             if error is None:
                 call.set_result(report)
@@ -296,7 +313,7 @@ class Scheduler:
         while self._inbox:
             call = self._inbox.popleft()
             if not call.done():
-                call.set_exception(StoreError("stopped: the engine was closed during this read"))
+                call.set_exception(_stopped("stopped: the engine was closed during this read"))
 
     def _pump(self) -> None:
         """Sends as many requests as may be in flight, and ends the calls that need no more."""
@@ -372,6 +389,16 @@ class Scheduler:
         if threading.get_ident() == self._thread.ident:
             message = "a blocking call on the engine's own thread would wait for itself for ever"
             raise StoreError(message, hint="await the method that ends in _async")
+
+
+def _stopped(message: str) -> BaseException:
+    """What a call ends with that is stopped."""
+    return SystemExit() if _is_exiting() else StoreError(message)
+
+
+def _is_exiting() -> bool:
+    """Whether the interpreter ends. Only daemon threads wait for something then: they end by `SystemExit`, silently."""
+    return not threading.main_thread().is_alive()
 
 
 def _exhausted(error: StoreError, attempts: int, key: str) -> StoreError:
