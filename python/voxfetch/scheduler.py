@@ -124,9 +124,12 @@ class Scheduler:
         """Starts reads that end together; returns the future of their report."""
         call = Call(reads, mode)
         call.add_done_callback(self._done)
-        self._inbox.append(call)
-        if not self._wake():
-            self._fail_all()
+        with self._lock:
+            if not self._closing:
+                self._inbox.append(call)
+                wake_up(self._write_fd)
+                return call
+        call.set_exception(_stopped("stopped: the engine was closed during this read"))
         return call
 
     def wait(self, call: Call) -> dict[str, Any]:
@@ -252,12 +255,10 @@ class Scheduler:
         if self._stop is not None:
             self._stop.set()
 
-    def _wake(self) -> bool:
-        """Returns False when nobody listens any more."""
+    def _wake(self) -> None:
         with self._lock:
             if not self._closing:
                 wake_up(self._write_fd)
-            return not self._closing
 
     def _woken(self) -> None:
         clear_wake_ups(self._read_fd)
