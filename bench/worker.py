@@ -89,7 +89,7 @@ class Worker:
         boxes = self._plans[workload][number]
         gc.collect()
         cpu = time.process_time()
-        _, seconds = self._read(handle, spec, boxes)
+        _, seconds = self._read(handle, spec, boxes, keep=False)
         cpu = time.process_time() - cpu
         return {"seconds": [round(s, 8) for s in seconds], "cpu_s": round(cpu, 6)}
 
@@ -117,8 +117,13 @@ class Worker:
             raise RuntimeError("open comes first")
         return self._volume, self._handle
 
-    def _read(self, handle: Handle, spec: Workload, boxes: list[Box]) -> tuple[list[np.ndarray[Any, Any]], list[float]]:
-        """The answers, and the seconds of each sample: the call alone, nothing around it."""
+    def _read(
+        self, handle: Handle, spec: Workload, boxes: list[Box], *, keep: bool = True
+    ) -> tuple[list[np.ndarray[Any, Any]], list[float]]:
+        """The answers, and the seconds of each sample: the call alone, nothing around it.
+
+        Without ``keep`` an answer is dropped before the next box is read, as by somebody who works through boxes.
+        """
         clock = time.perf_counter
         if spec.mode == "many":
             start = clock()
@@ -139,7 +144,9 @@ class Worker:
             start = clock()
             answer = handle.read(box)
             seconds.append(clock() - start)
-            answers.append(answer)
+            if keep:
+                answers.append(answer)
+            del answer
         return answers, seconds
 
 
