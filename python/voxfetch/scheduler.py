@@ -113,6 +113,8 @@ class Scheduler:
         self._lock = threading.RLock()
         self._closing = False
         self._loop = asyncio.new_event_loop()
+        # In debug mode it tells who keeps it waiting. On first use that is an import, or another thread of the user's.
+        self._loop.slow_callback_duration = 1.0
         self._stop: asyncio.Event | None = None
         self._read_fd, self._write_fd = wake_descriptors()
         self._thread = threading.Thread(target=self._main, name="voxfetch-io", daemon=True)

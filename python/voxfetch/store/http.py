@@ -7,6 +7,7 @@ they are translated, never chained.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Mapping
@@ -116,6 +117,8 @@ class HttpStore:
     def _restore(
         self, url: str, headers: HeaderSource, statuses: Statuses, token: str | None, witness: str | None
     ) -> None:
+        # Here, and not on the loop of the engine, which would stand still for all other requests.
+        importlib.import_module("aiohttp")
         self._url = url
         root = parse(url)
         if root is None:
