@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import gc
 import gzip
-import ipaddress
-import ssl
 import time
 import tracemalloc
 
@@ -15,6 +12,7 @@ import pytest
 from tests.servers.asking import KEY, OBJECT, RANGE, SUFFIX, WHOLE, get, is_right, outcome, run
 from tests.servers.faulty import FAULTS, Fault, FaultyServer, redirect, status
 from tests.servers.proxy import Proxy
+from tests.servers.tls import certificate
 
 import voxfetch as vf
 from voxfetch.store import Ask, TransientError
@@ -312,38 +310,8 @@ def test_unknown_host():
     assert_outcome(got, RANGE, FAILED)
 
 
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    """(server side, client side) of a certificate that only the client knows, for 127.0.0.1."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "voxfetch tests")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    encoding = serialization.Encoding.PEM
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + certificate.public_bytes(encoding))
-    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_side.load_cert_chain(path)
-    return server_side, ssl.create_default_context(cadata=certificate.public_bytes(encoding).decode())
-
-
-def test_tls(tls, monkeypatch):
-    server_side, client_side = tls
+def test_tls(monkeypatch):
+    server_side, client_side = certificate()
     with FaultyServer({KEY: OBJECT}, ssl=server_side) as server, FaultyServer({KEY: OBJECT}) as plain:
         refused = get(HttpStore(server.url), RANGE)
         assert type(refused) is vf.StoreError, "no attempt makes a certificate valid"

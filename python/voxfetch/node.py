@@ -188,7 +188,9 @@ def parse_json(document: bytes, key: str) -> dict[str, Any]:
     except RecursionError:
         raise _too_deep(key) from None
     except ValueError as error:
-        raise MetadataError(f"not a JSON document: {error}"[:500], key=key) from None
+        # A page for people (sign in, not found) tells best by its beginning what it is.
+        message = f"not a JSON document, it begins with {document[:80]!r}: {str(error)[:200]}"
+        raise MetadataError(message, key=key) from None
     _check_depth(value, key)
     if not isinstance(value, dict):
         raise MetadataError(f"a JSON object was expected, not {type(value).__name__}", key=key)

@@ -55,6 +55,9 @@ class ThreadedServer:
         self._ready.set()
         await self._stop.wait()
         server.close()
+        # What was accepted at this moment is let begin, for only then does it end its connection.
+        for _ in range(10):
+            await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

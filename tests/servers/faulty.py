@@ -118,6 +118,8 @@ class FaultyServer(ThreadedServer):
         self.rule = lambda request: None
         self.requests = []
         self.in_flight = self.most_in_flight = 0
+        self.sent_nbytes = 0
+        """Bytes of bodies that the system has taken to send."""
 
     @property
     def url(self):
@@ -233,6 +235,7 @@ class FaultyServer(ThreadedServer):
             chunked = fault.framing in {"chunked", "broken"}
             writer.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
             await writer.drain()
+            self.sent_nbytes += len(part)
             if fault.trickle_s:
                 await asyncio.sleep(fault.trickle_s)
 
