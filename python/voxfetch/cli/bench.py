@@ -64,7 +64,7 @@ def bench(args: argparse.Namespace, console: Console) -> int:
             progress.advance()
     console.result(
         {
-            "source": args.source,
+            "source": text.without_secrets(args.source),
             "version": vf.__version__,
             "machine": platform.machine(),
             "seed": args.seed,

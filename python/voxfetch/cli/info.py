@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import voxfetch as vf
-from voxfetch.cli.text import extents, number, plain, size
+from voxfetch.cli.text import extents, number, plain, size, without_secrets
 
 if TYPE_CHECKING:
     import argparse
@@ -45,7 +45,7 @@ def ls(args: argparse.Namespace, console: Console) -> int:
         else:
             entries.append({"path": path, **brief(node)})
             console.line(f"{plain(path)}  {_one_line(node)}")
-    console.result({"source": args.source, "entries": entries})
+    console.result({"source": without_secrets(args.source), "entries": entries})
     return 0
 
 

@@ -47,7 +47,7 @@ def read(args: argparse.Namespace, console: Console) -> int:
     if args.output != "-":
         console.result(
             {
-                "source": args.source,
+                "source": text.without_secrets(args.source),
                 "output": args.output,
                 "kind": kind,
                 "shape": list(shape),
@@ -76,9 +76,9 @@ def open_array(source: str, level: str | None) -> vf.Array:
         wanted = text.parse_level(level or "0")
         return node.level(wanted) if isinstance(wanted, int) else node.level(mag=wanted)
     if not isinstance(node, vf.Array):
-        raise text.UsageError(f"{source} is a group; `voxfetch ls` shows what is in it")
+        raise text.UsageError(f"{text.without_secrets(source)} is a group; `voxfetch ls` shows what is in it")
     if level is not None:
-        raise text.UsageError(f"{source} is a single array, it has no levels")
+        raise text.UsageError(f"{text.without_secrets(source)} is a single array, it has no levels")
     return node
 
 

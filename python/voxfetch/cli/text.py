@@ -6,6 +6,7 @@ the end is whole; `...` stands for as many whole axes as are missing. Or by name
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +16,17 @@ if TYPE_CHECKING:
 Part = slice | int
 
 
+#: An http URL: user and password before the host, a query or fragment at the end, or before `|` and a format.
+_HTTP_URL = re.compile(r"(https?://)(?:[^/?#|]*@)?([^?#|]*)(?:[?#][^|]*)?", re.IGNORECASE)
+
+
 class UsageError(Exception):
     """The user typed something that cannot be meant; the message says what and what would be right."""
+
+
+def without_secrets(source: str) -> str:
+    """A path or URL as it may be shown: of an http URL without user, password and query."""
+    return _HTTP_URL.sub(r"\1\2", source)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -62,7 +62,9 @@ def verify(args: argparse.Namespace, console: Console) -> int:
             progress.advance()
     count = sum(outcome.problem_count for outcome in outcomes)
     arrays = [outcome.as_json() for outcome in outcomes]
-    console.result({"source": args.source, "ok": count == 0, "problem_count": count, "arrays": arrays})
+    console.result(
+        {"source": text.without_secrets(args.source), "ok": count == 0, "problem_count": count, "arrays": arrays}
+    )
     console.line("ok" if count == 0 else f"{count:,} problem{'s' if count > 1 else ''} found")
     return 1 if count else 0
 
