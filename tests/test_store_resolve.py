@@ -276,6 +276,9 @@ def test_file_systems_become_stores_of_ours(name):
         assert isinstance(store, ObjectStore)
         assert (store.url, inside) == (url, where)
         assert options_of(store) == StoreOptions(**expected)
+    # A file system alone names no place: the path that comes with it does.
+    store, inside = remote_store(filesystem, None, "bucket/root")
+    assert (store.url, inside, options_of(store)) == (url, "", StoreOptions(**expected))
 
 
 def asynchronous(filesystem):

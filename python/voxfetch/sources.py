@@ -79,13 +79,13 @@ def node_of(
         raise UnsupportedError(message, hint=f"it reads {', '.join(name for name in _FORMATS if name)}")
     source, inside, implied = _without_adapters(source)
     wanted_format = _FORMATS[format] or implied
-    remote = None if isinstance(source, str) and not _is_url(source) else _remote(source, options)
+    inside = join_key(inside, (path or "").strip("/"))
+    remote = None if isinstance(source, str) and not _is_url(source) else _remote(source, options, inside)
     if remote is not None:
         store: Store = RemoteDocuments(remote[0], settings.engine)
-        inside = join_key(remote[1], inside, (path or "").strip("/"))
-        return open_node(store, check_key(inside), format=wanted_format, settings=settings)
+        return open_node(store, check_key(remote[1]), format=wanted_format, settings=settings)
     folder, within = _local_folder(source)
-    inside = join_key(within, inside, (path or "").strip("/"))
+    inside = join_key(within, inside)
     store = LocalStore(folder)
     if not os.path.isdir(folder):  # noqa: PTH112 - str in, str out
         if os.path.exists(folder):  # noqa: PTH110
@@ -120,11 +120,11 @@ def _without_adapters(source: object) -> tuple[object, str, Literal["zarr3", "za
     text, inside = source, ""
     wanted: Literal["zarr3", "zarr2"] | None = None
     while (adapter := _ADAPTER.search(text)) is not None:
-        wanted = _format_of(adapter[1], text) or wanted
+        wanted = _format_of(adapter[1]) or wanted
         inside = join_key(adapter[2].strip("/"), inside)
         text = text[: adapter.start()]
     while (scheme := _SCHEME.match(text)) is not None and scheme[1].lower() in ("zarr", "zarr2", "zarr3"):
-        wanted = _format_of(scheme[1].lower(), text) or wanted
+        wanted = _format_of(scheme[1].lower()) or wanted
         text = text[scheme.end() :]
     return text, inside, wanted
 
@@ -134,10 +134,12 @@ def _is_url(text: str) -> bool:
     return scheme is not None and scheme[1].lower() != "file"
 
 
-def _remote(source: object, options: StoreOptions | Mapping[str, Any] | None) -> tuple[RemoteStore, str] | None:
+def _remote(
+    source: object, options: StoreOptions | Mapping[str, Any] | None, path: str
+) -> tuple[RemoteStore, str] | None:
     from voxfetch.store.resolve import remote_store
 
-    return remote_store(source, options)
+    return remote_store(source, options, path)
 
 
 def _local_folder(source: object) -> tuple[str, str]:
@@ -169,9 +171,10 @@ def _local_folder(source: object) -> tuple[str, str]:
     return os.path.abspath(text), inside  # noqa: PTH100 - links stay links
 
 
-def _format_of(adapter: str, source: str) -> Literal["zarr3", "zarr2"] | None:
+def _format_of(adapter: str) -> Literal["zarr3", "zarr2"] | None:
     if adapter not in ("zarr", "zarr2", "zarr3"):
-        message = f"{adapter!r} in {source!r} is not read by this version"
+        # Without the URL in which it stands, which may hold a password.
+        message = f"the format {adapter!r} in this source is not read by this version"
         raise UnsupportedError(message, hint="it reads zarr2 and zarr3")
     return _FORMATS[adapter]
 

@@ -46,20 +46,24 @@ class _Parts(NamedTuple):
     inside: str = ""
 
 
-def remote_store(source: object, options: Options = None) -> tuple[RemoteStore, str] | None:
+def remote_store(source: object, options: Options = None, path: str = "") -> tuple[RemoteStore, str] | None:
     """Returns the store of a source and the key inside it, None when the source is local.
 
+    `path` is a key inside the source; with a file system, which alone names no place, it is the place.
     Raises `UnsupportedError` for what is not known, `ValueError` and `TypeError` for options that are not understood.
     """
     parts = _taken_apart(source)
     if _is_local(parts):
         return None
+    if parts.library == "fsspec" and not parts.path:
+        parts, path = parts._replace(path=path), ""
+    inside = join_key(parts.inside, path)
     if parts.library == "url":
-        return _of_url(parts.path, options), ""
+        return _of_url(parts.path, options), inside
     if parts.library == "fsspec":
-        return _of_fsspec(parts, options), parts.inside
+        return _of_fsspec(parts, options), inside
     if parts.library in {"obstore", "zarr", "obspec"}:
-        return _of_object(parts, _only_statuses(options, parts.store)), parts.inside
+        return _of_object(parts, _only_statuses(options, parts.store)), inside
     message = f"{type(source).__name__} is not a source this version reads"
     raise UnsupportedError(message, hint="give a path, a URL, or an object of zarr, obstore or fsspec")
 
