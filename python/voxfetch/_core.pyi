@@ -140,6 +140,9 @@ class Read:
         otherwise a box outside raises `SelectionError`.
         """
 
+    def fill_outside(self) -> None:
+        """Fills the boxes of a read of a remote array that reach outside it; to be called before the read is submitted."""
+
     @property
     def store(self) -> Any:
         """The store of a remote array, None for a local one."""

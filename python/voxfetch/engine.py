@@ -8,19 +8,16 @@ writes to stays referenced until the read has ended, cancelled or not.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import os
 import resource
 import select
-import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from voxfetch import _core
 from voxfetch.errors import InternalError, StoreError
-from voxfetch.forks import wait_for_imports_at_forks
 from voxfetch.options import EngineOptions, EngineStats, RetryPolicy
 from voxfetch.wake import clear_wake_ups, close_descriptors, wake_descriptors
 
@@ -213,9 +210,6 @@ class _Schedulers:
             if here.over and threading.current_thread() is not threading.main_thread():
                 raise SystemExit
             if here.current is None:
-                if "voxfetch.scheduler" not in sys.modules:
-                    importlib.import_module("logging")
-                    wait_for_imports_at_forks()
                 from voxfetch.scheduler import Scheduler
 
                 here.current = here.latest = Scheduler(self._core, self._options, here.latest)
@@ -308,7 +302,7 @@ async def run_in_thread(function: Callable[[], _T]) -> _T:
         with contextlib.suppress(RuntimeError):  # the loop may be closed by now
             loop.call_soon_threadsafe(finish, result, caught)
 
-    threading.Thread(target=work, name="voxfetch-call").start()
+    threading.Thread(target=work, name="voxfetch-call", daemon=True).start()
     return await future
 
 

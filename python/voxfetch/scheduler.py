@@ -45,6 +45,8 @@ _T = TypeVar("_T")
 
 _START_REQUESTS = 64
 _MIN_REQUESTS = 4
+_MAX_STORES = 16
+"""Stores that are kept while nothing is read."""
 _DEADLINE_S = 120.0
 """Time after which a request is not tried again."""
 
@@ -124,6 +126,8 @@ class Scheduler:
 
     def submit(self, reads: Sequence[_core.Read], mode: Mode = "read") -> Call:
         """Starts reads that end together; returns the future of their report."""
+        for read in reads:
+            read.fill_outside()
         call = Call(reads, mode)
         call.add_done_callback(self._done)
         with self._lock:
@@ -278,7 +282,7 @@ class Scheduler:
             self._calls[call.token] = call
             for read in call.reads:
                 store: RemoteStore = read.store
-                self._stores.setdefault(store.identity, store)
+                self._stores[store.identity] = self._stores.pop(store.identity, store)
             if call.mode == "read":
                 together.setdefault("read", []).append((call.token, call.reads))
             else:
@@ -301,6 +305,11 @@ class Scheduler:
 
     def _finish(self, token: int, error: BaseException | None, report: dict[str, Any]) -> None:
         call = self._calls.pop(token, None)
+        if not self._calls:
+            # The latest ones keep their connections.
+            for identity in list(self._stores)[:-_MAX_STORES]:
+                del self._stores[identity]
+                self._not_before.pop(identity, None)
         if call is None or call.done():
             return
         if error is not None and self._closing and _is_exiting():
@@ -319,7 +328,11 @@ class Scheduler:
                 call.set_exception(_stopped("stopped: the engine was closed during this read"))
 
     def _pump(self) -> None:
-        """Sends as many requests as may be in flight, and ends the calls that need no more."""
+        """Sends as many requests as may be in flight, and ends the calls that need no more.
+
+        What has ended is taken before as well: that also says that whoever ends something from now on has to wake us.
+        """
+        self._take()
         room = self._limit.current - len(self._tasks)
         if room > 0 and not self._closing:
             for request in self._remote.next(room):
@@ -339,22 +352,25 @@ class Scheduler:
     ) -> None:
         try:
             reply = await self._attempts(self._stores[identity], Ask(key, start, end, suffix, etag, most))
-        except asyncio.CancelledError:
-            self._tasks.pop(number, None)
-            raise
-        except ObjectChangedError:
-            self._remote.error(number, "changed")
-        except VoxfetchError as error:
-            self._remote.error(number, error)
-        except Exception as error:  # noqa: BLE001 - a bug must not leave a caller waiting
-            self._remote.error(number, InternalError(f"{type(error).__name__} in a transport: {error}"))
-        else:
             if reply is None:
                 self._remote.error(number, "absent")
             else:
                 body, first, total, tag, modified = reply
                 self._remote.body(number, body, start=first, total=total, etag=tag, modified=modified)
-        self._tasks.pop(number, None)
+        except ObjectChangedError:
+            self._remote.error(number, "changed")
+        except VoxfetchError as error:
+            if start is not None and end is not None:
+                error.byte_range = (start, end)
+            self._remote.error(number, error)
+        except BaseException as error:  # a bug must not leave a caller waiting, nor end the thread
+            message = f"{type(error).__name__} in a transport: {error}"
+            self._remote.error(number, InternalError(message))
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+        finally:
+            self._tasks.pop(number, None)
         self._pump()
 
     async def _attempts(self, store: RemoteStore, ask: Ask) -> Reply | None:

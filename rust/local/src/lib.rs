@@ -19,6 +19,7 @@ mod write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::assemble::{Input, Output};
+use voxfetch_core::codec::PreparedArray;
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::plan::machine::Limits;
 use voxfetch_core::plan::{AxisSelection, Plan, ReadSpec, Selection};
@@ -338,7 +339,11 @@ impl LocalEngine {
     ) -> Result<Arc<Job>> {
         state.totals.reads.add(1);
         let (arrays, plan, outputs) = plan(reads)?;
-        fill_outside(&plan, &outputs)?;
+        for (read, output) in plan.reads().iter().zip(&outputs) {
+            if let Some(output) = output {
+                fill_outside(&plan.arrays()[read.array], &read.selection, output)?;
+            }
+        }
         Ok(Arc::new(Job::new(Parts {
             caches: Arc::clone(&state.caches),
             arrays,
@@ -386,23 +391,20 @@ fn plan(reads: Vec<LocalRead>) -> Result<(Vec<Arc<LocalArray>>, Plan, Vec<Option
     Ok((arrays, plan, outputs))
 }
 
-/// Fills boxes that reach outside their array; what lies inside is overwritten by the read.
-fn fill_outside(plan: &Plan, outputs: &[Option<Output>]) -> Result<()> {
-    for (read, output) in plan.reads().iter().zip(outputs) {
-        let (Selection::Boxes { starts, shape, fill_outside: true }, Some(output)) = (&read.selection, output) else {
-            continue;
-        };
-        let array = &plan.arrays()[read.array];
-        for (number, start) in starts.chunks_exact(shape.len().max(1)).enumerate() {
-            let inside = start.iter().zip(shape).zip(&array.shape).all(|((&low, &count), &extent)| {
-                u64::try_from(low).is_ok_and(|low| low.checked_add(count).is_some_and(|high| high <= extent))
-            });
-            if !inside {
-                let part = u32::try_from(number).map_err(|_| {
-                    Error::from(ErrorKind::Selection { what: "more than 2^32 boxes in one read".into() })
-                })?;
-                output.fill_box(part, &array.fill_value)?;
-            }
+/// Fills those boxes of a read that reach outside their array; what lies inside is overwritten by the read.
+///
+/// # Errors
+/// `Selection` when there are too many boxes.
+pub fn fill_outside(array: &PreparedArray, selection: &Selection, output: &Output) -> Result<()> {
+    let Selection::Boxes { starts, shape, fill_outside: true } = selection else { return Ok(()) };
+    for (number, start) in starts.chunks_exact(shape.len().max(1)).enumerate() {
+        let inside = start.iter().zip(shape).zip(&array.shape).all(|((&low, &count), &extent)| {
+            u64::try_from(low).is_ok_and(|low| low.checked_add(count).is_some_and(|high| high <= extent))
+        });
+        if !inside {
+            let part = u32::try_from(number)
+                .map_err(|_| Error::from(ErrorKind::Selection { what: "more than 2^32 boxes in one read".into() }))?;
+            output.fill_box(part, &array.fill_value)?;
         }
     }
     Ok(())

@@ -19,9 +19,9 @@ use voxfetch_core::plan::machine::{
     Call, Counters, Ended, Failure, Limits, Machine, Mode, RemoteArray, Request, Shared, Version,
 };
 
+use crate::LocalEngine;
 use crate::job::from_panic;
 use crate::pool::{ThreadState, Work};
-use crate::{LocalEngine, fill_outside};
 
 /// Received bytes; whoever made them decides what becomes of them when the last owner is gone.
 #[derive(Clone)]
@@ -137,8 +137,21 @@ impl LocalEngine {
         remote.woken.store(false, Ordering::Release);
     }
 
-    /// Takes calls up, as one plan. Returns the tokens of those that cannot be planned, with the reason; they do not end.
+    /// Takes calls up, as one plan each for those that are interactive and those that are not. Boxes that reach outside
+    /// have been filled (see [`crate::fill_outside`]). Returns the tokens of those that cannot be planned, with the reason; they do not end.
     pub fn remote_submit(&self, calls: Vec<RemoteCall>, mode: Mode) -> Vec<(u64, Error)> {
+        let is_interactive = |call: &RemoteCall| call.reads.iter().any(|read| read.array.interactive);
+        let (interactive, bulk): (Vec<_>, Vec<_>) = calls.into_iter().partition(is_interactive);
+        let mut refused = Vec::new();
+        for calls in [interactive, bulk] {
+            if !calls.is_empty() {
+                refused.extend(self.submit_together(calls, mode));
+            }
+        }
+        refused
+    }
+
+    fn submit_together(&self, calls: Vec<RemoteCall>, mode: Mode) -> Vec<(u64, Error)> {
         let state = self.state();
         let mut refused = Vec::new();
         let together = calls.len() > 1;
@@ -176,12 +189,20 @@ impl LocalEngine {
 
     /// The requests to send next, at most `most`.
     pub fn remote_next(&self, most: usize) -> Vec<Request> {
-        self.after(|machine, now_s| machine.next_requests(most, now_s))
+        let (requests, has_more) =
+            self.after(|machine, now_s| (machine.next_requests(most, now_s), machine.has_more()));
+        if has_more {
+            self.state().remote.wake();
+        }
+        requests
     }
 
     /// Hands in the body of a request: bytes `start..` of a version of the object.
     pub fn remote_body(&self, id: u64, version: Version, start: u64, body: Body) {
+        // The last owner of a body may need the GIL to drop it, and must not hold the lock of the machine then.
+        let kept = body.clone();
         self.after(|machine, now_s| machine.on_body(id, version, start, body, now_s));
+        drop(kept);
     }
 
     /// Hands in the end of a request that brings no body.
@@ -232,7 +253,5 @@ impl LocalEngine {
 }
 
 fn plan(specs: Vec<Call>, outputs: Outputs, mode: Mode) -> Result<Shared<Outputs>> {
-    let shared = Shared::new(specs, mode, outputs)?;
-    fill_outside(&shared.plan, &shared.payload)?;
-    Ok(shared)
+    Shared::new(specs, mode, outputs)
 }

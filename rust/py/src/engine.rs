@@ -93,6 +93,11 @@ impl Read {
         Self::new(py, array, selection, Some(count), &shape, out)
     }
 
+    fn fill_outside(&self, py: Python<'_>) -> PyResult<()> {
+        let (Source::Remote(array, _), Some(output)) = (&self.array, &self.output) else { return Ok(()) };
+        detached(py, || voxfetch_local::fill_outside(&array.meta, &self.selection, output))
+    }
+
     #[getter]
     fn store(&self) -> Option<&Py<PyAny>> {
         match &self.array {
@@ -335,7 +340,8 @@ impl LocalEngine {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);
-        for (name, value) in self.engine.stats() {
+        // The lock of the machine is never waited for with the GIL held.
+        for (name, value) in py.detach(|| self.engine.stats()) {
             stats.set_item(name, value)?;
         }
         Ok(stats)

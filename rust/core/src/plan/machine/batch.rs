@@ -267,7 +267,8 @@ impl<P> Batch<P> {
             }
             call.reported = true;
             self.open_calls -= 1;
-            call.failures.sort_by_key(|failure| failure.0);
+            // Inside one visit in the order of the bytes, whatever came first.
+            call.failures.sort_by_key(|failure| (failure.0, failure.1.place().byte_range));
             let mut failures = std::mem::take(&mut call.failures).into_iter().map(|failure| failure.1);
             let mut error = if self.shared.mode == Mode::Check { None } else { failures.next() };
             if error.is_none() && call.stopped {

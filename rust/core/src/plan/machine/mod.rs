@@ -253,6 +253,8 @@ pub struct Machine<P, B> {
     held: usize,
     last_id: u64,
     items: usize,
+    /// Visits begun by the last call of `next_requests`.
+    begun: usize,
     jobs: Vec<Job<P, B>>,
     ended: Vec<Ended>,
     /// Numbers for people.
@@ -320,6 +322,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             held: 0,
             last_id: 0,
             items: 0,
+            begun: 0,
             jobs: Vec::new(),
             ended: Vec::new(),
             counters: Counters::default(),
@@ -356,6 +359,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// The requests to send next, at most `most` of them. Time in seconds, from any fixed start.
     pub fn next_requests(&mut self, most: usize, now_s: f64) -> Vec<Request> {
         let mut requests = Vec::new();
+        self.begun = 0;
         while requests.len() < most {
             let Some(flight) = self.next_flight(now_s) else { break };
             let fits = self.in_flight_nbytes + flight.nbytes <= self.limits.in_flight_nbytes;
@@ -379,6 +383,12 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             self.in_flight.insert(id, flight);
         }
         requests
+    }
+
+    /// Whether the last [`Machine::next_requests`] ended before all that could begin had begun: it is to be asked again.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.begun >= visits::MAX_BEGUN
     }
 
     /// Takes the body of a request: bytes `start..` of a version of the object.

@@ -1,9 +1,9 @@
 //! Stored objects that reads are busy with: what is known of each, who waits for it, which bytes are wanted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::RemoteArray;
+use super::{Flight, RemoteArray};
 use crate::error::{Error, Result};
 use crate::index::ShardIndex;
 use crate::plan::shard::{IndexSource, StoredChunk};
@@ -103,6 +103,10 @@ pub(super) struct Object {
     /// Indexes further in that are being fetched.
     pub asked_inner: Vec<(usize, ByteRange)>,
     pub pending: Vec<Want>,
+    /// Whether it turned out too large to be fetched whole on suspicion.
+    pub is_large: bool,
+    /// Requests of its chunks that are not sent yet.
+    pub cut: VecDeque<Flight>,
     /// Whether it stands in the queue of objects with pending chunks.
     pub queued: bool,
 }
@@ -119,6 +123,8 @@ impl Object {
             asked: false,
             asked_inner: Vec::new(),
             pending: Vec::new(),
+            is_large: false,
+            cut: VecDeque::new(),
             queued: false,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::object::UNKNOWN_NBYTES;
 use super::{Delivery, Failure, Flight, IndexTask, Job, Kind, Known, Machine, Mode, Part, Task, Version, What};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, TransportClass};
 use crate::index::{ShardIndex, sharding_indexed};
 use crate::plan::shard::StoredChunk;
 use crate::subset::ByteRange;
@@ -81,7 +81,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             Kind::Object => {
                 object.asked = false;
                 let waiting = std::mem::take(&mut object.waiting);
-                let parts = waiting.into_iter().filter_map(|visit| self.part(visit, Delivery::Object)).collect();
+                let parts: Vec<_> =
+                    waiting.into_iter().filter_map(|visit| self.part(visit, Delivery::Object)).collect();
+                self.count_checked(&parts, nbytes);
                 self.deliver(parts, 0, body, nbytes)
             }
             Kind::Chunks(wants) => {
@@ -96,8 +98,21 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                     }
                 }
                 let parts = parts.into_iter().filter_map(|(visit, chunks)| self.part(visit, Delivery::Chunks(chunks)));
-                let parts = parts.collect();
+                let parts: Vec<_> = parts.collect();
+                self.count_checked(&parts, nbytes);
                 self.deliver(parts, start, body, nbytes)
+            }
+        }
+    }
+
+    /// Notes the bytes that the parts of a check came with.
+    fn count_checked(&mut self, parts: &[Part<P>], nbytes: u64) {
+        for part in parts {
+            let batch = self.visits.get(&part.visit).map(|visit| visit.batch);
+            if let Some(batch) = batch.and_then(|batch| self.batches.get_mut(&batch))
+                && batch.shared.mode == Mode::Check
+            {
+                batch.tally.bytes_fetched += nbytes;
             }
         }
     }
@@ -105,14 +120,6 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     pub(super) fn deliver(&mut self, parts: Vec<Part<P>>, body_start: u64, body: B, nbytes: u64) -> bool {
         let some = !parts.is_empty();
         if some {
-            for part in &parts {
-                if let Some(visit) = self.visits.get(&part.visit)
-                    && let Some(batch) = self.batches.get_mut(&visit.batch)
-                    && batch.shared.mode == Mode::Check
-                {
-                    batch.tally.bytes_fetched += nbytes;
-                }
-            }
             self.jobs.push(Job { task: Task::Deliver { body_start, parts }, body: Some(body), nbytes });
         }
         some
@@ -131,7 +138,17 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 self.wake(id, None);
             }
             // What its index promised is gone.
+            (Failure::Changed, Kind::Root { .. }) => {
+                // Nothing was asked of a version: the object ends before its index does.
+                self.root_failed(id, &Error::shard_index("the object is too short for its index; it is truncated"));
+            }
             (Failure::Absent | Failure::Changed, _) => self.changed(id),
+            (Failure::Error(error), Kind::Root { whole: true }) if is_too_large(&error) => {
+                // There are bytes between its chunks: its index tells which are needed.
+                object.asked = false;
+                object.is_large = true;
+                self.wake(id, None);
+            }
             (Failure::Error(error), Kind::Root { .. } | Kind::Object) => self.root_failed(id, &error),
             (Failure::Error(error), Kind::Inner { level, shard }) => {
                 object.asked_inner.retain(|&asked| asked != (level, shard));
@@ -224,6 +241,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         object.asked = false;
         object.asked_inner.clear();
         object.pending.clear();
+        object.cut.clear();
         object.waiting.clear();
         for visit_id in object.visits.clone() {
             let Some(visit) = self.visits.get_mut(&visit_id) else { continue };
@@ -249,4 +267,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         visit.left = 0;
         self.advance(id, None);
     }
+}
+
+fn is_too_large(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Transport { class: TransportClass::Limit, .. })
 }

@@ -3,6 +3,9 @@
 use super::{Flight, Kind, Machine, Object, What};
 use crate::plan::coalesce::coalesce;
 
+/// Visits past which new ones begin only when nothing else is left to send.
+const MAX_ACTIVE: usize = 256;
+
 impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// The next request: one that is ready, else of the objects whose turn it is, else of a visit that begins.
     pub(super) fn next_flight(&mut self, now_s: f64) -> Option<Flight> {
@@ -12,8 +15,15 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                     let Some(flight) = self.still_wanted(flight) else { continue 'again };
                     return Some(flight);
                 }
+                // New visits before old requests, so that a large read does not stand before all that comes later.
+                if self.visits.len() < MAX_ACTIVE && self.begin_next(priority, now_s) {
+                    continue 'again;
+                }
                 if let Some(object) = self.queue[priority].pop_front() {
                     self.cut(object);
+                    if let Some(flight) = self.next_of(object, priority) {
+                        return Some(flight);
+                    }
                     continue 'again;
                 }
                 if self.begin_next(priority, now_s) {
@@ -65,6 +75,22 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         self.ready[priority].push_back(flight);
     }
 
+    /// The next request of an object, which goes to the end of its queue if it has more.
+    fn next_of(&mut self, id: u64, priority: usize) -> Option<Flight> {
+        loop {
+            let flight = self.objects.get_mut(&id)?.cut.pop_front()?;
+            let flight = self.still_wanted(flight);
+            let object = self.objects.get_mut(&id)?;
+            let has_more = !object.cut.is_empty() || !object.pending.is_empty();
+            if has_more && !std::mem::replace(&mut object.queued, true) {
+                self.queue[priority].push_back(id);
+            }
+            if flight.is_some() {
+                return flight;
+            }
+        }
+    }
+
     /// Merges the pending chunks of an object into requests.
     pub(super) fn cut(&mut self, id: u64) {
         let Some(object) = self.objects.get_mut(&id) else { return };
@@ -79,7 +105,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             let members = wants.by_ref().take(request.members.len()).collect();
             let what = What::Range(request.range);
             let flight = Flight { object: id, epoch, nbytes: request.range.len(), what, kind: Kind::Chunks(members) };
-            self.make_ready(flight);
+            if let Some(object) = self.objects.get_mut(&id) {
+                object.cut.push_back(flight);
+            }
         }
     }
 

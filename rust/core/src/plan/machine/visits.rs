@@ -18,11 +18,14 @@ use crate::subset::ByteRange;
 
 /// Chunks of visits that have begun, past which no other begins.
 const MAX_ITEMS: usize = 1 << 21;
+/// Visits that begin in one go: planning must not keep replies waiting.
+pub(super) const MAX_BEGUN: usize = 256;
 
 impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// Begins the next visit of the next batch; false when there is none, or when enough have begun.
     pub(super) fn begin_next(&mut self, priority: usize, now_s: f64) -> bool {
         while self.items <= MAX_ITEMS
+            && self.begun < MAX_BEGUN
             && let Some(id) = self.open[priority].pop_front()
         {
             let Some(batch) = self.batches.get_mut(&id) else { continue };
@@ -31,6 +34,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
             let number = batch.next_visit;
             batch.next_visit += 1;
+            self.begun += 1;
             // The others get their turn before its next.
             self.open[priority].push_back(id);
             self.begin(id, number, now_s);
@@ -95,10 +99,14 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
 
     /// The object of this name among those that reads are busy with.
     pub(super) fn activate(&mut self, name: Name, array: &Arc<RemoteArray>, now_s: f64) -> u64 {
-        if let Some(&id) = self.names.get(&name) {
+        let is_trusted = |known: &Known| now_s - known.since_s() <= array.trust_s;
+        if let Some(&id) = self.names.get(&name)
+            && self.objects.get(&id).is_some_and(|object| object.known.as_ref().is_none_or(is_trusted))
+        {
             return id;
         }
-        let known = self.remembered.remove(&name).filter(|known| now_s - known.since_s() <= array.trust_s);
+        // One that is known no more is left to the visits that it has.
+        let known = self.remembered.remove(&name).filter(is_trusted);
         self.counters.index_hits += u64::from(matches!(known, Some(Known::Present { .. })));
         let id = self.new_id();
         self.names.insert(name.clone(), id);
@@ -190,7 +198,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         if std::mem::replace(&mut object.asked, true) {
             return;
         }
-        let whole = array.is_small() && !matches!(mode, Mode::Explain { .. });
+        let whole = array.is_small() && !object.is_large && !matches!(mode, Mode::Explain { .. });
         let index = &array.meta.levels[0].index;
         let (what, nbytes) = match index.location {
             _ if whole => (What::Whole(array.meta.max_shard_nbytes(0)), SMALL_SHARD_NBYTES),
@@ -433,6 +441,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// Keeps what is known of an object that nobody is busy with.
     pub(super) fn retire(&mut self, id: u64) {
         let Some(object) = self.objects.remove(&id) else { return };
+        if self.names.get(&object.name) != Some(&id) {
+            return;
+        }
         self.names.remove(&object.name);
         if let Some(known) = object.known
             && let Some(nbytes) = known.memory_nbytes()
