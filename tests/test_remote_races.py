@@ -1,4 +1,4 @@
-"""Ends, wake-ups, budgets and order of remote reads where several things happen at once: each test is a defect there was."""
+"""Remote reads where several things happen at once: ends, wake-ups, budgets, order. Each test is a defect there was."""
 
 from __future__ import annotations
 

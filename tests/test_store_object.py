@@ -122,7 +122,7 @@ def test_listings(moto):
     assert listed(store) == ["a", "b"]
     assert listed(store, "a") == sorted(["c", "zarr.json", "empty", "ü %41?#~&"])
     assert listed(store, "nothing") == []
-    assert listed(s3(moto, "")) == ["root"]
+    assert "root" in listed(s3(moto, ""))
 
 
 def test_a_bucket_that_is_not_there(moto):

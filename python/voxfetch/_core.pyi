@@ -141,7 +141,7 @@ class Read:
         """
 
     def fill_outside(self) -> None:
-        """Fills the boxes of a read of a remote array that reach outside it; to be called before the read is submitted."""
+        """Fills the boxes of a read of a remote array that reach outside it. Called before the read is submitted."""
 
     @property
     def store(self) -> Any:

@@ -45,6 +45,9 @@ _T = TypeVar("_T")
 
 _START_REQUESTS = 64
 _MIN_REQUESTS = 4
+_BURST_S = 0.001
+_MAX_BURST_S = 0.02
+"""How long calls are collected while more keep coming."""
 _MAX_STORES = 16
 """Stores that are kept while nothing is read."""
 _DEADLINE_S = 120.0
@@ -118,6 +121,7 @@ class Scheduler:
         # In debug mode it tells who keeps it waiting. On first use that is an import, or another thread of the user's.
         self._loop.slow_callback_duration = 1.0
         self._stop: asyncio.Event | None = None
+        self._burst: asyncio.TimerHandle | None = None
         self._read_fd, self._write_fd = wake_descriptors()
         self._thread = threading.Thread(target=self._main, name="voxfetch-io", daemon=True)
         self._thread.start()
@@ -145,7 +149,8 @@ class Scheduler:
             return call.result()
         except CancelledError:
             raise _stopped("stopped: the engine was closed during this read") from None
-        except KeyboardInterrupt:
+        except BaseException:
+            # Without effect when the error is the call's own.
             call.cancel()
             raise
 
@@ -268,6 +273,20 @@ class Scheduler:
 
     def _woken(self) -> None:
         clear_wake_ups(self._read_fd)
+        if len(self._inbox) <= 1:
+            self._take_inbox()
+        elif self._burst is None:
+            # Where several come at once there are often more on their way, to be planned with them.
+            self._burst = self._loop.call_later(_BURST_S, self._gather, len(self._inbox), self._loop.time())
+        self._pump()
+
+    def _gather(self, before: int, began_s: float) -> None:
+        """Waits for the end of a burst of calls, a few milliseconds at most, and plans them together."""
+        now = len(self._inbox)
+        if now > before and self._loop.time() - began_s < _MAX_BURST_S:
+            self._burst = self._loop.call_later(_BURST_S, self._gather, now, began_s)
+            return
+        self._burst = None
         self._take_inbox()
         self._pump()
 

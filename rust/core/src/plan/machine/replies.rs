@@ -151,11 +151,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
             (Failure::Error(error), Kind::Root { .. } | Kind::Object) => self.root_failed(id, &error),
             (Failure::Error(error), Kind::Inner { level, shard }) => {
-                object.asked_inner.retain(|&asked| asked != (level, shard));
-                if let Some(Known::Present { indexes, .. }) = &mut object.known {
-                    indexes.insert((level, shard), Err(error));
-                }
-                self.wake(id, None);
+                self.inner_known(id, (level, shard), Err(error));
             }
             (Failure::Error(error), Kind::Chunks(wants)) => {
                 for want in wants {
@@ -219,17 +215,27 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                     }
                 }
                 (None, index) => {
-                    object.asked_inner.retain(|&asked| asked != (task.level, task.shard));
-                    if let Some(Known::Present { indexes, .. }) = &mut object.known {
-                        let index = index.map(Arc::new).map_err(|error| error.in_range(task.shard));
-                        indexes.insert((task.level, task.shard), index);
-                    }
-                    self.wake(task.object, None);
+                    let index = index.map(Arc::new).map_err(|error| error.in_range(task.shard));
+                    self.inner_known(task.object, (task.level, task.shard), index);
                 }
             }
         }
         if !used {
             self.release(nbytes);
+        }
+    }
+
+    /// Notes an index further in, or why there is none. Visits go on when all that were asked for are there: each resolves
+    /// all its chunks anew.
+    fn inner_known(&mut self, id: u64, place: (usize, ByteRange), index: Result<Arc<ShardIndex>>) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.asked_inner.retain(|&asked| asked != place);
+        let all = object.asked_inner.is_empty();
+        if let Some(Known::Present { indexes, .. }) = &mut object.known {
+            indexes.insert(place, index);
+        }
+        if all {
+            self.wake(id, None);
         }
     }
 
