@@ -45,7 +45,6 @@ _T = TypeVar("_T")
 
 _START_REQUESTS = 64
 _MIN_REQUESTS = 4
-_BURST_S = 0.001
 _MAX_BURST_S = 0.02
 """How long calls are collected while more keep coming."""
 _MAX_STORES = 16
@@ -121,7 +120,7 @@ class Scheduler:
         # In debug mode it tells who keeps it waiting. On first use that is an import, or another thread of the user's.
         self._loop.slow_callback_duration = 1.0
         self._stop: asyncio.Event | None = None
-        self._burst: asyncio.TimerHandle | None = None
+        self._burst: asyncio.Handle | None = None
         self._read_fd, self._write_fd = wake_descriptors()
         self._thread = threading.Thread(target=self._main, name="voxfetch-io", daemon=True)
         self._thread.start()
@@ -277,14 +276,14 @@ class Scheduler:
             self._take_inbox()
         elif self._burst is None:
             # Where several come at once there are often more on their way, to be planned with them.
-            self._burst = self._loop.call_later(_BURST_S, self._gather, len(self._inbox), self._loop.time())
+            self._burst = self._loop.call_soon(self._gather, len(self._inbox), self._loop.time())
         self._pump()
 
     def _gather(self, before: int, began_s: float) -> None:
         """Waits for the end of a burst of calls, a few milliseconds at most, and plans them together."""
         now = len(self._inbox)
         if now > before and self._loop.time() - began_s < _MAX_BURST_S:
-            self._burst = self._loop.call_later(_BURST_S, self._gather, now, began_s)
+            self._burst = self._loop.call_soon(self._gather, now, began_s)
             return
         self._burst = None
         self._take_inbox()
