@@ -34,7 +34,6 @@ from voxfetch.errors import (
     UnsupportedError,
     VoxfetchError,
 )
-from voxfetch.forks import care_for_imports_at_forks as _care_for_imports_at_forks
 
 # Not lazily: when the module `voxfetch.open` is first imported, it takes the place of the function in this package.
 from voxfetch.open import open, open_array, open_array_async, open_async, open_image, open_image_async  # noqa: A004
@@ -104,9 +103,6 @@ _LAZY = {
     "options": ("EngineStats", "ReadOptions", "ReadReport", "RetryPolicy", "StoreOptions", "VerifyReport"),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
-
-
-_care_for_imports_at_forks()
 
 
 def __getattr__(name: str) -> Any:
