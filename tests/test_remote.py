@@ -344,6 +344,9 @@ def test_an_error_is_never_the_fill_value(number, volume, served, engine):
     server = served(volume)
     array = vf.open_array(server.url, engine=engine)
     server.rule = lambda _: status(number)
+    with pytest.raises(vf.StoreError) as caught:
+        vf.open_array(server.url, engine=engine)
+    assert (caught.value.status, caught.value.attempts) == (number, 1 if number == 403 else 4)
     for _ in range(20):
         with pytest.raises(vf.StoreError) as caught:
             array[:4, :4, :4]

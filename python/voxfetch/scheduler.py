@@ -417,6 +417,9 @@ class Scheduler:
                     raise _exhausted(failure.error, number, f"{store.url}/{key}") from None
                 self._retries += 1
                 await asyncio.sleep(pause_s)
+            except VoxfetchError as error:
+                error.attempts = number
+                raise
             else:
                 self._limit.succeeded()
                 return result

@@ -245,8 +245,8 @@ ROWS = [
         "RetriesExhaustedError, 4 attempts; host named",
         opening("http://voxfetch.invalid/a"),
     ),
-    Row("T8.3", "a certificate that is not trusted", TYPED, "StoreError; host named", unknown_certificate),
-    Row("T8.4", "https to a server without TLS", TYPED, "StoreError; host named", no_tls),
+    Row("T8.3", "a certificate that is not trusted", TYPED, "StoreError, 1 attempt; host named", unknown_certificate),
+    Row("T8.4", "https to a server without TLS", TYPED, "StoreError, 1 attempt; host named", no_tls),
     Row("T8.5", "reset in the handshake of TLS, once", RECOVERS, "right; 2 requests", broken_handshake),
     Row("T8.6", "reset before the headers, once", RECOVERS, "right; 3 requests", met(Fault(reset=-1))),
     Row(

@@ -306,7 +306,7 @@ ROWS = [
         "T4.3",
         "a document of 64 KiB that inflates to 64 MiB",
         "typed error past 16 MiB",
-        "LimitExceededError, status 200; 1 request",
+        "LimitExceededError, status 200, 1 attempt; 1 request",
         zipped_document(bytes(64 * MIB)),
     ),
     Row(
