@@ -240,6 +240,9 @@ class Scheduler:
         self._woken()
         await self._stop.wait()
         self._loop.remove_reader(self._read_fd)
+        if self._burst is not None:
+            # What is begun from now on would not be stopped.
+            self._burst.cancel()
         for token in tuple(self._calls):
             self._remote.cancel(token)
         running = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
