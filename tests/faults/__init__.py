@@ -19,7 +19,7 @@ from tests.servers.faulty import FaultyServer
 
 import voxfetch as vf
 
-FAST = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05, idle_timeout_s=0.3)
+FAST = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05, idle_timeout_s=1)
 ALWAYS = 1 << 30
 FILL = 0
 CHUNK = 1 << 15
