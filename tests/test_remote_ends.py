@@ -124,6 +124,7 @@ def main():
     array = opened()
     check(array)
     async def jupyter():
+        asyncio.get_running_loop().slow_callback_duration = 5  # a sync read blocks its loop, as it should
         check(array)
         check(await vf.open_array_async(url, options=options))
         np.testing.assert_array_equal(await array.read_async(), expected)
