@@ -117,34 +117,6 @@ def main():
 # ---------------------------------------------------------------------------------------------------- loops and engines
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_said_in_development_mode(kind, places, run):
-    code = """
-def main():
-    array = opened()
-    check(array)
-    async def jupyter():
-        asyncio.get_running_loop().slow_callback_duration = 5  # a sync read blocks its loop, as it should
-        check(array)
-        check(await vf.open_array_async(url, options=options))
-        np.testing.assert_array_equal(await array.read_async(), expected)
-        async for box, block in array.blocks(8):
-            np.testing.assert_array_equal(block, expected[box.slices])
-        async with vf.Engine(decode_threads=2) as engine:
-            reads = [asyncio.ensure_future(opened(engine=engine).read_async()) for _ in range(3)]
-            await asyncio.sleep(0)
-        await asyncio.gather(*reads, return_exceptions=True)
-    for _ in range(5):
-        asyncio.run(jupyter())
-    check_blocks(array.blocks(8))
-    array.engine.close()
-    check(array)
-    del array
-    gc.collect()
-"""
-    run(code, places(kind), "-X", "dev", PYTHONASYNCIODEBUG="1")
-
-
 @pytest.mark.parametrize(("kind", "count"), [("http", 200), ("s3", 60)])
 def test_engines_that_are_dropped_leave_nothing(kind, count, logged, run):
     code = f"""
