@@ -13,11 +13,10 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from tests.servers.faulty import FaultyServer
+from tests.servers.moto_s3 import moto_s3
 
 CREDENTIALS = {"key": "a", "secret": "b"}
 KINDS = ("http", "s3")
@@ -117,17 +116,8 @@ def objects_of(case):
 
 @pytest.fixture(scope="module")
 def moto(small):
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
-    client.create_bucket(Bucket="bucket")
-    for key, value in objects_of(small).items():
-        client.put_object(Bucket="bucket", Key=f"root/{key}", Body=value)
-    client.close()
-    yield Place("s3://bucket/root", {"endpoint": endpoint, "credentials": CREDENTIALS})
-    server.stop()
+    with moto_s3({f"root/{key}": value for key, value in objects_of(small).items()}) as endpoint:
+        yield Place("s3://bucket/root", {"endpoint": endpoint, "credentials": CREDENTIALS})
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ import obstore.store
 import pytest
 import s3fs
 import zarr
-from moto.server import ThreadedMotoServer
 from tests.servers.azure import AzureServer
 from tests.servers.cloud import Stored
 from tests.servers.faulty import Fault, FaultyServer, s3_error, status
 from tests.servers.gcs import GcsServer
+from tests.servers.moto_s3 import ROOT_KEYS, moto_s3
 from tests.stores import CREDENTIALS, KEY, SECRET, TOKEN, find_nothing
 
 import voxfetch as vf
@@ -59,22 +59,11 @@ def engine():
         yield engine
 
 
-ROOT_KEYS = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-
-
 @pytest.fixture(scope="module")
 def moto():
     """URL of an S3 with the image in the bucket `bucket`, public."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    client = boto3.client("s3", endpoint_url=url, **ROOT_KEYS)
-    client.create_bucket(Bucket="bucket")
-    for key, body in OBJECTS.items():
-        client.put_object(Bucket="bucket", Key=key, Body=body, ACL="public-read")
-    client.close()
-    yield url
-    server.stop()
+    with moto_s3(OBJECTS, ACL="public-read") as url:
+        yield url
 
 
 def assert_same(image):

@@ -70,6 +70,40 @@ def main():
     assert time.monotonic() - began < 2
 
 
+def test_a_thread_that_outlives_main_is_told_and_goes_on(logged, started):
+    """Python waits for threads that are no daemons: a closed engine is an error to them like to any, and works again."""
+    place = logged("http")
+    place.server.rule = lambda request: Fault(stall=-1) if "/c/" in request.key else None
+    process = started(
+        """
+def outlive(array):
+    threading.main_thread().join()
+    stalled = threading.Thread(target=read_stopped, args=(array,))
+    stalled.start()
+    time.sleep(0.3)
+    array.engine.close()
+    stalled.join()
+    print("stopped" if told else "not told", flush=True)
+    sys.stdin.readline()
+    check(array)
+    print("read", flush=True)
+told = []
+def read_stopped(array):
+    try:
+        array[...]
+    except vf.StoreError:
+        told.append(True)
+def main():
+    threading.Thread(target=outlive, args=(opened(),)).start()
+""",
+        place,
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["done\n", "stopped\n"]
+    place.server.rule = lambda _: None
+    out, err = process.communicate("\n", timeout=20)
+    assert (process.returncode, err, out) == (0, "", "read\n")
+
+
 CALLS = {
     "read": "array[...]",
     "blocks": "list(array.blocks(8))",

@@ -8,11 +8,10 @@ import pickle
 import subprocess
 import sys
 
-import boto3
 import obstore.store
 import pytest
-from moto.server import ThreadedMotoServer
 from tests.servers.faulty import Fault, s3_error, status
+from tests.servers.moto_s3 import moto_s3
 from tests.stores import (
     CREDENTIALS,
     DATA,
@@ -54,19 +53,9 @@ def scripted():
 @pytest.fixture(scope="module")
 def moto():
     """URL of an S3 with the bucket `bucket`."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    client = boto3.client(
-        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
-    )
-    client.create_bucket(Bucket="bucket")
     objects = {"a/c/0/0": DATA, "a/zarr.json": b"{}", "a/empty": b"", "a/ü %41?#~&": b"odd", "b/c": b"other"}
-    for key, value in objects.items():
-        client.put_object(Bucket="bucket", Key=f"root/{key}", Body=value)
-    yield url
-    client.close()
-    server.stop()
+    with moto_s3({f"root/{key}": value for key, value in objects.items()}) as url:
+        yield url
 
 
 def test_parts_and_whole_objects_of_s3(moto):

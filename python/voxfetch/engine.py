@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 from voxfetch import _core
 from voxfetch.errors import InternalError, StoreError
 from voxfetch.options import EngineOptions, EngineStats, RetryPolicy
-from voxfetch.wake import clear_wake_ups, close_descriptors, wake_descriptors
+from voxfetch.wake import clear_wake_ups, close_descriptors, is_exiting, wake_descriptors
 
 if TYPE_CHECKING:
     import asyncio
@@ -227,7 +227,7 @@ class _Schedulers:
         here = self._here()
         with here.lock:
             scheduler, here.current = here.current, None
-            here.over = not threading.main_thread().is_alive()
+            here.over = is_exiting()
         if scheduler is not None:
             scheduler.close()
             with here.lock:

@@ -30,7 +30,7 @@ from voxfetch.errors import (
 )
 from voxfetch.store import Ask, RemoteStore, TransientError
 from voxfetch.store.http import HttpClients
-from voxfetch.wake import clear_wake_ups, close_descriptors, wake_descriptors, wake_up
+from voxfetch.wake import clear_wake_ups, close_descriptors, is_exiting, wake_descriptors, wake_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -333,7 +333,7 @@ class Scheduler:
                 self._not_before.pop(identity, None)
         if call is None or call.done():
             return
-        if error is not None and self._closing and _is_exiting():
+        if error is not None and self._closing and is_exiting():
             error = SystemExit()
         with contextlib.suppress(InvalidStateError):  # cancelled at this moment
             if error is None:
@@ -436,12 +436,7 @@ class Scheduler:
 
 def _stopped(message: str) -> BaseException:
     """What a call ends with that is stopped."""
-    return SystemExit() if _is_exiting() else StoreError(message)
-
-
-def _is_exiting() -> bool:
-    """Whether the interpreter ends. Only daemon threads wait for something then: they end by `SystemExit`, silently."""
-    return not threading.main_thread().is_alive()
+    return SystemExit() if is_exiting() else StoreError(message)
 
 
 def _exhausted(error: StoreError, attempts: int, key: str) -> StoreError:

@@ -1,11 +1,12 @@
-"""Descriptors through which one thread wakes another that waits in `poll` or in an event loop."""
+"""How threads learn of each other: descriptors that wake one in `poll` or in an event loop; the end of the interpreter."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 
-__all__ = ["clear_wake_ups", "close_descriptors", "wake_descriptors", "wake_up"]
+__all__ = ["clear_wake_ups", "close_descriptors", "is_exiting", "wake_descriptors", "wake_up"]
 
 
 def wake_descriptors() -> tuple[int, int]:
@@ -38,3 +39,11 @@ def close_descriptors(to_read: int, to_write: int) -> None:
     os.close(to_read)
     if to_write != to_read:
         os.close(to_write)
+
+
+def is_exiting() -> bool:
+    """Returns whether the interpreter ends: the main thread and all that it waits for have, daemon threads are left.
+
+    What those wait for they get no more; they end by `SystemExit`, silently.
+    """
+    return not any(thread.is_alive() and not thread.daemon for thread in threading.enumerate())
