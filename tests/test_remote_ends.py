@@ -71,7 +71,7 @@ def main():
 
 
 def test_a_thread_that_outlives_main_is_told_and_goes_on(logged, started):
-    """Python waits for threads that are no daemons: a closed engine is an error to them like to any, and works again."""
+    """Python waits for threads that are no daemons: a closed engine is an error to them, and works again."""
     place = logged("http")
     place.server.rule = lambda request: Fault(stall=-1) if "/c/" in request.key else None
     process = started(

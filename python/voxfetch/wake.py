@@ -1,4 +1,4 @@
-"""How threads learn of each other: descriptors that wake one in `poll` or in an event loop; the end of the interpreter."""
+"""How threads learn of each other: descriptors that wake one in `poll` or in a loop; the end of the interpreter."""
 
 from __future__ import annotations
 

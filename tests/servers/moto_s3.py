@@ -1,4 +1,4 @@
-"""moto's S3 with one bucket, empty of what earlier servers of this process held: moto keeps one state for all of them."""
+"""An S3 of moto with one bucket, empty of what earlier ones of this process held: moto keeps one state for all."""
 
 from __future__ import annotations
 
