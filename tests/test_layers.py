@@ -26,8 +26,8 @@ FORBIDDEN_IN_CORE = re.compile(r"\bstd::(fs|net|thread|process|env|time)\b|\b(Sy
 
 # Modules of the package from the bottom up; a module may import what stands above its own line, and its own line.
 PYTHON_LAYERS = [
-    {"errors", "_core", "wake"},
-    {"options", "selection", "store"},
+    {"errors", "_core", "wake", "resources"},
+    {"options", "selection", "store", "channels"},
     {"store.local", "store.resolve", "store.fsspec_options", "output"},
     {"scheduler"},
     {"engine", "ngff"},

@@ -17,12 +17,13 @@ import numpy as np
 from voxfetch import _core
 from voxfetch.blocks import Blocks
 from voxfetch.documents import RemoteDocuments
-from voxfetch.engine import Engine, abandon, available_memory_bytes, default_engine, run_in_thread
+from voxfetch.engine import Engine, abandon, default_engine, run_in_thread
 from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
 from voxfetch.node import parse_json
 from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.output import exported
 from voxfetch.reads import Bounds, Job, Reads
+from voxfetch.resources import available_memory_bytes
 from voxfetch.selection import axes_order
 from voxfetch.store.local import file_url
 

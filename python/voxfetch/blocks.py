@@ -8,7 +8,8 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
-from voxfetch.engine import Channel, abandon
+from voxfetch.channels import Channel
+from voxfetch.engine import abandon
 from voxfetch.selection import Box, parse_shape
 
 if TYPE_CHECKING:

@@ -1,25 +1,22 @@
-"""The engine: what all reads of a process share (workers, open files, shard indexes) and how an asyncio loop waits.
+"""The engine: what all reads of a process share (workers, open files, shard indexes) and how callers wait for them.
 
 Local reads need no thread and no loop of ours: a sync read is one call into the core; an async one is submitted, and
-the core announces its end through one file descriptor per event loop, which that loop watches. Memory that a read
-writes to stays referenced until the read has ended, cancelled or not.
+its end comes through the channel of the caller's loop. Remote reads go to the scheduler, which has one I/O thread.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import resource
-import select
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 from voxfetch import _core
-from voxfetch.errors import InternalError, StoreError
+from voxfetch.channels import Channels
 from voxfetch.options import EngineOptions, EngineStats, RetryPolicy
-from voxfetch.wake import clear_wake_ups, close_descriptors, is_exiting, wake_descriptors
+from voxfetch.resources import max_open_files, memory_bytes, processors
+from voxfetch.wake import is_exiting
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,14 +24,13 @@ if TYPE_CHECKING:
 
     from voxfetch.scheduler import Scheduler
 
-__all__ = ["Channel", "Engine", "abandon", "available_memory_bytes", "default_engine", "run_in_thread"]
+__all__ = ["Engine", "abandon", "default_engine", "run_in_thread"]
 
 _T = TypeVar("_T")
 
 _DEFAULT_MAX_REQUESTS = 256
 _DEFAULT_INDEX_CACHE_BYTES = 64 << 20
 _DEFAULT_MEMORY_LIMIT_BYTES = 1 << 30
-_MAX_OPEN_FILES = 512
 
 
 class Engine:
@@ -61,7 +57,7 @@ class Engine:
         retry: RetryPolicy | None = None,
     ) -> None:
         if memory_limit_bytes is None:
-            memory_limit_bytes = max(min(_DEFAULT_MEMORY_LIMIT_BYTES, _memory_bytes() // 4), 64 << 20)
+            memory_limit_bytes = max(min(_DEFAULT_MEMORY_LIMIT_BYTES, memory_bytes() // 4), 64 << 20)
         if index_cache_bytes is None:
             index_cache_bytes = min(_DEFAULT_INDEX_CACHE_BYTES, memory_limit_bytes // 4)
         self._options = EngineOptions(
@@ -69,18 +65,18 @@ class Engine:
             max_requests=_DEFAULT_MAX_REQUESTS if max_requests is None else max_requests,
             index_cache_bytes=index_cache_bytes,
             chunk_cache_bytes=0 if chunk_cache_bytes is None else chunk_cache_bytes,
-            decode_threads=_processors() if decode_threads is None else decode_threads,
+            decode_threads=processors() if decode_threads is None else decode_threads,
             retry=retry or RetryPolicy(),
         )
         self._core = _core.LocalEngine(
             threads=self._options.decode_threads,
             index_cache_bytes=self._options.index_cache_bytes,
-            max_open_files=_max_open_files(),
+            max_open_files=max_open_files(),
             in_flight_bytes=max(
                 memory_limit_bytes - self._options.index_cache_bytes - self._options.chunk_cache_bytes, 1
             ),
         )
-        self._channels = _Channels()
+        self._channels = Channels()
         self._schedulers = _Schedulers(self._core, self._options)
         # Runs at the latest when the interpreter exits, so that no thread outlives it.
         self._finalizer = weakref.finalize(self, _close, self._schedulers, self._core)
@@ -304,260 +300,3 @@ async def run_in_thread(function: Callable[[], _T]) -> _T:
 
     threading.Thread(target=work, name="voxfetch-call", daemon=True).start()
     return await future
-
-
-class Channel:
-    """One file descriptor through which submitted reads say that they have ended.
-
-    Used by one thread at a time. The descriptor must stay open while a read is in flight: a worker writes to it.
-    """
-
-    def __init__(self, core: _core.LocalEngine) -> None:
-        self.core = core
-        self._pid = os.getpid()
-        self._tokens = itertools.count(1)
-        self._running: dict[int, Sequence[_core.Read]] = {}
-        self._stopped: set[int] = set()
-        self._read_fd, self._write_fd = wake_descriptors()
-
-    @property
-    def fd(self) -> int:
-        """The descriptor to wait on: readable when a read has ended."""
-        return self._read_fd
-
-    @property
-    def idle(self) -> bool:
-        """True when nothing is in flight."""
-        return not self._running
-
-    def submit(self, reads: Sequence[_core.Read]) -> int:
-        """Starts the reads as one plan; returns their token."""
-        token = next(self._tokens)
-        self._running[token] = reads
-        try:
-            self.core.submit(reads, token, self._write_fd)
-        except BaseException:
-            del self._running[token]
-            raise
-        return token
-
-    def cancel(self, token: int) -> None:
-        """Stops a plan early if it has not ended; it then ends with an error, for its outputs may be incomplete."""
-        if token in self._running:
-            self._stopped.add(token)
-            self.core.cancel(token, self._write_fd)
-
-    def cancel_all(self) -> None:
-        """Stops all plans early."""
-        for token in tuple(self._running):
-            self.cancel(token)
-
-    def take(self) -> list[tuple[int, BaseException | None]]:
-        """Returns the plans that have ended since the last call, each with its error; never waits."""
-        clear_wake_ups(self._read_fd)
-        ended = self.core.take_completed(self._write_fd)
-        for number, (token, error) in enumerate(ended):
-            self._running.pop(token, None)
-            # The core reports no error for a plan that was stopped before anything failed.
-            if token in self._stopped:
-                self._stopped.discard(token)
-                if error is None:
-                    ended[number] = (token, StoreError("stopped: the engine was closed during this read"))
-        return ended
-
-    def wait(self) -> list[tuple[int, BaseException | None]]:
-        """Like `take`, but waits until something has ended. Ctrl-C raises `KeyboardInterrupt`."""
-        poll = select.poll()
-        poll.register(self._read_fd, select.POLLIN)
-        while self._running:
-            ended = self.take()
-            if ended:
-                return ended
-            poll.poll()
-        return []
-
-    def close(self) -> bool:
-        """Stops what is in flight and closes the descriptors if nothing is; returns whether it did. Never waits.
-
-        In a forked child the descriptors are shared with the parent, which would miss what is read here: left alone.
-        """
-        if self._read_fd < 0 or self._pid != os.getpid():
-            return True
-        self.cancel_all()
-        self.take()
-        if self._running:
-            return False
-        close_descriptors(self._read_fd, self._write_fd)
-        self._read_fd = self._write_fd = -1
-        return True
-
-    def __del__(self) -> None:
-        # The interpreter may be half gone; then the descriptors go with the process.
-        with contextlib.suppress(Exception):
-            self.close()
-
-
-class _LoopChannel:
-    """A channel that an event loop watches: tokens become futures."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, core: _core.LocalEngine) -> None:
-        self._loop = weakref.ref(loop)
-        self._channel = Channel(core)
-        self._futures: dict[int, asyncio.Future[None]] = {}
-        self._all_ended: asyncio.Event | None = None
-        loop.add_reader(self._channel.fd, self._drain)
-
-    @property
-    def abandoned(self) -> bool:
-        """True when the loop is closed or gone."""
-        loop = self._loop()
-        return loop is None or loop.is_closed()
-
-    def submit(self, reads: Sequence[_core.Read]) -> asyncio.Future[None]:
-        loop = self._loop()
-        if loop is None:
-            raise InternalError("the event loop of this read is gone")
-        future = loop.create_future()
-        token = self._channel.submit(reads)
-        self._futures[token] = future
-
-        def stop(future: asyncio.Future[None]) -> None:
-            if future.cancelled():
-                self._channel.cancel(token)
-
-        future.add_done_callback(stop)
-        return future
-
-    def cancel_all(self) -> None:
-        self._channel.cancel_all()
-
-    async def drained(self) -> None:
-        """Stops everything and returns when it has ended; what waits for it gets an error."""
-        import asyncio
-
-        self.cancel_all()
-        while not self._channel.idle:
-            # `_drain` takes what has ended, in other turns of this loop.
-            self._all_ended = self._all_ended or asyncio.Event()
-            await self._all_ended.wait()
-            self._all_ended = None
-
-    def close(self) -> bool:
-        """Releases the channel of an abandoned loop; returns False while a read is still in flight."""
-        self._futures.clear()
-        return self._channel.close()
-
-    def _drain(self) -> None:
-        for token, error in self._channel.take():
-            future = self._futures.pop(token, None)
-            if future is None or future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-        if self._all_ended is not None and self._channel.idle:
-            self._all_ended.set()
-
-
-class _Channels:
-    """The channel of each event loop of this process."""
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopChannel] = weakref.WeakKeyDictionary()
-        self._all: list[_LoopChannel] = []
-        self._inherited: list[object] = []
-
-    def of(self, loop: asyncio.AbstractEventLoop, core: _core.LocalEngine) -> _LoopChannel:
-        """Returns the channel of the running loop, making it if need be."""
-        self._check_process()
-        with self._lock:
-            channel = self._by_loop.get(loop)
-        if channel is None:
-            self.sweep()
-            channel = _LoopChannel(loop, core)
-            with self._lock:
-                self._by_loop[loop] = channel
-                self._all.append(channel)
-        return channel
-
-    def cancel_all(self) -> None:
-        """Stops everything in flight on any loop."""
-        self._check_process()
-        with self._lock:
-            channels = tuple(self._all)
-        for channel in channels:
-            channel.cancel_all()
-
-    def sweep(self) -> None:
-        """Releases the channels of loops that are closed or gone, except those with a read still in flight."""
-        self._check_process()
-        with self._lock:
-            self._all[:] = [channel for channel in self._all if not (channel.abandoned and channel.close())]
-
-    def _check_process(self) -> None:
-        # In a forked child the parent's loops, futures and descriptors are left alone, referenced and unused, and its
-        # lock may have been held at the fork: the process is compared before any lock is taken.
-        if self._pid != os.getpid():
-            self._inherited.append((self._lock, self._by_loop, self._all))
-            self._lock = threading.Lock()
-            self._by_loop = weakref.WeakKeyDictionary()
-            self._all = []
-            self._pid = os.getpid()
-
-
-def _processors() -> int:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", "rb") as file:  # noqa: PTH123 - as below
-            quota, period = map(int, file.read().split())
-        count = min(count, -(-quota // period))
-    except (OSError, ValueError, ZeroDivisionError):
-        pass  # no quota, or no cgroup
-    return max(count, 1)
-
-
-def _max_open_files() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else max(min(_MAX_OPEN_FILES, soft // 4), 8)
-
-
-def available_memory_bytes() -> int | None:
-    """Returns how many bytes this process can still take, by the system and by its cgroup; None if neither says."""
-    limits: list[int] = []
-    try:
-        with open("/proc/meminfo", "rb") as file:  # noqa: PTH123 - pathlib is not worth its import
-            limits.extend(int(line.split()[1]) << 10 for line in file if line.startswith(b"MemAvailable:"))
-    except (OSError, ValueError, IndexError):
-        pass
-    for limit_name, used_name in _CGROUP_FILES:
-        limit, used = _number_in(limit_name), _number_in(used_name)
-        if limit is not None and used is not None:
-            limits.append(max(limit - used, 0))
-    return min(limits, default=None)
-
-
-_CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-
-
-def _memory_bytes() -> int:
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        total = _DEFAULT_MEMORY_LIMIT_BYTES
-    limits = [limit for name, _ in _CGROUP_FILES if (limit := _number_in(name)) is not None]
-    return min(total, *limits) if limits else total
-
-
-def _number_in(name: str) -> int | None:
-    # Bytes, here and above: a text file imports its codec, whose import lock a fork in another thread would keep held.
-    try:
-        with open(name, "rb") as file:  # noqa: PTH123 - as above
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
