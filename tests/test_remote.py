@@ -269,6 +269,38 @@ def test_explain_tells_what_the_server_sees(tmp_path, write_array, make_values, 
     assert not server.requests
 
 
+def test_explain_async_leaves_the_loop_alone(volume, served, engine):
+    """It waits for the engine's thread, here held up by code of the user; the caller's loop goes on meanwhile."""
+    armed, held, released = threading.Event(), threading.Event(), threading.Event()
+
+    def headers():
+        if armed.is_set():
+            armed.clear()
+            held.set()
+            released.wait(5)
+        return {}
+
+    array = vf.open_array(served(volume).url, options=vf.StoreOptions(headers=headers), engine=engine)
+
+    async def explained_while_held(fetch_indexes):
+        held.clear()
+        released.clear()
+        armed.set()
+        reading = asyncio.ensure_future(array.read_async())
+        assert await asyncio.to_thread(held.wait, 10)
+        explaining = asyncio.ensure_future(array.explain_async(fetch_indexes=fetch_indexes))
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        assert not explaining.done(), "the loop stood still until the engine's thread went on"
+        released.set()
+        np.testing.assert_array_equal(await reading, volume.expected)
+        return await explaining
+
+    asyncio.run(explained_while_held(fetch_indexes=True))
+    report = asyncio.run(explained_while_held(fetch_indexes=False))
+    assert report == array.explain(fetch_indexes=False)
+
+
 def test_interactive_reads_go_first(tmp_path, write_array, make_values, served):
     case = big(tmp_path, write_array, make_values)
     server = served(case, latency_s=0.02)

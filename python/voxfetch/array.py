@@ -335,8 +335,8 @@ class Array:
 
     async def explain_async(self, selection: Any = ..., *, fetch_indexes: bool = True) -> ReadReport:
         """Async twin of `explain`."""
-        if not fetch_indexes:
-            return self._explained(selection, fetch_indexes)
+        if self._remote is None and not fetch_indexes:
+            return self._explained(selection, fetch_indexes)  # nothing is waited for
         return await run_in_thread(lambda: self._explained(selection, fetch_indexes))
 
     def verify(self) -> VerifyReport:
