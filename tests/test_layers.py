@@ -28,14 +28,14 @@ FORBIDDEN_IN_CORE = re.compile(r"\bstd::(fs|net|thread|process|env|time)\b|\b(Sy
 PYTHON_LAYERS = [
     {"errors", "_core", "wake", "resources"},
     {"options", "selection", "store", "channels"},
-    {"store.local", "store.resolve", "store.fsspec_options", "output"},
+    {"store.local", "store.resolve", "store.fsspec_options", "output", "handle"},
     {"scheduler"},
     {"engine", "ngff"},
     {"documents"},
     {"reads", "node"},
-    {"blocks"},
+    {"blocks", "indexer"},
     {"array"},
-    {"sources", "image"},
+    {"sources", "image", "together"},
     {"creation", "open"},
 ]
 # What the package needs; everything else is optional. All but numpy is imported inside functions.

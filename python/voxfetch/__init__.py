@@ -40,11 +40,12 @@ from voxfetch.open import open, open_array, open_array_async, open_async, open_i
 
 if TYPE_CHECKING:
     from voxfetch._core import __version__
-    from voxfetch.array import Array, read_all, read_all_async
+    from voxfetch.array import Array
     from voxfetch.creation import create, create_async
     from voxfetch.engine import Engine, default_engine
     from voxfetch.image import Collection, Group, Image, Level
     from voxfetch.options import EngineStats, ReadOptions, ReadReport, RetryPolicy, StoreOptions, VerifyReport
+    from voxfetch.together import read_all, read_all_async
 
 __all__ = [
     "Array",
@@ -96,11 +97,12 @@ __all__ = [
 
 _LAZY = {
     "_core": ("__version__",),
-    "array": ("Array", "read_all", "read_all_async"),
+    "array": ("Array",),
     "creation": ("create", "create_async"),
     "engine": ("Engine", "default_engine"),
     "image": ("Collection", "Group", "Image", "Level"),
     "options": ("EngineStats", "ReadOptions", "ReadReport", "RetryPolicy", "StoreOptions", "VerifyReport"),
+    "together": ("read_all", "read_all_async"),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 

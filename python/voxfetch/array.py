@@ -17,8 +17,10 @@ import numpy as np
 from voxfetch import _core
 from voxfetch.blocks import Blocks
 from voxfetch.documents import RemoteDocuments
-from voxfetch.engine import Engine, abandon, default_engine, run_in_thread
+from voxfetch.engine import Engine, default_engine, run_in_thread
 from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
+from voxfetch.handle import local_array, remote_array
+from voxfetch.indexer import Indexer
 from voxfetch.node import parse_json
 from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.output import exported
@@ -28,22 +30,15 @@ from voxfetch.selection import axes_order
 from voxfetch.store.local import file_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from voxfetch.node import Node
-    from voxfetch.store import RemoteStore
 
-__all__ = ["Array", "Indexer", "read_all", "read_all_async"]
+__all__ = ["Array"]
 
 _T = TypeVar("_T")
-# The profile of local files: a gap costs a copy from the page cache, a request a system call.
-_LOCAL_MAX_GAP_BYTES = 16 << 10
-_LOCAL_MAX_REQUEST_BYTES = 1 << 20
-# That of remote stores: a request costs a round trip, and parts of a region come faster over several connections.
-_REMOTE_MAX_GAP_BYTES = 64 << 10
-_REMOTE_MAX_REQUEST_BYTES = 1 << 20
 
 
 class Array:
@@ -84,7 +79,10 @@ class Array:
             error.in_object(f"{self._root}/{self._document_name}")
             raise
         self._meta = meta
-        self._core_array = self._local_array() if self._remote is None else self._remote_array(self._remote)
+        if self._remote is None:
+            self._core_array = local_array(meta, self._root, self._document_name, self._options)
+        else:
+            self._core_array = remote_array(meta, self._remote, self._path, self._root, self._options)
         self._dtype = np.dtype(meta.dtype)
         if self._names is not None and len(self._names) != len(meta.shape):
             raise SelectionError(f"{len(self._names)} names for an array with {len(meta.shape)} axes", key=self._root)
@@ -94,37 +92,6 @@ class Array:
         self._chunks = self._in_view(meta.chunks)
         self._shards = None if meta.shards is None else self._in_view(meta.shards)
         self._reads = Reads(self._core_array, self._shape, self._dtype, self._order, self.origin, self._root)
-
-    def _local_array(self) -> _core.LocalArray:
-        options = self._options
-        gap, cut = options.max_gap_bytes, options.max_request_bytes
-        return _core.LocalArray(
-            self._meta,
-            self._root,
-            document=self._document_name,
-            max_gap_bytes=_LOCAL_MAX_GAP_BYTES if gap is None else gap,
-            max_request_bytes=_LOCAL_MAX_REQUEST_BYTES if cut is None else cut,
-            verify_checksums=options.verify == "full",
-            missing_is_error=options.on_missing == "raise",
-            immutable=options.immutable,
-        )
-
-    def _remote_array(self, store: RemoteStore) -> _core.RemoteArray:
-        options = self._options
-        gap, cut = options.max_gap_bytes, options.max_request_bytes
-        return _core.RemoteArray(
-            self._meta,
-            store,
-            self._path,
-            identity=store.identity,
-            url=self._root,
-            max_gap_bytes=_REMOTE_MAX_GAP_BYTES if gap is None else gap,
-            max_request_bytes=_REMOTE_MAX_REQUEST_BYTES if cut is None else cut,
-            verify_checksums=options.verify == "full",
-            missing_is_error=options.on_missing == "raise",
-            trust_s=math.inf if options.immutable else options.index_ttl_s,
-            interactive=options.priority == "interactive",
-        )
 
     @property
     def _document_name(self) -> str:
@@ -512,61 +479,6 @@ class Array:
 
 
 _DERIVED = frozenset({"_meta", "_core_array", "_dtype", "_axes", "_shape", "_chunks", "_shards", "_reads"})
-
-
-class Indexer:
-    """`a.oindex` or `a.vindex`: reads by `[...]`, and by `await .read_async(...)` inside a loop."""
-
-    __slots__ = ("_engine", "_job")
-
-    def __init__(self, engine: Engine, job: Callable[[object], Job]) -> None:
-        self._engine = engine
-        self._job = job
-
-    def __getitem__(self, selection: Any) -> Any:
-        """Reads the selection into a new array. Raises `SelectionError`, and what `Array.read` raises."""
-        job = self._job(selection)
-        if job.reads:
-            self._engine.read(job.reads)
-        return job.result
-
-    async def read_async(self, selection: Any) -> Any:
-        """Async twin of `[...]`."""
-        job = self._job(selection)
-        if job.reads:
-            await self._engine.run(job.reads)
-        return job.result
-
-
-def read_all(pairs: Iterable[tuple[Array, Any]]) -> list[Any]:
-    """Reads several selections, such as of an image and its labels, as one plan; returns the results in order.
-
-    Selections and errors as in `Array.read`.
-    """
-    jobs = [(array, array.job(selection)) for array, selection in pairs]
-    for engine, reads in _by_engine(jobs).items():
-        engine.read(reads)
-    return [job.result for _, job in jobs]
-
-
-async def read_all_async(pairs: Iterable[tuple[Array, Any]]) -> list[Any]:
-    """Async twin of `read_all`."""
-    jobs = [(array, array.job(selection)) for array, selection in pairs]
-    futures = [engine.start(reads) for engine, reads in _by_engine(jobs).items()]
-    try:
-        for future in futures:
-            await future
-    finally:
-        abandon(futures)
-    return [job.result for _, job in jobs]
-
-
-def _by_engine(jobs: list[tuple[Array, Job]]) -> dict[Engine, list[_core.Read]]:
-    reads: dict[Engine, list[_core.Read]] = {}
-    for array, job in jobs:
-        if job.reads:
-            reads.setdefault(array.engine, []).extend(job.reads)
-    return reads
 
 
 def _printable(text: str) -> str:

@@ -1,0 +1,59 @@
+"""What the core keeps of an array: documents, place and options in, a `_core.LocalArray` or `_core.RemoteArray` out.
+
+How requests are merged where the caller does not say is here: it differs between a disk and a network.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from voxfetch import _core
+
+if TYPE_CHECKING:
+    from voxfetch.options import ReadOptions
+    from voxfetch.store import RemoteStore
+
+__all__ = ["local_array", "remote_array"]
+
+# The profile of local files: a gap costs a copy from the page cache, a request a system call.
+_LOCAL_MAX_GAP_BYTES = 16 << 10
+_LOCAL_MAX_REQUEST_BYTES = 1 << 20
+# That of remote stores: a request costs a round trip, and parts of a region come faster over several connections.
+_REMOTE_MAX_GAP_BYTES = 64 << 10
+_REMOTE_MAX_REQUEST_BYTES = 1 << 20
+
+
+def local_array(meta: _core.ArrayMeta, root: str, document: str, options: ReadOptions) -> _core.LocalArray:
+    """Returns the handle of an array in the folder `root`, described by `document` there."""
+    gap, cut = options.max_gap_bytes, options.max_request_bytes
+    return _core.LocalArray(
+        meta,
+        root,
+        document=document,
+        max_gap_bytes=_LOCAL_MAX_GAP_BYTES if gap is None else gap,
+        max_request_bytes=_LOCAL_MAX_REQUEST_BYTES if cut is None else cut,
+        verify_checksums=options.verify == "full",
+        missing_is_error=options.on_missing == "raise",
+        immutable=options.immutable,
+    )
+
+
+def remote_array(
+    meta: _core.ArrayMeta, store: RemoteStore, path: str, url: str, options: ReadOptions
+) -> _core.RemoteArray:
+    """Returns the handle of an array at `path` in a store; `url` is what errors call it."""
+    gap, cut = options.max_gap_bytes, options.max_request_bytes
+    return _core.RemoteArray(
+        meta,
+        store,
+        path,
+        identity=store.identity,
+        url=url,
+        max_gap_bytes=_REMOTE_MAX_GAP_BYTES if gap is None else gap,
+        max_request_bytes=_REMOTE_MAX_REQUEST_BYTES if cut is None else cut,
+        verify_checksums=options.verify == "full",
+        missing_is_error=options.on_missing == "raise",
+        trust_s=math.inf if options.immutable else options.index_ttl_s,
+        interactive=options.priority == "interactive",
+    )
