@@ -191,9 +191,6 @@ def test_closing_gives_the_budget_back():
         served = {"a/" + key: value.to_bytes() for key, value in store._store_dict.items()}
         served |= objects((128, 128, 192), (128, 128, 192), prefix="b/")[0]  # 12 MiB
         with FaultyServer(served) as server:
-            cache = server.read
-            known = {}
-            server.read = lambda key: known.setdefault(key, cache(key))
             engine = vf.Engine(retry=FAST, decode_threads=1, memory_limit_bytes=32 << 20, index_cache_bytes=1 << 20)
             options = vf.ReadOptions(max_request_bytes=1, immutable=True)
             array = vf.open_array(f"{server.url}/a", engine=engine, read_options=options)

@@ -79,11 +79,11 @@ def over_http(source: Path, finest: vf.Array) -> int:
             after = engine.stats()
             equal = np.array_equal(data, finest[index])
             wrong += not equal
+            requests = counted(after.requests - before.requests, "request")
             print(
-                f"  {selection:<28} {after.requests - before.requests:>3} requests "
-                f"{after.bytes_read - before.bytes_read:>11,} bytes fetched {report.bytes_needed:>11,} needed "
-                f"{report.round_trips} round trip {data.nbytes / max(seconds, 1e-9) / 1e6:>7,.0f} MB/s  "
-                f"{'equal' if equal else 'DIFFERS'}"
+                f"  {selection:<28} {requests:<11} {after.bytes_read - before.bytes_read:>11,} bytes fetched "
+                f"{report.bytes_needed:>11,} needed {counted(report.round_trips, 'round trip'):<13} "
+                f"{data.nbytes / max(seconds, 1e-9) / 1e6:>5,.0f} MB/s  {'equal' if equal else 'DIFFERS'}"
             )
         heads = server.count(method="HEAD")
         print(f"  the server saw {len(server.requests)} requests, {heads} of them HEAD")
@@ -115,6 +115,11 @@ def check(name: str, array: vf.Array, expected: dict[str, Any]) -> int:
 def heading(text: str) -> None:
     """An empty line and a title."""
     print(f"\n{text}")
+
+
+def counted(number: int, what: str) -> str:
+    """`counted(2, "request")` is "2 requests"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def indented(text: str) -> str:

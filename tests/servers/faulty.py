@@ -78,6 +78,10 @@ def redirect(url, number=302):
     return status(number, location=url)
 
 
+def digest(data, salt=b""):
+    return hashlib.blake2b(data, digest_size=8, salt=salt).hexdigest()
+
+
 @dataclass(frozen=True)
 class Request:
     """One line of the log; names of headers are in lower case, `key` has no query, `number` counts from 0."""
@@ -99,6 +103,23 @@ class Request:
         return self.headers.get("if-match")
 
 
+class FileBytes:
+    """A file in place of its bytes: it has their length, and a slice of it reads no more than the slice."""
+
+    def __init__(self, path, nbytes):
+        self._path = path
+        self._nbytes = nbytes
+
+    def __len__(self):
+        return self._nbytes
+
+    def __getitem__(self, span):
+        start, end, _ = span.indices(self._nbytes)
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return file.read(max(end - start, 0))
+
+
 class FaultyServer(ThreadedServer):
     """Serves a dict of key -> bytes, or a folder.
 
@@ -109,6 +130,7 @@ class FaultyServer(ThreadedServer):
         super().__init__(ssl=ssl)
         self._objects = objects if isinstance(objects, Path) else dict(objects)
         self._versions = {}
+        self._tags = {}
         self.scheme = "https" if ssl else "http"
         self.etags = etags
         self.suffixes = suffixes
@@ -144,21 +166,30 @@ class FaultyServer(ThreadedServer):
         self.call(run)
 
     def read(self, key):
-        """Bytes, ETag and Last-Modified of an object, None for none."""
-        version = self._versions.get(key, 0)
+        """Bytes (or `FileBytes`), ETag and Last-Modified of an object, None for none."""
         if isinstance(self._objects, Path):
             path = self._objects / key
             if ".." in key or not path.is_file():
                 return None
-            value, version = path.read_bytes(), path.stat().st_mtime_ns
+            status = path.stat()
+            value, modified_s = FileBytes(path, status.st_size), int(status.st_mtime)
+            tag = digest(f"{key} {status.st_mtime_ns} {status.st_size}".encode())
         else:
-            value = self._objects.get(key)
-        if value is None:
-            return None
-        tag = hashlib.blake2b(value, digest_size=8, salt=str(version).encode()[-16:]).hexdigest()
+            value, version = self._objects.get(key), self._versions.get(key, 0)
+            if value is None:
+                return None
+            modified_s = EPOCH_S + version
+            tag = self._tag(key, value, version)
         etag = {"strong": f'"{tag}"', "weak": f'W/"{tag}"', None: None}[self.etags]
-        modified_s = version // 10**9 if isinstance(self._objects, Path) else EPOCH_S + version
         return value, etag, formatdate(modified_s, usegmt=True) if self.modified else None
+
+    def _tag(self, key, value, version):
+        """Of bytes and version; computed once for both."""
+        known, at, tag = self._tags.get(key, (None, None, None))
+        if known is not value or at != version:
+            tag = digest(value, salt=str(version).encode()[-16:])
+            self._tags[key] = value, version, tag
+        return tag
 
     # -------------------------------------------------------------------------------------------------------- protocol
 
@@ -253,7 +284,7 @@ class FaultyServer(ThreadedServer):
             return 412, {}, b""
         wanted = None if request.range is None or fault.ignore_range else self._range(request.range, len(value), fault)
         if wanted is None:
-            return 200, headers, (value if fault.body is None else fault.body) + fault.extra
+            return 200, headers, (value[:] if fault.body is None else fault.body) + fault.extra
         if isinstance(wanted, int):
             return wanted, {"content-range": f"bytes */{len(value)}"} if wanted == 416 else {}, b""
         start, end = wanted[0] + fault.shift, wanted[1] + fault.shift
