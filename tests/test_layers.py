@@ -35,7 +35,8 @@ PYTHON_LAYERS = [
     {"reads", "node"},
     {"blocks", "indexer"},
     {"array"},
-    {"sources", "image", "together"},
+    {"sources", "level", "scales", "together"},
+    {"image"},
     {"creation", "open"},
 ]
 # What the package needs; everything else is optional. All but numpy is imported inside functions.

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from voxfetch.array import Array
     from voxfetch.creation import create, create_async
     from voxfetch.engine import Engine, default_engine
-    from voxfetch.image import Collection, Group, Image, Level
+    from voxfetch.image import Collection, Group, Image
+    from voxfetch.level import Level
     from voxfetch.options import EngineStats, ReadOptions, ReadReport, RetryPolicy, StoreOptions, VerifyReport
     from voxfetch.together import read_all, read_all_async
 
@@ -100,7 +101,8 @@ _LAZY = {
     "array": ("Array",),
     "creation": ("create", "create_async"),
     "engine": ("Engine", "default_engine"),
-    "image": ("Collection", "Group", "Image", "Level"),
+    "image": ("Collection", "Group", "Image"),
+    "level": ("Level",),
     "options": ("EngineStats", "ReadOptions", "ReadReport", "RetryPolicy", "StoreOptions", "VerifyReport"),
     "together": ("read_all", "read_all_async"),
 }

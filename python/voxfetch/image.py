@@ -1,4 +1,4 @@
-"""`Image`, `Level`, `Group` and `Collection`: what lies above arrays in a hierarchy.
+"""`Image`, `Group` and `Collection`: what lies above arrays in a hierarchy.
 
 Group nodes go in. A group whose attributes describe an OME-Zarr multiscale becomes an `Image`, one laid out by
 bioformats2raw a `Collection` of images, any other a `Group`. The documents are read by `voxfetch.ngff`; children come
@@ -8,49 +8,26 @@ from consolidated metadata where there is any.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from voxfetch import ngff
 from voxfetch.array import Array
-from voxfetch.errors import MetadataError, NotFoundError, SelectionError, UnsupportedError, VoxfetchError
-from voxfetch.node import child, child_names, parse_json, with_children
+from voxfetch.errors import MetadataError, NotFoundError, SelectionError, VoxfetchError
+from voxfetch.level import Level, open_level
+from voxfetch.node import child, child_names, with_children
+from voxfetch.scales import level_at_mag, level_at_resolution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from voxfetch.node import Node
 
-__all__ = ["Collection", "Group", "Image", "Labels", "Level", "image_from_node", "open_child", "open_group_node"]
+__all__ = ["Collection", "Group", "Image", "Labels", "image_from_node", "open_child", "open_group_node"]
 
 #: Nested groups that `tree` follows; a link in a folder may lead back up.
 _MAX_TREE_DEPTH = 32
-#: A mag is met when the factor between two scales is this close; odd extents make pyramids inexact.
-_MAG_TOLERANCE = 0.05
-#: A resolution is met when it is this close: 0.1 + 0.2 > 0.3.
-_SCALE_TOLERANCE = 1e-6
-
-_METRES = {
-    "meter": 1.0,
-    "metre": 1.0,
-    "m": 1.0,
-    "centimeter": 1e-2,
-    "cm": 1e-2,
-    "millimeter": 1e-3,
-    "mm": 1e-3,
-    "micrometer": 1e-6,
-    "micron": 1e-6,
-    "um": 1e-6,
-    "\u00b5m": 1e-6,
-    "\u03bcm": 1e-6,
-    "nanometer": 1e-9,
-    "nm": 1e-9,
-    "angstrom": 1e-10,
-    "picometer": 1e-12,
-    "pm": 1e-12,
-}
 
 
 def open_group_node(node: Node) -> Image | Group | Collection:
@@ -97,46 +74,6 @@ def _portable(node: Node) -> Node:
     return dataclasses.replace(node, document=b"", consolidated=None, settings=settings)
 
 
-class Level(Array):
-    """One resolution of an image: an `Array` that knows where its voxels lie.
-
-    Index i of an axis is at `scale * i + translation`, the centre of the voxel, in `unit`; one entry per axis.
-    """
-
-    def __init__(self, node: Node, dataset: ngff.Dataset, axes: Sequence[ngff.Axis]) -> None:
-        """Raises `MetadataError` when the array has another number of axes, and what `Array` raises."""
-        names = [axis.name for axis in axes]
-        try:
-            super().__init__(node, axes=names)
-        except SelectionError as error:
-            raise MetadataError(f"the image has the axes {', '.join(names)}: {error.message}", key=node.url) from None
-        self._scale = dataset.scale
-        self._translation = dataset.translation
-        self._unit = tuple(axis.unit for axis in axes)
-
-    @property
-    def scale(self) -> tuple[float, ...]:
-        """Distance between neighbouring voxels along each axis, in its unit; 1.0 where the file says nothing."""
-        return self._scale
-
-    @property
-    def translation(self) -> tuple[float, ...]:
-        """Position of the centre of the first voxel along each axis, in its unit."""
-        return self._translation
-
-    @property
-    def unit(self) -> tuple[str | None, ...]:
-        """Unit of each axis, such as `nanometer`; None where the file says nothing."""
-        return self._unit
-
-    def _permuted(self, order: tuple[int, ...], stored: tuple[int, ...]) -> Self:
-        view = super()._permuted(order, stored)
-        view._scale = tuple(self._scale[axis] for axis in order)
-        view._translation = tuple(self._translation[axis] for axis in order)
-        view._unit = tuple(self._unit[axis] for axis in order)
-        return view
-
-
 class Image:
     """A picture at several resolutions (an OME-Zarr multiscale); made by `voxfetch.open` and `open_image`.
 
@@ -151,7 +88,7 @@ class Image:
         self._node = node
         self._multiscale = multiscale
         parent = with_children(node, [dataset.path for dataset in multiscale.datasets])
-        self._levels = tuple(_open_level(parent, multiscale, dataset) for dataset in multiscale.datasets)
+        self._levels = tuple(open_level(parent, multiscale, dataset) for dataset in multiscale.datasets)
         self._axes = tuple(axis.name for axis in multiscale.axes)
         self._labels: Labels | None = None
 
@@ -219,9 +156,9 @@ class Image:
         if unit is not None and resolution is None:
             raise TypeError("unit=... belongs to resolution=...")
         if mag is not None:
-            return self._at_mag(str(mag))
+            return level_at_mag(self._levels, self._space(), str(mag), self.url)
         if resolution is not None:
-            return self._at_resolution(resolution, unit)
+            return level_at_resolution(self._levels, self._space(), resolution, unit, self.url)
         try:
             return self._levels[cast("int", index)]
         except IndexError:
@@ -242,63 +179,6 @@ class Image:
         if any(types.values()):
             return [i for i, name in enumerate(self._axes) if types[name] == "space"]
         return [i for i, name in enumerate(self._axes) if name in ("x", "y", "z")]
-
-    def _factors(self, level: Level) -> tuple[float, float, float]:
-        """Factors of a level to the finest scale along x, y, z; 1 for an axis that the image does not have."""
-        factors = {"x": 1.0, "y": 1.0, "z": 1.0}
-        for i in self._space():
-            if self._axes[i] in factors:
-                finest = min(abs(other.scale[i]) for other in self._levels)
-                factors[self._axes[i]] = abs(level.scale[i]) / finest
-        return factors["x"], factors["y"], factors["z"]
-
-    def _at_mag(self, mag: str) -> Level:
-        parts = mag.split("-")
-        if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
-            raise SelectionError(f"{mag!r} is not a mag such as 2-2-1", key=self.url)
-        wanted = tuple(int(part) for part in parts) * (3 // len(parts))
-        best, distance = self._levels[0], math.inf
-        for level in self._levels:
-            pairs = zip(self._factors(level), wanted, strict=True)
-            found = max(abs(factor / part - 1) for factor, part in pairs)
-            if found < distance:
-                best, distance = level, found
-        if distance > _MAG_TOLERANCE:
-            names = ", ".join(_mag_name(self._factors(level)) for level in self._levels)
-            raise SelectionError(f"no level with mag {mag}, there are {names}", key=self.url)
-        return best
-
-    def _at_resolution(self, resolution: Sequence[float] | float, unit: str | None) -> Level:
-        space = self._space()
-        asked = [float(resolution)] * len(space) if isinstance(resolution, int | float) else [*map(float, resolution)]
-        places = space if len(asked) == len(space) else list(range(len(self._axes)))
-        if len(asked) != len(places):
-            names = ", ".join(self._axes[i] for i in space)
-            message = f"resolution has {len(asked)} numbers: one per space axis ({names}) or one per axis is needed"
-            raise SelectionError(message, key=self.url)
-        if not all(size > 0 for size in asked):
-            raise SelectionError("a resolution is made of positive numbers", key=self.url)
-        best: Level | None = None
-        for level in self._levels:
-            sizes = [self._size(level, i, unit) for i in places]
-            fine = all(size <= limit * (1 + _SCALE_TOLERANCE) for size, limit in zip(sizes, asked, strict=True))
-            if fine and (best is None or _voxel(level, places) > _voxel(best, places)):
-                best = level
-        if best is None:
-            finest = " x ".join(f"{self._size(self._levels[0], i, unit):g}" for i in places)
-            message = f"no level is as fine as {' x '.join(f'{size:g}' for size in asked)}, the finest is {finest}"
-            raise SelectionError(message, key=self.url, hint="level(0) is the finest there is")
-        return best
-
-    def _size(self, level: Level, axis: int, unit: str | None) -> float:
-        """Size of a voxel along one axis in `unit`, or in the unit of the file."""
-        size, stored = abs(level.scale[axis]), level.unit[axis]
-        if unit is None or axis not in self._space() or unit == stored:
-            return size
-        if stored not in _METRES or unit not in _METRES:
-            message = f"axis {self._axes[axis]} is in {stored or 'no unit that the file names'}, not known in {unit}"
-            raise SelectionError(message, key=self.url, hint="without unit=... numbers are taken as those of the file")
-        return size * (_METRES[stored] / _METRES[unit])
 
     def __getitem__(self, selection: object) -> Any:
         """Refused: an image has several levels. Raises `SelectionError`."""
@@ -473,53 +353,6 @@ class Collection(Group):
         except NotFoundError:
             listed = ()
         return listed or tuple(sorted((name for name in child_names(self._node) if name.isdecimal()), key=int))
-
-
-def _open_level(node: Node, multiscale: ngff.Multiscale, dataset: ngff.Dataset) -> Level:
-    """Opens one resolution. Its errors say that the other levels may be fine."""
-    try:
-        return Level(_level_node(node, multiscale, dataset), dataset, multiscale.axes)
-    except (NotFoundError, UnsupportedError, MetadataError) as error:
-        if len(multiscale.datasets) > 1 and (error.hint is None or isinstance(error, NotFoundError)):
-            error.hint = "the image lists it as a level; the other levels can be opened by their own paths"
-        raise
-
-
-def _level_node(node: Node, multiscale: ngff.Multiscale, dataset: ngff.Dataset) -> Node:
-    found = child(node, dataset.path)
-    if found.kind != "array":
-        raise MetadataError("a level of the image, but a group and not an array", key=found.url)
-    return _with_separator(found, multiscale.version)
-
-
-def _with_separator(node: Node, version: str) -> Node:
-    """The node, with `/` between chunk coordinates if that is what its files have and its document forgot to say.
-
-    OME-Zarr asks for `/` since 0.2, Zarr v2 takes a missing `dimension_separator` as `.`: arrays by writers that
-    relied on the former read as nothing but fill value under the latter. What is on disk decides.
-    """
-    if node.format != "zarr2" or node.settings.dimension_separator is not None or version.startswith("0.1"):
-        return node
-    if "dimension_separator" in parse_json(node.document, node.url):
-        return node
-    try:
-        names = node.store.list(node.path)
-    except UnsupportedError:
-        # Nobody can tell what is there (plain HTTP): what the format asks for is taken.
-        names = ["0"]
-    dotted = any("." in name and all(part.isdecimal() for part in name.split(".")) for name in names)
-    if dotted or not any(name.isdecimal() for name in names):
-        return node
-    return dataclasses.replace(node, settings=dataclasses.replace(node.settings, dimension_separator="/"))
-
-
-def _voxel(level: Level, places: Sequence[int]) -> float:
-    return math.prod(abs(level.scale[i]) for i in places)
-
-
-def _mag_name(factors: Sequence[float]) -> str:
-    near = [round(factor) if abs(round(factor) / factor - 1) <= _MAG_TOLERANCE else factor for factor in factors]
-    return "-".join(f"{factor:.3g}" for factor in near)
 
 
 def _scale_text(level: Level) -> str:
