@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bench.arguments import add_names, add_timing
+from bench.document import publish
 from bench.engines import ENGINES
 from bench.remote import command as remote
 from bench.remote.runner import check_range_server
@@ -15,24 +16,6 @@ from bench.report import markdown
 from bench.runner import Settings, check, run, say
 from bench.volumes import DEFAULT_VOLUMES, SIZES, VOLUMES, MissingSourceError, build
 from bench.workloads import DEFAULT_WORKLOADS, WORKLOADS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-RESULTS = Path(__file__).parent / "results"
-
-
-def _names(known: dict[str, object]) -> Callable[[str], tuple[str, ...]]:
-    """An argparse type: a comma-separated list of known names, or "all"."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(known) if text == "all" else tuple(text.split(","))
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
-        return names
-
-    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,15 +25,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     select = argparse.ArgumentParser(add_help=False)
     select.add_argument("--size", choices=SIZES, default="medium", help="small runs in seconds, full is 1 GiB a volume")
-    select.add_argument("--volumes", type=_names(dict(VOLUMES)), default=None, help="comma-separated, or all")
+    add_names(select, "--volumes", VOLUMES, default=None)
     read = argparse.ArgumentParser(add_help=False)
-    read.add_argument("--engines", type=_names(dict(ENGINES)), default=tuple(ENGINES), help="comma-separated, or all")
-    read.add_argument("--workloads", type=_names(dict(WORKLOADS)), default=None, help="comma-separated, or all")
+    add_names(read, "--engines", ENGINES)
+    add_names(read, "--workloads", WORKLOADS, default=None)
     read.add_argument("--seed", default="voxfetch")
 
     timed = commands.add_parser("run", parents=[select, read], help="alternating runs; JSON and Markdown")
-    timed.add_argument("--repeat", type=int, default=5, help="runs of each engine and workload")
-    timed.add_argument("--budget", type=float, default=60, help="seconds an engine may take in one workload")
+    add_timing(timed, budget_s=60)
     timed.add_argument("--name", default=None, help="of the files in bench/results; default: the size")
     commands.add_parser("check", parents=[read], help="answers only, small volumes, every layout; for CI")
     commands.add_parser("build", parents=[select], help="builds volumes ahead of a run")
@@ -95,13 +77,7 @@ def main() -> int:
         few=options.size == "small",
     )
     document = run(settings, ["python", "-m", "bench", *sys.argv[1:]])
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{options.name or options.size}.json"
-    path.write_text(json.dumps(document) + "\n")
-    text = markdown(document)
-    path.with_suffix(".md").write_text(text)
-    print(text, end="")
-    say(f"written: {path} and .md")
+    publish(document, markdown(document), options.name or options.size)
     return 0
 
 

@@ -28,7 +28,8 @@ import numpy as np
 from tests.faults import CHUNK, line, plain, shard_of, voxels
 from tests.servers.faulty import LOGIN_PAGE, Fault, FaultyServer, redirect, s3_error, status
 
-from bench.runner import commit, machine, say
+from bench.circumstances import commit, machine
+from bench.runner import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable

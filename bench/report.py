@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
+from bench.document import best_peer, engines, head, one_line, table
 from bench.engines import FLOORS, OWN
 
 MS = 1e3
@@ -28,29 +29,16 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def _head(document: dict[str, Any]) -> list[str]:
-    machine = document["machine"]
-    load = document["load_average"]
-    lines = [
-        f"# Benchmark, {document['created'][:10]}, size {document['settings']['size']}",
-        "",
-        f"`{' '.join(document['command'])}` at commit {document['commit']}.",
-        "",
-        f"{machine['cores']} x {machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB, Linux {machine['kernel']},",
+    machine, load = document["machine"], document["load_average"]
+    return [
+        *head(document, "Benchmark"),
         f"Python {machine['python']}, transparent huge pages {machine['transparent_hugepages']}.",
         f"Load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after. Page cache warm.",
         f"Medians of {document['settings']['repeat']} alternating runs.",
         "Every voxel of the first pass was compared with the source.",
         "",
-        "| engine | versions | configuration |",
-        "|-|-|-|",
+        *engines(document),
     ]
-    for engine, loaded in document["engines"].items():
-        if "problem" in loaded:
-            lines.append(f"| {engine} | - | {_cell(loaded['problem'])} |")
-        else:
-            versions = ", ".join(f"{k} {v}" for k, v in loaded["versions"].items())
-            lines.append(f"| {engine} | {versions} | {_cell(loaded['configuration'])} |")
-    return lines
 
 
 def _flat(samples: dict[str, Any]) -> list[float]:
@@ -66,12 +54,6 @@ def medians(document: dict[str, Any], volume: str, workload: str) -> dict[str, f
     }
 
 
-def best_peer(times: dict[str, float]) -> str | None:
-    """The fastest engine that is neither voxfetch nor a floor."""
-    peers = {engine: seconds for engine, seconds in times.items() if engine != OWN and engine not in FLOORS}
-    return min(peers, key=peers.__getitem__, default=None)
-
-
 def best_floor(times: dict[str, float]) -> str | None:
     """The faster floor."""
     return min((engine for engine in FLOORS if engine in times), key=times.__getitem__, default=None)
@@ -85,12 +67,7 @@ def _milliseconds(seconds: float) -> str:
 def _times(document: dict[str, Any], volume: str) -> list[str]:
     """Rows of engines, columns of workloads: median ms (x best peer / x floor)."""
     workloads = list(document["workloads"])
-    lines = [
-        "Median ms (x best peer / x floor):",
-        "",
-        "| engine | " + " | ".join(workloads) + " |",
-        "|-" * (len(workloads) + 1) + "|",
-    ]
+    rows = []
     columns = {w: medians(document, volume, w) for w in workloads}
     by_key = {(r["engine"], r["workload"]): r for r in document["results"] if r["volume"] == volume}
     for engine in document["engines"]:
@@ -101,7 +78,7 @@ def _times(document: dict[str, Any], volume: str) -> list[str]:
             if engine not in times:
                 cells.append("")
                 continue
-            peer, floor = best_peer(times), best_floor(times)
+            peer, floor = best_peer(times, FLOORS), best_floor(times)
             ratios = [f"{times[engine] / times[e]:.2f}" if e else "-" for e in (peer, floor)]
             text = f"{_milliseconds(times[engine])} ({ratios[0]} / {ratios[1]})"
             samples = by_key[engine, workload]
@@ -110,23 +87,22 @@ def _times(document: dict[str, Any], volume: str) -> list[str]:
             if samples["cut_short"]:
                 text += f" n={len(samples['seconds'])}"
             cells.append(f"**{text}**" if engine == peer else text)
-        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append([engine, *cells])
+    return ["Median ms (x best peer / x floor):", "", *table(["engine", *workloads], rows)]
 
 
 def _cpu(document: dict[str, Any], volume: str) -> list[str]:
     """Rows of engines, columns of workloads: median CPU ms of a sample, all threads together."""
     workloads = list(document["workloads"])
-    rows: dict[str, dict[str, float]] = {}
+    medians_s: dict[str, dict[str, float]] = {}
     for r in document["results"]:
         if r["volume"] == volume and r["cpu_s"] and not r["problem"]:
-            rows.setdefault(r["engine"], {})[r["workload"]] = median(r["cpu_s"]) / len(r["seconds"][0])
-    lines = ["", "Median CPU ms, all threads:", "", "| engine | " + " | ".join(workloads) + " |"]
-    lines.append("|-" * (len(workloads) + 1) + "|")
-    for engine, times in rows.items():
-        cells = [_milliseconds(times[w]) if w in times else "" for w in workloads]
-        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
-    return lines
+            medians_s.setdefault(r["engine"], {})[r["workload"]] = median(r["cpu_s"]) / len(r["seconds"][0])
+    rows = [
+        [engine, *(_milliseconds(times[w]) if w in times else "" for w in workloads)]
+        for engine, times in medians_s.items()
+    ]
+    return ["", "Median CPU ms, all threads:", "", *table(["engine", *workloads], rows)]
 
 
 def _p99(samples: list[float]) -> float:
@@ -141,24 +117,18 @@ def _standing(document: dict[str, Any]) -> list[str]:
         cells = []
         for workload in document["workloads"]:
             times = medians(document, volume, workload)
-            peer, floor = best_peer(times), best_floor(times)
+            peer, floor = best_peer(times, FLOORS), best_floor(times)
             if OWN not in times or peer is None:
                 cells.append("")
                 continue
             to_floor = f"{times[OWN] / times[floor]:.2f}" if floor else "-"
             cells.append(f"{times[OWN] / times[peer]:.2f} of {peer} / {to_floor}")
         if any(cells):
-            rows.append(f"| {volume} | " + " | ".join(cells) + " |")
+            rows.append([volume, *cells])
     if not rows:
         return []
-    return [
-        "",
-        "## voxfetch: time as a multiple of the best peer's / of the floor's (below 1 = faster)",
-        "",
-        "| volume | " + " | ".join(document["workloads"]) + " |",
-        "|-" * (len(document["workloads"]) + 1) + "|",
-        *rows,
-    ]
+    title = "## voxfetch: time as a multiple of the best peer's / of the floor's (below 1 = faster)"
+    return ["", title, "", *table(["volume", *document["workloads"]], rows)]
 
 
 def _memory(document: dict[str, Any]) -> list[str]:
@@ -170,13 +140,13 @@ def _memory(document: dict[str, Any]) -> list[str]:
     }
     if not peaks:
         return []
-    engines = [engine for engine, loaded in document["engines"].items() if "problem" not in loaded]
-    lines = ["", "## Peak memory of the first read of a process, as a multiple of its output", ""]
-    lines += ["| volume, workload | " + " | ".join(engines) + " |", "|-" * (len(engines) + 1) + "|"]
+    loaded = [engine for engine, answer in document["engines"].items() if "problem" not in answer]
+    rows = []
     for volume, workload in dict.fromkeys((v, w) for v, w, _ in peaks):
-        cells = [f"{peaks[volume, workload, e]:.2f}" if (volume, workload, e) in peaks else "" for e in engines]
-        lines.append(f"| {volume}, {workload} | " + " | ".join(cells) + " |")
-    return lines
+        cells = [f"{peaks[volume, workload, e]:.2f}" if (volume, workload, e) in peaks else "" for e in loaded]
+        rows.append([f"{volume}, {workload}", *cells])
+    title = "## Peak memory of the first read of a process, as a multiple of its output"
+    return ["", title, "", *table(["volume, workload", *loaded], rows)]
 
 
 def _problems(document: dict[str, Any]) -> list[str]:
@@ -185,8 +155,4 @@ def _problems(document: dict[str, Any]) -> list[str]:
     if not failed:
         return []
     lines = ["", "## Failures", ""]
-    return lines + [f"- {r['engine']}, {r['workload']} on {r['volume']}: {_cell(r['problem'])}" for r in failed]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "/").replace("\n", " ")
+    return lines + [f"- {r['engine']}, {r['workload']} on {r['volume']}: {one_line(r['problem'])}" for r in failed]

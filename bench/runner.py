@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import selectors
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bench.circumstances import Circumstances
 from bench.volumes import ROOT, MissingSourceError, Size, Volume, build
 from bench.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 REPLY_TIMEOUT_S = 900.0
 STDERR_TAIL_CHARS = 600
@@ -161,9 +160,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     engines: dict[str, Any] = {}
     volumes: dict[str, Any] = {}
     results: list[Samples] = []
-    load_before = os.getloadavg()
-    measured = commit()
-    started = time.monotonic()
+    circumstances = Circumstances()
     for name in settings.volumes:
         try:
             volume = build(name, settings.size)
@@ -177,13 +174,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
         say(f"{name}: {volume.what}, {volume.dtype} {volume.shape}, {volume.nbytes / volume.stored_bytes:.2f}x")
         results += _run_volume(settings, volume, engines)
     return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "commit": measured,
-        "machine": machine(),
-        "load_average": {"before": load_before, "after": os.getloadavg()},
-        "duration_s": time.monotonic() - started,
-        "settings": vars(settings),
+        **circumstances.as_json(command, settings),
         "engines": engines,
         "volumes": volumes,
         "workloads": {name: WORKLOADS[name].what for name in settings.workloads},
@@ -263,19 +254,24 @@ def _memory(settings: Settings, samples: Samples, volume: Volume) -> float | Non
 
 
 def _alternate(settings: Settings, workload: str, ready: list[str], results: dict[Any, Samples], guarded: Any) -> None:
-    """A B C A B C."""
-    spent = dict.fromkeys(ready, 0.0)
-    for number in range(1, settings.repeat + 1):
-        for engine in ready:
-            samples = results[workload, engine]
-            if samples.problem or samples.cut_short:
-                continue
-            reply = guarded(engine, (workload,), ("run", {"workload": workload, "number": number}))
-            if reply is None:
-                continue
+    """All runs of one workload, in turns."""
+    for number, samples in turns(settings.repeat, [results[workload, engine] for engine in ready]):
+        reply = guarded(samples.engine, (workload,), ("run", {"workload": workload, "number": number}))
+        if reply is not None:
             samples.add(reply)
-            spent[engine] += sum(reply["seconds"])
-            samples.cut_short = spent[engine] > settings.budget_s and number < settings.repeat
+            spent_s = sum(sum(run) for run in samples.seconds)
+            samples.cut_short = spent_s > settings.budget_s and number < settings.repeat
+
+
+def turns(repeat: int, results: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """(number of the run, samples of the engine whose turn it is): A B C A B C.
+
+    Who has a ``problem`` or was ``cut_short`` is passed over from then on.
+    """
+    for number in range(1, repeat + 1):
+        for samples in results:
+            if not samples.problem and not samples.cut_short:
+                yield number, samples
 
 
 def _plan(settings: Settings, workload: str) -> dict[str, Any]:
@@ -340,30 +336,3 @@ def _grouped(problems: list[str]) -> list[str]:
         what, reason = problem.split(": ", 1)
         reasons.setdefault(reason, []).append(what)
     return [f"{reason} ({', '.join(what[:3])}{', ...' if len(what) > 3 else ''})" for reason, what in reasons.items()]
-
-
-def commit() -> str:
-    """The commit measured, with "+" when the working tree differs from it."""
-    try:
-        git = ["git", "-C", str(ROOT)]
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "transparent_hugepages": pages.read_text().strip() if pages.exists() else None,
-    }

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bench.arguments import add_names, add_timing
+from bench.document import publish
 from bench.remote.engines import ENGINES
 from bench.remote.report import markdown
 from bench.remote.runner import Settings, check, run
 from bench.remote.workloads import WORKLOADS
-from bench.runner import say
 from bench.volumes import SIZES
 
-RESULTS = Path(__file__).parents[1] / "results"
+if TYPE_CHECKING:
+    import argparse
+
 QUICK_SUSTAINED_GIB = 0.1
 
 
@@ -22,10 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--quick", action="store_true", help="answers and request counts only, tiny volumes; for CI")
     parser.add_argument("--size", choices=SIZES, default="full", help="of the volumes; full is 1 GiB each")
-    parser.add_argument("--engines", default=",".join(ENGINES), help=f"comma-separated, of {', '.join(ENGINES)}")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help=f"comma-separated, of {', '.join(WORKLOADS)}")
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each engine and workload")
-    parser.add_argument("--budget", type=float, default=30, help="seconds an engine may take in one workload")
+    add_names(parser, "--engines", ENGINES)
+    add_names(parser, "--workloads", WORKLOADS)
+    add_timing(parser, budget_s=30)
     parser.add_argument("--crops", type=int, default=2000, help="shards of the workload crops")
     parser.add_argument("--sustained-gib", type=float, default=8, help="decoded, of the workload sustained")
     parser.add_argument("--seed", default="voxfetch")
@@ -36,8 +36,8 @@ def main(options: argparse.Namespace) -> int:
     """The exit code: 1 when --quick found something wrong."""
     settings = Settings(
         "small" if options.quick else options.size,
-        _chosen(options.engines, list(ENGINES)),
-        _chosen(options.workloads, list(WORKLOADS)),
+        options.engines,
+        options.workloads,
         repeat=1 if options.quick else options.repeat,
         seed=options.seed,
         budget_s=options.budget,
@@ -48,20 +48,5 @@ def main(options: argparse.Namespace) -> int:
     if options.quick:
         return 1 if check(settings) else 0
     document = run(settings, ["python", "-m", "bench", *sys.argv[1:]])
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{options.name}.json"
-    path.write_text(json.dumps(document) + "\n")
-    text = markdown(document)
-    path.with_suffix(".md").write_text(text)
-    print(text, end="")
-    say(f"written: {path} and .md")
+    publish(document, markdown(document), options.name)
     return 0
-
-
-def _chosen(text: str, known: list[str]) -> tuple[str, ...]:
-    """Known names in the order of ``known``: workloads that must find shards untouched come first there."""
-    names = text.split(",")
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        sys.exit(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
-    return tuple(name for name in known if name in names)

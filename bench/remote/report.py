@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
+from bench.document import best_peer, engines, head, one_line, table
 from bench.engines import OWN
 from bench.remote.engines import FLOORS
 
@@ -23,27 +24,15 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def _head(document: dict[str, Any]) -> list[str]:
-    machine, load = document["machine"], document["load_average"]
-    lines = [
-        f"# Remote reads, {document['created'][:10]}, size {document['settings']['size']}",
-        "",
-        f"`{' '.join(document['command'])}` at commit {document['commit']}.",
-        "",
-        f"{machine['cores']} x {machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB, Linux {machine['kernel']},",
-        f"Python {machine['python']}. Load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after.",
+    load = [f"{document['load_average'][when][0]:.1f} {when}" for when in ("before", "after")]
+    return [
+        *head(document, "Remote reads"),
+        f"Python {document['machine']['python']}. Load average {', '.join(load)}.",
         "Server and reader share the machine; the server's files are in the page cache.",
         f"Medians of {document['settings']['repeat']} alternating runs. Every answer was compared with the source.",
         "",
-        "| engine | versions | configuration | what it lacks, what it does instead |",
-        "|-|-|-|-|",
+        *engines(document, lacks="what it lacks, what it does instead"),
     ]
-    for engine, loaded in document["engines"].items():
-        if "problem" in loaded:
-            lines.append(f"| {engine} | - | {_cell(loaded['problem'])} | |")
-        else:
-            versions = ", ".join(f"{k} {v}" for k, v in loaded["versions"].items())
-            lines.append(f"| {engine} | {versions} | {_cell(loaded['configuration'])} | {_cell(loaded['lacks'])} |")
-    return lines
 
 
 def _samples(document: dict[str, Any], workload: str) -> dict[str, list[dict[str, Any]]]:
@@ -63,26 +52,20 @@ def medians(document: dict[str, Any], workload: str) -> dict[str, float]:
     }
 
 
-def best_peer(times: dict[str, float]) -> str | None:
-    """The fastest engine that is neither voxfetch nor a floor."""
-    peers = {engine: seconds for engine, seconds in times.items() if engine != OWN and engine not in FLOORS}
-    return min(peers, key=peers.__getitem__, default=None)
-
-
 def _standing(document: dict[str, Any]) -> list[str]:
     """How voxfetch stands against the best peer and the floor."""
     rows = []
     for workload in document["workloads"]:
         times = medians(document, workload)
-        peer = best_peer(times)
+        peer = best_peer(times, FLOORS)
         if OWN not in times or peer is None:
             continue
-        floor = " | ".join(f"{times[OWN] / times[f]:.2f}" if f in times else "-" for f in FLOORS)
-        rows.append(f"| {workload} | {times[OWN] / times[peer]:.2f} | {peer} | {floor} |")
+        floors = [f"{times[OWN] / times[f]:.2f}" if f in times else "-" for f in FLOORS]
+        rows.append([workload, f"{times[OWN] / times[peer]:.2f}", peer, *floors])
     if not rows:
         return []
     title = "## voxfetch: time as a multiple of the best peer's and of the floor's (below 1 = faster)"
-    return ["", title, "", f"| workload | of best peer | peer | {' | '.join(FLOORS)} |", "|-|-|-|-|", *rows]
+    return ["", title, "", *table(["workload", "of best peer", "peer", *FLOORS], rows)]
 
 
 def _table(document: dict[str, Any], workload: str) -> list[str]:
@@ -91,18 +74,11 @@ def _table(document: dict[str, Any], workload: str) -> list[str]:
     bandwidth = described["bandwidth_mb_s"]
     limits = f"{described['latency_ms']:g} ms" + (f", {bandwidth:g} MB/s a connection" if bandwidth else "")
     times, samples = medians(document, workload), _samples(document, workload)
-    peer = best_peer(times)
+    peer = best_peer(times, FLOORS)
     sustained = any("decoded_bytes" in s for run in samples.values() for s in run)
     columns = ["engine", "ms a GiB" if sustained else "median ms", "x best", "requests", "HEAD", "MB", "in flight"]
     columns += ["new connections", "CPU ms", *(["peak MiB"] if described["memory"] else []), "n"]
-    lines = [
-        f"## {workload}: {described['what']}",
-        "",
-        f"{described['volume']}, {limits}" + (f", {described['count']} a run." if described["count"] > 1 else "."),
-        "",
-        "| " + " | ".join(columns) + " |",
-        "|-" * len(columns) + "|",
-    ]
+    rows = []
     for engine, seconds in times.items():
         own = samples[engine]
         cells = [f"**{engine}**" if engine == peer else engine, _milliseconds(seconds)]
@@ -113,7 +89,14 @@ def _table(document: dict[str, Any], workload: str) -> list[str]:
         cells.append(_milliseconds(median(s["cpu_s"] for s in own)))
         if described["memory"]:
             cells.append(f"{max(s['peak_bytes'] for s in own) / MIB:.0f}")
-        lines.append("| " + " | ".join([*cells, str(len(own))]) + " |")
+        rows.append([*cells, str(len(own))])
+    lines = [
+        f"## {workload}: {described['what']}",
+        "",
+        f"{described['volume']}, {limits}" + (f", {described['count']} a run." if described["count"] > 1 else "."),
+        "",
+        *table(columns, rows),
+    ]
     if sustained:
         lines += ["", "Decoded GiB a sample: " + ", ".join(
             f"{engine} {median(s['decoded_bytes'] for s in own) / 2**30:.3g}" for engine, own in samples.items()
@@ -133,9 +116,5 @@ def _problems(document: dict[str, Any]) -> list[str]:
     lines = ["", f"Out of time before all runs were done: {', '.join(cut)}."] if cut else []
     if failed:
         lines += ["", "## Failures", ""]
-        lines += [f"- {r['engine']}, {r['workload']}: {_cell(r['problem'])}" for r in failed]
+        lines += [f"- {r['engine']}, {r['workload']}: {one_line(r['problem'])}" for r in failed]
     return lines
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "/").replace("\n", " ")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from bench.circumstances import Circumstances
 from bench.engines import OWN
 from bench.remote.engines import FLOORS
 from bench.remote.selftest import check_server
 from bench.remote.server import Server
 from bench.remote.volumes import SERVED, RemoteVolume, prepare, stored_files
 from bench.remote.workloads import WORKLOADS, Remote, samples_per_run
-from bench.runner import EngineFailedError, EngineUnsupportedError, Process, commit, machine, say
+from bench.runner import EngineFailedError, EngineUnsupportedError, Process, say, turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from bench.volumes import Size
@@ -131,7 +128,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     """Everything, as the JSON document described in README.md."""
     volumes = settings.volumes()
     _fill_page_cache(volumes)
-    load_before, measured, started = os.getloadavg(), commit(), time.monotonic()
+    circumstances = Circumstances()
     results: list[Samples] = []
     with Server(SERVED) as server:
         workers = _Workers(settings, server, volumes)
@@ -141,13 +138,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
         finally:
             workers.close()
     return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "commit": measured,
-        "machine": machine(),
-        "load_average": {"before": load_before, "after": os.getloadavg()},
-        "duration_s": time.monotonic() - started,
-        "settings": vars(settings),
+        **circumstances.as_json(command, settings),
         "engines": workers.loaded,
         "volumes": {
             name: {"what": v.volume.what, "shape": v.volume.shape, "axes": v.volume.axes, "base": v.base.what}
@@ -171,9 +162,9 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
 
 
 def _alternate(settings: Settings, workers: _Workers, workload: Remote) -> list[Samples]:
-    """All runs of one workload: A B C A B C."""
+    """All runs of one workload, in turns."""
     results = {engine: Samples(engine, workload.name) for engine in settings.engines}
-    for number, samples in _turns(settings, results):
+    for number, samples in turns(settings.repeat, results.values()):
         engine = samples.engine
         try:
             if workload.fresh:
@@ -192,14 +183,6 @@ def _alternate(settings: Settings, workers: _Workers, workload: Remote) -> list[
             requests = samples.runs[-1][-1]["get"] + samples.runs[-1][-1]["head"]
             say(f"  {workload.name:12}{samples.engine:17}{flat[len(flat) // 2] * 1e3:12.1f} ms {requests:7} requests")
     return list(results.values())
-
-
-def _turns(settings: Settings, results: dict[str, Samples]) -> Iterator[tuple[int, Samples]]:
-    """(number of the run, whose turn it is); who has a problem or no budget left is passed over."""
-    for number in range(1, settings.repeat + 1):
-        for samples in results.values():
-            if not samples.problem and not samples.cut_short:
-                yield number, samples
 
 
 def check(settings: Settings) -> int:
