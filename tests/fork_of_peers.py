@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
 
 PRELUDE = """
@@ -103,8 +104,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a"
         zarr.create_array(path, data=np.arange(64, dtype="u2").reshape(8, 8), chunks=(4, 4))
-        files = {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-        with FaultyServer({f"bucket/root/{key}": value for key, value in files.items()}) as server:
+        with FaultyServer(objects_in(path, "bucket/root/")) as server:
             print(f"| Reader | From | {forks} children |\n|---|---|---|")
             for (reader, where), code in READERS.items():
                 versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in reader.split(", "))

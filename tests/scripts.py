@@ -6,6 +6,7 @@ runs a script, `started(code, place)` lets it run. Code is a function `main`; wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
 from tests.servers.moto_s3 import moto_s3
 
@@ -108,33 +110,24 @@ def small(tmp_path_factory, write_array, make_values):
     return case
 
 
-def objects_of(case):
-    return {
-        file.relative_to(case.path).as_posix(): file.read_bytes() for file in case.path.rglob("*") if file.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def moto(small):
-    with moto_s3({f"root/{key}": value for key, value in objects_of(small).items()}) as endpoint:
+    with moto_s3(objects_in(small.path, "root/")) as endpoint:
         yield Place("s3://bucket/root", {"endpoint": endpoint, "credentials": CREDENTIALS})
 
 
 @pytest.fixture
 def logged(small):
     """`logged(kind)` -> the volume on a server that keeps a log and misbehaves on demand."""
-    servers = []
+    with contextlib.ExitStack() as servers:
 
-    def start(kind):
-        server = FaultyServer({f"bucket/root/{key}": value for key, value in objects_of(small).items()})
-        servers.append(server.__enter__() or server)
-        if kind == "s3":
-            return Place("s3://bucket/root", {"endpoint": server.url, "credentials": CREDENTIALS}, server)
-        return Place(f"{server.url}/bucket/root", {}, server)
+        def start(kind):
+            server = servers.enter_context(FaultyServer(objects_in(small.path, "bucket/root/")))
+            if kind == "s3":
+                return Place("s3://bucket/root", {"endpoint": server.url, "credentials": CREDENTIALS}, server)
+            return Place(f"{server.url}/bucket/root", {}, server)
 
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
+        yield start
 
 
 @pytest.fixture

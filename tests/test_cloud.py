@@ -23,12 +23,13 @@ import obstore.store
 import pytest
 import s3fs
 import zarr
+from tests.servers import objects_in
 from tests.servers.azure import AzureServer
 from tests.servers.cloud import Stored
 from tests.servers.faulty import Fault, FaultyServer, s3_error, status
 from tests.servers.gcs import GcsServer
 from tests.servers.moto_s3 import ROOT_KEYS, moto_s3
-from tests.stores import CREDENTIALS, KEY, SECRET, TOKEN, find_nothing
+from tests.stores import CREDENTIALS, KEY, SECRET, TOKEN, nothing_is_found  # noqa: F401 - a fixture
 
 import voxfetch as vf
 
@@ -38,19 +39,8 @@ FAST = vf.RetryPolicy(max_attempts=3, base_s=0.01, cap_s=0.05, idle_timeout_s=2)
 BOX = np.s_[20:70, 30:101, 64:125]
 
 
-def objects():
-    """The image without the voxels of its finest levels: key -> bytes."""
-    files = (file for file in FIB25.rglob("*") if file.is_file())
-    named = {f"{NAME}/{file.relative_to(FIB25).as_posix()}": file for file in files}
-    return {key: file.read_bytes() for key, file in named.items() if "/0/c/" not in key}
-
-
-OBJECTS = objects()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_found(monkeypatch, tmp_path):
-    find_nothing(monkeypatch, tmp_path)
+#: The image without the voxels of its finest levels: key -> bytes.
+OBJECTS = {key: body for key, body in objects_in(FIB25, f"{NAME}/").items() if "/0/c/" not in key}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import random
 import threading
@@ -15,6 +16,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.servers import objects_in
 from tests.servers.faulty import FAULTS, Fault, FaultyServer, status
 
 import voxfetch as vf
@@ -32,25 +34,12 @@ def engine():
 @pytest.fixture
 def served():
     """`served(case)` -> a server of its folder."""
-    servers = []
-
-    def start(case, **options):
-        server = FaultyServer(getattr(case, "path", case), **options)
-        server.__enter__()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
+    with contextlib.ExitStack() as servers:
+        yield lambda case, **options: servers.enter_context(FaultyServer(getattr(case, "path", case), **options))
 
 
 def data_requests(server):
     return [request for request in server.requests if not request.key.endswith((".json", ".zarray", ".zattrs"))]
-
-
-def in_memory(path):
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 CHUNK_NBYTES = 4 * 32**3
@@ -402,7 +391,7 @@ def test_an_object_that_is_replaced_is_one_version_or_the_other(tmp_path, make_v
         fill_value=9,
     )
     # The same metadata, another layout: a stale index points nowhere.
-    objects, other = in_memory(old.path), in_memory(one.path)
+    objects, other = objects_in(old.path), objects_in(one.path)
     objects["zarr.json"] = other["zarr.json"]
     rewritten = write_array(
         tmp_path / "again",
@@ -412,7 +401,7 @@ def test_an_object_that_is_replaced_is_one_version_or_the_other(tmp_path, make_v
         compressors=zarr_zstd(),
         fill_value=9,
     )
-    objects["c/0/0/0"] = in_memory(rewritten.path)["c/0/0/0"]
+    objects["c/0/0/0"] = objects_in(rewritten.path)["c/0/0/0"]
     versions = [objects["c/0/0/0"], other["c/0/0/0"]]
     for etags in ("strong", "weak", None):
         server = served(objects, etags=etags)
@@ -436,9 +425,9 @@ def zarr_zstd():
 
 def test_an_object_that_changes_all_the_time_is_an_error(tmp_path, write_array, make_values, served, engine):
     case = big(tmp_path, write_array, make_values, shape=(64, 64, 64))
-    server = served(in_memory(case.path))
+    server = served(objects_in(case.path))
     array = vf.open_array(server.url, engine=engine)
-    body = in_memory(case.path)["c/0/0/0"]
+    body = objects_in(case.path)["c/0/0/0"]
 
     def rule(request):
         if request.range == "bytes=-132":
@@ -455,7 +444,7 @@ def test_an_object_that_changes_all_the_time_is_an_error(tmp_path, write_array, 
 
 def test_missing_shards_are_known_for_a_while(tmp_path, write_array, make_values, served, engine):
     case = big(tmp_path, write_array, make_values)
-    objects = in_memory(case.path)
+    objects = objects_in(case.path)
     shard = objects.pop("c/0/0/0")
     server = served(objects)
     array = vf.open_array(server.url, engine=engine)

@@ -1,25 +1,17 @@
 """How object stores are reached when the user says little: credentials, public buckets, regions."""
 
+# Fixtures are imported, and are arguments.
+# ruff: noqa: F811
+
 from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
 
 import pytest
+from tests.servers.asking import RANGE, get
 from tests.servers.faulty import s3_error
-from tests.stores import (
-    CREDENTIALS,
-    DATA,
-    KEY,
-    RANGE,
-    SECRET,
-    TOKEN,
-    find_nothing,
-    get,
-    is_reply,
-    s3,
-    scripted_s3,
-)
+from tests.stores import CREDENTIALS, DATA, KEY, SECRET, TOKEN, is_reply, nothing_is_found, s3, scripted  # noqa: F401 - fixtures
 
 import voxfetch as vf
 from voxfetch.options import StoreOptions
@@ -30,17 +22,6 @@ from voxfetch.store.object import ObjectStore
 from voxfetch.store.reach import bucket_region
 
 # ------------------------------------------------------------------------------------------------------------- access
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_found(monkeypatch, tmp_path):
-    find_nothing(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def scripted():
-    with scripted_s3() as server:
-        yield server
 
 
 def refuse_signed(request):

@@ -13,7 +13,8 @@ import pytest
 import zarr
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
-from tests.stores import DATA, SECRET, get, is_reply, listed, run
+from tests.servers.asking import get, run
+from tests.stores import DATA, SECRET, is_reply, listed
 from zarr.core.buffer import default_buffer_prototype
 
 import voxfetch as vf

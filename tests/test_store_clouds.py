@@ -8,17 +8,11 @@ import json
 
 import obstore.store
 import pytest
+from tests.servers.asking import get
 from tests.servers.azure import AzureServer
 from tests.servers.cloud import Stored
 from tests.servers.gcs import GcsServer
-from tests.stores import (
-    DATA,
-    TOKEN,
-    find_nothing,
-    get,
-    is_reply,
-    listed,
-)
+from tests.stores import DATA, TOKEN, is_reply, listed, nothing_is_found  # noqa: F401 - a fixture
 
 import voxfetch as vf
 from voxfetch.options import StoreOptions
@@ -26,11 +20,6 @@ from voxfetch.store import Ask, TransientError
 from voxfetch.store.object import ObjectStore
 
 # ---------------------------------------------------------------------------------------------------------------- GCS
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_found(monkeypatch, tmp_path):
-    find_nothing(monkeypatch, tmp_path)
 
 
 def gcs(server, **options):

@@ -1,5 +1,8 @@
 """`ObjectStore` against moto and an S3 that misbehaves: what comes back, what is asked for, what stays secret."""
 
+# Fixtures are imported, and are arguments.
+# ruff: noqa: F811
+
 from __future__ import annotations
 
 import asyncio
@@ -10,23 +13,20 @@ import sys
 
 import obstore.store
 import pytest
+from tests.servers.asking import RANGE, get, outcome, run
 from tests.servers.faulty import Fault, s3_error, status
 from tests.servers.moto_s3 import moto_s3
 from tests.stores import (
     CREDENTIALS,
     DATA,
     KEY,
-    RANGE,
     SECRET,
     TOKEN,
-    find_nothing,
-    get,
     is_reply,
     listed,
-    outcome,
-    run,
+    nothing_is_found,  # noqa: F401 - a fixture
     s3,
-    scripted_s3,
+    scripted,  # noqa: F401 - a fixture
 )
 
 import voxfetch as vf
@@ -37,17 +37,6 @@ from voxfetch.store.native import settle
 from voxfetch.store.object import ObjectStore
 
 # ----------------------------------------------------------------------------------------------------------- S3, moto
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_found(monkeypatch, tmp_path):
-    find_nothing(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def scripted():
-    with scripted_s3() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import s3fs
 import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.dirfs import DirFileSystem
-from tests.stores import DATA, KEY, SECRET, find_nothing, get
+from tests.servers.asking import get
+from tests.stores import DATA, KEY, SECRET, nothing_is_found  # noqa: F401 - a fixture
 
 import voxfetch as vf
 from voxfetch.options import StoreOptions
@@ -25,11 +26,6 @@ from voxfetch.store.http import HttpStore
 from voxfetch.store.object import ObjectStore
 from voxfetch.store.place import Place, parse_place
 from voxfetch.store.resolve import local_source, remote_store
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_found(monkeypatch, tmp_path):
-    find_nothing(monkeypatch, tmp_path)
 
 
 def options_of(store):

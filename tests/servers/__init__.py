@@ -77,6 +77,12 @@ class ThreadedServer:
                 await writer.wait_closed()
 
 
+def objects_in(folder, prefix=""):
+    """All files below a folder, as servers take them: key -> bytes."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {prefix + file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
 def reset(writer):
     """Ends a connection with RST instead of FIN."""
     connection = writer.get_extra_info("socket")
