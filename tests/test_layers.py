@@ -29,7 +29,7 @@ PYTHON_LAYERS = [
     {"errors", "_core", "wake", "resources"},
     {"options", "selection", "store", "channels"},
     {"store.local", "store.resolve", "store.fsspec_options", "output", "handle"},
-    {"scheduler"},
+    {"connections", "scheduler"},
     {"engine", "ngff"},
     {"documents"},
     {"reads", "node"},
@@ -40,9 +40,9 @@ PYTHON_LAYERS = [
     {"creation", "open"},
 ]
 # What the package needs; everything else is optional. All but numpy is imported inside functions.
-RUN_TIME = {"numpy", "aiohttp", "obstore", "yarl"}
+RUN_TIME = {"numpy", "obstore"}
 # Modules that are imported inside functions only, and may therefore be slow to load.
-LATE = {"scheduler"}
+LATE = {"connections", "scheduler"}
 ADAPTERS = {"cli", "server", "view", "zarr", "dask", "xarray", "torch", "napari", "webknossos"}
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 
 import pytest
 from tests.servers.asking import RANGE, get
@@ -15,7 +14,7 @@ from tests.stores import CREDENTIALS, DATA, KEY, SECRET, TOKEN, is_reply, nothin
 
 import voxfetch as vf
 from voxfetch.options import StoreOptions
-from voxfetch.store import Ask, TransientError
+from voxfetch.store import Answer, Ask, NoReply, TransientError
 from voxfetch.store.faults import Fault, fault_of, shown
 from voxfetch.store.faults import outcome as outcome_of
 from voxfetch.store.object import ObjectStore
@@ -166,33 +165,17 @@ def test_credentials_of_an_unknown_form():
 
 
 class Answering:
-    """Clients whose session answers every request with the same headers."""
+    """Clients that answer every request with the same headers, or not at all."""
 
     idle_timeout_s = 2
 
     def __init__(self, headers, failure=None):
-        self.headers = headers
-        self.failure = failure
+        self.outcome = failure or Answer(200, headers, b"")
         self.urls = []
 
-    async def http(self):
-        return self
-
-    @contextmanager
-    def _response(self):
-        yield self
-
-    def get(self, url, **_):
+    async def get(self, url, headers, limits):
         self.urls.append(url)
-        return self
-
-    async def __aenter__(self):
-        if self.failure:
-            raise self.failure
-        return self
-
-    async def __aexit__(self, *_):
-        pass
+        return self.outcome
 
 
 def test_the_region_of_a_bucket():
@@ -204,7 +187,7 @@ def test_the_region_of_a_bucket():
         "https://s3.amazonaws.com/my.bucket",
     ]
     with pytest.raises(TransientError):
-        asyncio.run(bucket_region("my-bucket", Answering({}, OSError("no network"))))
+        asyncio.run(bucket_region("my-bucket", Answering({}, NoReply("connect"))))
 
 
 def test_the_region_is_asked_for_once_and_only_when_nobody_says_it(monkeypatch):

@@ -30,9 +30,9 @@ from tests.stores import (
 )
 
 import voxfetch as vf
+from voxfetch.connections import Connections
 from voxfetch.options import StoreOptions
 from voxfetch.store import Ask, Reply, TransientError
-from voxfetch.store.http import HttpClients
 from voxfetch.store.native import settle
 from voxfetch.store.object import ObjectStore
 
@@ -169,7 +169,7 @@ def test_what_may_go_better_next_time(scripted, fault, throttled):
     scripted.faults.append(fault)
 
     async def work(_):
-        clients = HttpClients(idle_timeout_s=0.4)
+        clients = Connections(idle_timeout_s=0.4)
         return await outcome(s3(scripted.url), RANGE, clients)
 
     error = run(work)
@@ -369,7 +369,7 @@ import asyncio, os, signal, sys, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 from voxfetch.options import StoreOptions
 from voxfetch.store import Ask
-from voxfetch.store.http import HttpClients
+from voxfetch.connections import Connections
 from voxfetch.store.object import ObjectStore
 from voxfetch.errors import ForkSafetyError
 
@@ -389,7 +389,7 @@ elif how == "memory":
 
 def read(store=store):
     async def main():
-        clients = HttpClients()
+        clients = Connections()
         replies = await asyncio.gather(*(store.get(Ask("a/c/0/0", 100, 300), clients) for _ in range(4)))
         await clients.close()
         return replies
@@ -466,12 +466,12 @@ EXIT = """
 import asyncio, obstore.store
 from voxfetch.options import StoreOptions
 from voxfetch.store import Ask
-from voxfetch.store.http import HttpClients
+from voxfetch.connections import Connections
 from voxfetch.store.object import ObjectStore
 own = obstore.store.MemoryStore()
 obstore.put(own, "x", b"y")
 async def main():
-    clients = HttpClients()
+    clients = Connections()
     await asyncio.gather(*(ObjectStore(own, StoreOptions()).get(Ask("x"), clients) for _ in range(8)))
 asyncio.run(main())
 """

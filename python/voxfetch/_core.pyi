@@ -201,6 +201,40 @@ class LocalEngine:
         """Ends the workers and closes files. A later call starts them again."""
 
 @final
+class Received:
+    """Bytes that came over HTTP, read-only, through the buffer protocol."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class HttpClient:
+    """Connections of one process and the thread that serves them. Requests may come from any thread."""
+
+    def __new__(cls, wake_fd: int, idle_timeout_s: float) -> Self:
+        """8 bytes are written to `wake_fd` when `take` has something. Raises `OSError` where there is no thread."""
+
+    def get(self, token: int, url: str, headers: dict[str, str], *, part: int, whole: int, sized: bool) -> None:
+        """Sends one GET, of whose reply at most `part` bytes of a 206 and `whole` bytes of a 200 are read.
+
+        `sized`: a 200 that does not say its length is left unread. Nothing is followed, decoded or tried again, but for
+        a kept connection that the server has closed meanwhile.
+        """
+
+    def cancel(self, token: int) -> None:
+        """Drops a request and its connection. It may have ended already."""
+
+    def take(self) -> list[tuple[int, int, dict[str, str], Received | None, str, int | None]]:
+        """What has ended since it was last asked: token; status, headers, body; kind of failure, errno.
+
+        The body is None where it is longer than allowed, or ends one byte after that; of a status other than 2xx it is
+        the start of an explanation. The kind is empty for a reply. Where it is not, the status (0: none) is that of a
+        reply whose body did not come. Kinds: `url`, `name`, `connect`, `certificate`, `tls`, `trust`,
+        `timeout`, `stalled` (in the body), `closed` (before a reply), `short`, `lost`, `not http`.
+        """
+
+    def close(self) -> None:
+        """Drops everything and waits for the thread."""
+
 class RemoteEngine:
     """The remote reads of an engine in one process, for the one thread that owns the network.
 

@@ -206,9 +206,11 @@ class _Schedulers:
             if here.over and threading.current_thread() is not threading.main_thread():
                 raise SystemExit
             if here.current is None:
+                from voxfetch.connections import Connections
                 from voxfetch.scheduler import Scheduler
 
-                here.current = here.latest = Scheduler(self._core, self._options, here.latest)
+                clients = Connections(self._options.retry.idle_timeout_s)
+                here.current = here.latest = Scheduler(self._core, self._options, clients, here.latest)
             return here.current
 
     def stats(self) -> dict[str, int]:

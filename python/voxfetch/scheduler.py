@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import itertools
 import random
-import sys
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -29,14 +28,13 @@ from voxfetch.errors import (
     VoxfetchError,
 )
 from voxfetch.store import Ask, RemoteStore, TransientError
-from voxfetch.store.http import HttpClients
 from voxfetch.wake import clear_wake_ups, close_descriptors, is_exiting, wake_descriptors, wake_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from voxfetch.options import EngineOptions
-    from voxfetch.store import Reply
+    from voxfetch.store import Clients, Reply
 
 __all__ = ["Call", "Scheduler"]
 
@@ -96,13 +94,18 @@ class Limit:
 class Scheduler:
     """The I/O thread of one engine in one process. Starts with the first call, ends with `close`."""
 
-    def __init__(self, core: _core.LocalEngine, options: EngineOptions, before: Scheduler | None = None) -> None:
-        """`before` is the one that this one follows: the core serves one at a time, and it may not have ended yet."""
+    def __init__(
+        self, core: _core.LocalEngine, options: EngineOptions, clients: Clients, before: Scheduler | None = None
+    ) -> None:
+        """`clients` are closed with it.
+
+        `before` is the one that this one follows: the core serves one at a time, and it may not have ended yet.
+        """
         self._before = before
         self._remote = _core.RemoteEngine(core)
         self._options = options
         self._limit = Limit(options.max_requests)
-        self._clients = HttpClients(idle_timeout_s=options.retry.idle_timeout_s)
+        self._clients = clients
         self._tokens = itertools.count(1)
         self._inbox: deque[Call] = deque()
         self._cancelled: deque[int] = deque()
@@ -250,9 +253,6 @@ class Scheduler:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._clients.close()
-        if (native := sys.modules.get("voxfetch.store.native")) is not None:
-            # Threads of obstore may still be handing over what was asked for.
-            native.settle()
         # Jobs at work write to memory of callers: they are let end.
         while self._calls:
             self._take()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import voxfetch as vf
+from voxfetch.connections import Connections
 from voxfetch.store import Ask, Reply, TransientError
-from voxfetch.store.http import HttpClients
 
 KEY = "a/c/0/0"
 OBJECT = bytes(range(256)) * 4
@@ -19,7 +19,7 @@ def run(work, *, idle_timeout_s=2):
     """Runs `work(clients)` and closes the clients."""
 
     async def main():
-        clients = HttpClients(idle_timeout_s=idle_timeout_s)
+        clients = Connections(idle_timeout_s=idle_timeout_s)
         try:
             return await work(clients)
         finally:

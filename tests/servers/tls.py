@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import functools
 import ipaddress
+import os
+import shutil
 import ssl
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 @functools.cache
 def certificate():
-    """(server side, client side): contexts of a server that has the certificate and of a client that trusts it."""
+    """(context of a server that has the certificate, file for clients that trust it)."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "voxfetch tests")])
     now = dt.datetime.now(dt.UTC)
@@ -35,8 +39,15 @@ def certificate():
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     public = made.public_bytes(encoding)
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "server.pem"
-        path.write_bytes(private + public)
-        server_side.load_cert_chain(path)
-    return server_side, ssl.create_default_context(cadata=public.decode())
+    folder = Path(tempfile.mkdtemp(prefix="voxfetch-tls"))
+    atexit.register(shutil.rmtree, folder)
+    path = folder / "server.pem"
+    path.write_bytes(private + public)
+    server_side.load_cert_chain(path)
+    path.write_bytes(public)
+    return server_side, path
+
+
+def trusting(trusted):
+    """TLS connections that begin now trust a certificate of ours alone."""
+    return mock.patch.dict(os.environ, SSL_CERT_FILE=str(trusted))

@@ -8,12 +8,12 @@ compiled core reads it. Keys are relative, with `/` between parts, without empty
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from voxfetch.errors import MetadataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_DOCUMENT_NBYTES",
+    "Answer",
     "Ask",
+    "BodyLimits",
     "Clients",
+    "NoReply",
     "RemoteStore",
     "Reply",
     "Store",
@@ -122,6 +125,37 @@ class TransientError(Exception):
         self.throttled = throttled
 
 
+class BodyLimits(NamedTuple):
+    """How many bytes of a body are read at most: of a 206, of a 200. `sized`: none of a 200 without a length."""
+
+    part: int
+    whole: int
+    sized: bool
+
+
+class Answer(NamedTuple):
+    """What a server said: status, headers (those that `verify` looks at, in lower case), body.
+
+    The body is None where it is longer than its `BodyLimits`, or ends one byte after them; of a status other than 2xx
+    it is the start of an explanation.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: Buffer | None
+
+
+class NoReply(NamedTuple):
+    """A request without a reply, or with a part of one: `kind` as `_core.HttpClient.take` has it, what the system says.
+
+    `status` is that of a reply whose body did not come.
+    """
+
+    kind: str
+    status: int | None = None
+    errno: int | None = None
+
+
 class Clients(Protocol):
     """Connections of one engine in one process, made on first use on its loop and closed with it."""
 
@@ -130,8 +164,12 @@ class Clients(Protocol):
         """How long a reply may stand still."""
         ...
 
-    async def http(self) -> Any:
-        """Returns the shared `aiohttp.ClientSession`."""
+    async def get(self, url: str, headers: dict[str, str], limits: BodyLimits) -> Answer | NoReply:
+        """Sends one GET of an http(s) URL; follows nothing, tries nothing again."""
+        ...
+
+    async def close(self) -> None:
+        """Closes all connections. A second call does nothing."""
         ...
 
 

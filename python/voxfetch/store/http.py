@@ -1,104 +1,52 @@
-"""A store behind plain HTTP(S), over aiohttp: whatever can be said with GET, Range and If-Match.
+"""A store behind plain HTTP(S): whatever can be said with GET, Range and If-Match.
 
 An `Ask` becomes one GET, and its reply is judged by `verify`. A query (`?sig=...`) of the root goes on every key,
-`user:password@` becomes Basic authorization; neither is shown anywhere. Exceptions of aiohttp hold URLs and headers:
-they are translated, never chained.
+`user:password@` becomes Basic authorization; neither is shown anywhere.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from voxfetch.errors import (
     CredentialsError,
+    InternalError,
     ObjectChangedError,
-    PermissionDeniedError,
     RangeNotHonouredError,
     StoreError,
     StoreTimeoutError,
     UnsupportedError,
-    VoxfetchError,
 )
-from voxfetch.store import Ask, Reply, TransientError, check_key, verify
+from voxfetch.store import NoReply, Reply, TransientError, check_key, verify
 from voxfetch.store.missing import Missing
 from voxfetch.store.urls import is_metadata_service, parse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    import aiohttp
-
-    from voxfetch.store import Clients
+    from voxfetch.store import Answer, Ask, Clients
     from voxfetch.store.missing import Statuses
     from voxfetch.store.urls import Address
 
     Headers = Mapping[str, str]
     HeaderSource = Headers | Callable[[], Headers | Awaitable[Headers]]
 
-__all__ = ["HttpClients", "HttpStore"]
+__all__ = ["HttpStore"]
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 # Answers of servers that know ranges but not suffixes, besides a wrong range.
 _NO_SUFFIX = {400, 405, 501}
-# A reply that trickles holds a place in the budget. Far below what a share of a slow line gives each request.
-_MIN_BYTES_PER_S = 1 << 10
-# The rest of an error document is read, up to a limit, to keep the connection.
-_ERROR_NBYTES = 1 << 12
-_DRAINED_NBYTES = 1 << 16
-_CONNECT_TIMEOUT_S = 5
-_READ_BUFFER_NBYTES = 1 << 18
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\0\r\n]*")
 # Set by the ask alone.
 _OWN_HEADERS = {"accept-encoding", "if-match", "if-modified-since", "if-none-match", "if-range", "range"}
 _DEFAULT_HEADERS = {"user-agent": "voxfetch"}
-
-
-class HttpClients:
-    """Connections of one engine, process and loop; `http` is called on that loop only."""
-
-    __slots__ = ("_closed", "_idle_timeout_s", "_session")
-
-    def __init__(self, idle_timeout_s: float = 10) -> None:
-        self._idle_timeout_s = idle_timeout_s
-        self._session: aiohttp.ClientSession | None = None
-        self._closed = False
-
-    @property
-    def idle_timeout_s(self) -> float:
-        """How long a reply may stand still."""
-        return self._idle_timeout_s
-
-    async def http(self) -> aiohttp.ClientSession:
-        """Returns the session, made by the first call. Raises `StoreError` after `close`."""
-        if self._closed:
-            raise StoreError("the connections of this engine are closed")
-        if self._session is None:
-            import aiohttp
-
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                timeout=_timeout(self._idle_timeout_s),
-                read_bufsize=_READ_BUFFER_NBYTES,
-            )
-        return self._session
-
-    async def close(self) -> None:
-        """Closes all connections. A second call does nothing."""
-        self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
 
 
 class HttpStore:
@@ -117,8 +65,6 @@ class HttpStore:
     def _restore(
         self, url: str, headers: HeaderSource, statuses: Statuses, token: str | None, witness: str | None
     ) -> None:
-        # Here, and not on the loop of the engine, which would stand still for all other requests.
-        importlib.import_module("aiohttp")
         self._url = url
         root = parse(url)
         if root is None:
@@ -215,37 +161,7 @@ class HttpStore:
         raise TransientError(changed)
 
     async def _get(self, ask: Ask, clients: Clients) -> Reply | None:
-        try:
-            reply = await self._authorized(ask, clients)
-        except (StoreError, TransientError) as error:
-            refusal = error
-        else:
-            if reply is None:
-                self._missing.absent()
-            else:
-                self._missing.answered(ask.key)
-            return reply
-
-        async def probe(key: str) -> bool | None:
-            return await self._readable(key, clients)
-
-        try:
-            if await self._missing.says(ask.key, refusal, probe):
-                return None
-            raise refusal
-        finally:
-            del refusal  # would hold itself, and what was read, through its traceback
-
-    async def _readable(self, key: str, clients: Clients) -> bool | None:
-        """True if there is such an object, False if access is refused, None otherwise."""
-        try:
-            return None if await self._authorized(Ask(key, 0, 1), clients) is None else True
-        except (RangeNotHonouredError, ObjectChangedError):
-            return True
-        except (PermissionDeniedError, CredentialsError):
-            return False
-        except StoreError:
-            return None
+        return await self._missing.get(ask, lambda ask: self._authorized(ask, clients))
 
     async def _authorized(self, ask: Ask, clients: Clients) -> Reply | None:
         try:
@@ -256,21 +172,7 @@ class HttpStore:
         return await self._once(ask, clients)
 
     async def _once(self, ask: Ask, clients: Clients) -> Reply | None:
-        import aiohttp
-        from aiohttp.http import HttpProcessingError
-
-        session = cast("aiohttp.ClientSession", await clients.http())
-        own = await self._own_headers(ask)
-        try:
-            return await _exchange(ask, session, self._root, own, clients.idle_timeout_s)
-        except VoxfetchError:
-            raise
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-            failure = _translated(error, ask)
-        try:
-            raise failure
-        finally:
-            del failure  # would hold itself through its traceback
+        return await _exchange(ask, clients, self._root, await self._own_headers(ask))
 
     async def _own_headers(self, ask: Ask) -> dict[str, str]:
         """What is sent to the server of the root only."""
@@ -302,36 +204,22 @@ def _checked(headers: Headers) -> dict[str, str]:
 # ----------------------------------------------------------------------------------------------------------- exchange
 
 
-def _timeout(idle_timeout_s: float) -> aiohttp.ClientTimeout:
-    import aiohttp
-
-    # `connect` is for all addresses of a name, and for the name.
-    return aiohttp.ClientTimeout(
-        total=None, connect=3 * _CONNECT_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S, sock_read=idle_timeout_s
-    )
-
-
-async def _exchange(
-    ask: Ask, session: aiohttp.ClientSession, root: Address, own: dict[str, str], idle_timeout_s: float
-) -> Reply | None:
-    """Sends the request, follows redirects, reads and checks the reply."""
-    from yarl import URL
-
-    fixed = {"accept-encoding": "identity"}
+async def _exchange(ask: Ask, clients: Clients, root: Address, own: dict[str, str]) -> Reply | None:
+    """Sends the request, follows redirects, checks the reply."""
+    fixed = {"accept": "*/*", "accept-encoding": "identity"}
     if (wanted := verify.range_header(ask)) is not None:
         fixed["range"] = wanted
     if ask.if_match is not None:
         fixed["if-match"] = ask.if_match
-    headers, origin, url, status = own | fixed, root.origin, root.of(ask.key), 0
+    headers, origin, url, status = fixed | own, root.origin, root.of(ask.key), 0
+    limits = verify.body_limits(ask)
     for _ in range(_MAX_REDIRECTS + 1):
-        request = session.get(
-            URL(url, encoded=True), headers=headers, allow_redirects=False, timeout=_timeout(idle_timeout_s)
-        )
-        async with request as response:
-            if response.status not in _REDIRECTS:
-                return await _reply(ask, response, idle_timeout_s)
-            status, target = response.status, _redirected(ask, url, response)
-            await _start_of_error(response, idle_timeout_s)
+        answer = await clients.get(url, headers, limits)
+        if isinstance(answer, NoReply):
+            raise _translated(answer, ask)
+        if answer.status not in _REDIRECTS:
+            return _reply(ask, answer)
+        status, target = answer.status, _redirected(ask, url, answer)
         if target.origin != origin:
             # For good: what belongs to the first server does not come back on a later hop.
             headers = _DEFAULT_HEADERS | fixed
@@ -339,82 +227,31 @@ async def _exchange(
     raise _failed(ask, f"more than {_MAX_REDIRECTS} redirects", status=status)
 
 
-async def _reply(ask: Ask, response: aiohttp.ClientResponse, idle_timeout_s: float) -> Reply | None:
-    status, headers = response.status, response.headers
+def _reply(ask: Ask, answer: Answer) -> Reply | None:
+    status, headers, body = answer
     if not 200 <= status < 300:
-        return verify.refuse(ask, status, headers, await _start_of_error(response, idle_timeout_s))
+        return verify.refuse(ask, status, headers, bytes(body or b""))
     expected = verify.judge(ask, status, headers)
-    body = await _body(ask, response, expected.limit, idle_timeout_s)
-    if not isinstance(body, bytes):
-        raise body
+    if body is None:
+        raise InternalError("a body that was not read is wanted", key=ask.key, status=status)
     return verify.finish(ask, expected, body)
 
 
-async def _body(
-    ask: Ask, response: aiohttp.ClientResponse, limit: int, idle_timeout_s: float
-) -> bytes | StoreError | TransientError:
-    """Reads to the end, or past `limit` bytes. Silence and a trickle are timeouts; `sock_read` knows only the one.
-
-    It does not know all silence either: after a chunk of a wrong size aiohttp waits for ever.
-    Returns an exception: one that is raised here would keep what was read.
-    """
-    import asyncio
-
-    import aiohttp
-    from aiohttp.http import HttpProcessingError
-
-    now = asyncio.get_running_loop().time
-    parts: list[bytes] = []
-    nbytes, since, nbytes_then = 0, now(), 0
-    try:
-        async with asyncio.timeout(idle_timeout_s) as idle:
-            while nbytes <= limit and (part := await response.content.readany()):
-                parts.append(part)
-                nbytes += len(part)
-                elapsed_s = now() - since
-                if elapsed_s >= idle_timeout_s:
-                    if nbytes - nbytes_then < _MIN_BYTES_PER_S * elapsed_s and nbytes < limit:
-                        raise TimeoutError
-                    since, nbytes_then = now(), nbytes
-                idle.reschedule(now() + idle_timeout_s)
-    except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-        return _translated(error, ask, response.status)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _start_of_error(response: aiohttp.ClientResponse, idle_timeout_s: float) -> bytes:
-    """The start of a body that only explains a status; whatever happens to it, the status stands."""
-    import asyncio
-
-    import aiohttp
-    from aiohttp.http import HttpProcessingError
-
-    start, nbytes = b"", 0
-    try:
-        async with asyncio.timeout(idle_timeout_s):
-            while nbytes <= _DRAINED_NBYTES and (part := await response.content.readany()):
-                nbytes += len(part)
-                start += part[: _ERROR_NBYTES - len(start)]
-    except (aiohttp.ClientError, HttpProcessingError, OSError):
-        pass
-    return start
-
-
-def _redirected(ask: Ask, url: str, response: aiohttp.ClientResponse) -> Address:
+def _redirected(ask: Ask, url: str, answer: Answer) -> Address:
     """Returns where a redirect leads."""
-    location = response.headers.get("location")
+    location = answer.headers.get("location")
     try:
         target = None if location is None else parse(urljoin(url, location))
     except ValueError:
         target = None
     if target is None:
-        raise _failed(ask, "a redirect to something that is no http(s) URL", status=response.status)
+        raise _failed(ask, "a redirect to something that is no http(s) URL", status=answer.status)
     if url.startswith("https:") and target.origin.startswith("http:"):
-        raise _failed(ask, "a redirect from https to http, which is not followed", status=response.status)
+        raise _failed(ask, "a redirect from https to http, which is not followed", status=answer.status)
     origin = parse(url)
     if is_metadata_service(target) and not (origin is not None and is_metadata_service(origin)):
         message = "a redirect to a service for the secrets of this machine, which is not followed"
-        raise _failed(ask, message, status=response.status)
+        raise _failed(ask, message, status=answer.status)
     return target
 
 
@@ -424,31 +261,29 @@ def _failed(
     return kind(message, key=ask.key, byte_range=verify.byte_range(ask), status=status, hint=hint)
 
 
-def _translated(error: Exception, ask: Ask, status: int | None = None) -> StoreError | TransientError:
-    """What an exception of aiohttp means. Of its text nothing is taken: it holds URLs and headers."""
-    import ssl
+_CERTIFICATE_HINT = "has it expired, and does it belong to this host, signed by somebody whom this machine trusts?"
+# Of each kind of `NoReply`: what it means, and a hint where no other attempt makes it better.
+_MEANINGS: dict[str, tuple[str, str | None]] = {
+    "url": ("the URL is not one that HTTP allows", "are all its parts and headers percent-encoded?"),
+    "certificate": ("the certificate of the server is not valid", _CERTIFICATE_HINT),
+    "tls": ("no TLS connection with the server", "does it speak https on this port?"),
+    "trust": ("this machine trusts no server", "install its ca-certificates, or name a file in SSL_CERT_FILE"),
+    "timeout": ("the server did not answer in time", None),
+    "stalled": ("the reply stalled", None),
+    "name": ("the name of the server is not known", None),
+    "connect": ("the server cannot be reached", None),
+    "closed": ("the server closed the connection without a reply", None),
+    "short": ("the body ended too early", None),
+    "lost": ("the connection was lost", None),
+    "not http": ("the reply is not HTTP", None),
+}
 
-    import aiohttp
 
-    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)):
-        hint = "has it expired, and does it belong to this host?"
-        return _failed(ask, "the certificate of the server is not valid", hint=hint)
-    if isinstance(error, aiohttp.ClientSSLError) and not isinstance(error.os_error, ssl.SSLEOFError):
-        return _failed(ask, "no TLS connection with the server", hint="does it speak https on this port?")
-    if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
-        return _failed(ask, "the URL is not one that HTTP allows")
-    if isinstance(error, TimeoutError):
-        message = "the server did not answer in time" if status is None else "the reply stalled"
-        return TransientError(_failed(ask, message, StoreTimeoutError, status=status))
-    meanings: list[tuple[type[Exception], str]] = [
-        (aiohttp.ClientConnectorDNSError, "the name of the server is not known"),
-        (aiohttp.ClientConnectorError, "the server cannot be reached"),
-        (aiohttp.ServerDisconnectedError, "the server closed the connection without a reply"),
-        (aiohttp.ClientPayloadError, "the body ended too early"),
-        (aiohttp.ClientConnectionError, "the connection was lost"),
-        (OSError, "the connection was lost"),
-    ]
-    message = next((meaning for kind, meaning in meanings if isinstance(error, kind)), "the reply is not HTTP")
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        message += f": {os.strerror(error.errno)}"
-    return TransientError(_failed(ask, message, status=status))
+def _translated(failure: NoReply, ask: Ask) -> StoreError | TransientError:
+    message, hint = _MEANINGS[failure.kind]
+    if failure.errno is not None:
+        message += f": {os.strerror(failure.errno)}"
+    if hint is not None:
+        return _failed(ask, message, status=failure.status, hint=hint)
+    kind = StoreTimeoutError if failure.kind in {"timeout", "stalled"} else StoreError
+    return TransientError(_failed(ask, message, kind, status=failure.status))

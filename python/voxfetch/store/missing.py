@@ -11,12 +11,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from voxfetch.errors import CredentialsError, PermissionDeniedError, StoreError
-from voxfetch.store import TransientError
+from voxfetch.errors import (
+    CredentialsError,
+    ObjectChangedError,
+    PermissionDeniedError,
+    RangeNotHonouredError,
+    StoreError,
+)
+from voxfetch.store import Ask, TransientError
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
+
+    from voxfetch.store import Reply
 
     Probe = Callable[[str], Awaitable[bool | None]]
     Statuses = Literal["auto"] | int | tuple[int, ...]
@@ -50,16 +58,38 @@ class Missing:
         self._checks: dict[asyncio.AbstractEventLoop, asyncio.Task[bool | StoreError | TransientError]] = {}
         self.witness = witness
 
-    def answered(self, key: str) -> None:
-        """Notes that `key` was read."""
-        if self.witness is None:
-            self.witness = key
+    async def get(self, ask: Ask, attempt: Callable[[Ask], Awaitable[Reply | None]]) -> Reply | None:
+        """Returns what `attempt(ask)` returns; None as well where its refusal means that there is no such object."""
+        try:
+            reply = await attempt(ask)
+        except (StoreError, TransientError) as error:
+            refusal = error
+        else:
+            if reply is None:
+                # The store says so: its refusals mean what they say.
+                self._hides = False
+            elif self.witness is None:
+                self.witness = ask.key
+            return reply
 
-    def absent(self) -> None:
-        """Notes that the store has said of something that it does not exist: its refusals mean what they say."""
-        self._hides = False
+        async def probe(key: str) -> bool | None:
+            try:
+                return None if await attempt(Ask(key, 0, 1)) is None else True
+            except (RangeNotHonouredError, ObjectChangedError):
+                return True
+            except (PermissionDeniedError, CredentialsError):
+                return False
+            except StoreError:
+                return None
 
-    async def says(self, key: str, refusal: StoreError | TransientError, probe: Probe) -> bool:
+        try:
+            if await self._says(ask.key, refusal, probe):
+                return None
+            raise refusal
+        finally:
+            del refusal  # would hold itself, and what was read, through its traceback
+
+    async def _says(self, key: str, refusal: StoreError | TransientError, probe: Probe) -> bool:
         """Returns whether `refusal`, the outcome of asking for `key`, means that there is no such object.
 
         `probe(key)` asks for a byte of an object: True if there is one, False if it is refused, None otherwise.

@@ -18,13 +18,10 @@ from urllib.parse import urlsplit
 
 from voxfetch.errors import (
     CredentialsError,
-    ObjectChangedError,
     PermissionDeniedError,
-    RangeNotHonouredError,
-    StoreError,
     UnsupportedError,
 )
-from voxfetch.store import Ask, TransientError, check_key, verify
+from voxfetch.store import Ask, check_key, verify
 from voxfetch.store.exchange import fetch
 from voxfetch.store.faults import Refused, outcome
 from voxfetch.store.given import given_credentials
@@ -117,23 +114,7 @@ class ObjectStore:
         check_key(ask.key)
         # Refuses empty ranges.
         verify.range_header(ask)
-        try:
-            reply = await self._get(ask, clients)
-        except (StoreError, TransientError) as error:
-            refusal = error
-        else:
-            if reply is None:
-                self._missing.absent()
-            else:
-                self._missing.answered(ask.key)
-            return reply
-
-        async def probe(key: str) -> bool | None:
-            return await self._readable(key, clients)
-
-        if await self._missing.says(ask.key, refusal, probe):
-            return None
-        raise refusal
+        return await self._missing.get(ask, lambda ask: self._get(ask, clients))
 
     async def list(self, prefix: str, clients: Clients) -> Sequence[str]:
         """Returns the names directly under `prefix`, sorted. Raises `UnsupportedError` where nobody can tell."""
@@ -154,17 +135,6 @@ class ObjectStore:
             return await way.get(ask, session, clients)
 
         return await self._run(read, ask, clients)
-
-    async def _readable(self, key: str, clients: Clients) -> bool | None:
-        """True if there is such an object, False if access is refused, None otherwise."""
-        try:
-            return None if await self._get(Ask(key, 0, 1), clients) is None else True
-        except (RangeNotHonouredError, ObjectChangedError):
-            return True
-        except (PermissionDeniedError, CredentialsError):
-            return False
-        except StoreError:
-            return None
 
     async def _run(self, call: Callable[[Session], Awaitable[_T]], ask: Ask, clients: Clients) -> _T | Reply | None:
         """Returns what `call` returns for the first session that is not refused, None when there is no such object."""

@@ -6,13 +6,12 @@ again, and `answered` what worked; nothing else is kept but that.
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from voxfetch.errors import StoreError
-from voxfetch.store import TransientError
+from voxfetch.store import BodyLimits, NoReply, TransientError
 from voxfetch.store.access import Access, find_access
 from voxfetch.store.gcs import GcsHttp, SignBy, gcs_http
 from voxfetch.store.given import Given, secrets_of
@@ -32,6 +31,7 @@ __all__ = ["ForeignReach", "PlaceReach", "Reach", "bucket_region"]
 _DEFAULT_REGION = "us-east-1"
 # Many requests fail at once when credentials run out.
 _RENEW_S = 30.0
+_LISTING_NBYTES = 1 << 16
 
 
 class Reach(Protocol):
@@ -203,14 +203,10 @@ async def bucket_region(bucket: str, clients: Clients) -> str | None:
 
     Any answer names it, be it a refusal.
     """
-    aiohttp: Any = importlib.import_module("aiohttp")
     # A name with dots is not covered by the certificate for buckets as hosts.
     root = f"https://s3.amazonaws.com/{bucket}" if "." in bucket else f"https://{bucket}.s3.amazonaws.com/"
-    session = await clients.http()
-    try:
-        async with session.get(f"{root}?list-type=2&max-keys=0", allow_redirects=False) as response:
-            return response.headers.get("x-amz-bucket-region") or None
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        pass
+    answer = await clients.get(f"{root}?list-type=2&max-keys=0", {}, BodyLimits(0, _LISTING_NBYTES, sized=False))
+    if not isinstance(answer, NoReply):
+        return answer.headers.get("x-amz-bucket-region") or None
     message = "S3 cannot be reached to ask for the region of the bucket"
     raise TransientError(StoreError(message, hint="pass region, and endpoint if this is not AWS"))

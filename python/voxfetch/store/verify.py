@@ -22,7 +22,7 @@ from voxfetch.errors import (
     StoreError,
     VoxfetchError,
 )
-from voxfetch.store import Reply, TransientError
+from voxfetch.store import BodyLimits, Reply, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,7 @@ __all__ = [
     "MAX_RETRY_AFTER_S",
     "ContentRange",
     "Expected",
+    "body_limits",
     "byte_range",
     "finish",
     "judge",
@@ -125,6 +126,14 @@ def range_header(ask: Ask) -> str | None:
     return f"bytes={ask.start}-{ask.end - 1}"
 
 
+def body_limits(ask: Ask) -> BodyLimits:
+    """Returns how much of a body `judge` may ask for, before any of its reply is known."""
+    asked = _asked(ask)
+    if asked is None:
+        return BodyLimits(part=0, whole=_gzip_nbytes(ask), sized=False)
+    return BodyLimits(part=asked, whole=_whole_nbytes(asked), sized=True)
+
+
 def parse_content_range(value: str) -> ContentRange | None:
     """Returns what a Content-Range header says, None for one that makes no sense."""
     match = _CONTENT_RANGE.fullmatch(value.strip(" \t"))
@@ -184,7 +193,7 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
         )
     asked = _asked(ask)
     if asked is not None:
-        most = max(_WHOLE_FACTOR * asked, _WHOLE_NBYTES)
+        most = _whole_nbytes(asked)
         if length is None or length > most or encoding not in {"", "identity"}:
             message = "the server ignores ranges and sends the whole object"
             hint = "a server with range requests, or a copy of the data, is needed"
@@ -196,7 +205,7 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
     if not zipped and encoding not in {"", "identity"}:
         message = "the server compressed the object with something other than gzip"
         raise _error(StoreError, ask, message, status, "store the object without a Content-Encoding, or with gzip")
-    most = ask.max_nbytes + (ask.max_nbytes // 1000 + _GZIP_EXTRA_NBYTES if zipped else 0)
+    most = _gzip_nbytes(ask) if zipped else ask.max_nbytes
     if length is not None and length > most:
         raise too_large(ask, status)
     return Expected(status, length, most, gzip=zipped, start=0, total=length, etag=etag, modified=modified)
@@ -273,6 +282,16 @@ def _short(ask: Ask, status: int, nbytes: int, expected: int) -> TransientError:
 def _asked(ask: Ask) -> int | None:
     """Bytes asked for, None for a whole object."""
     return ask.end - ask.start if ask.start is not None and ask.end is not None else ask.suffix
+
+
+def _whole_nbytes(asked: int) -> int:
+    """Bytes of the largest whole object that is taken in place of a part."""
+    return max(_WHOLE_FACTOR * asked, _WHOLE_NBYTES)
+
+
+def _gzip_nbytes(ask: Ask) -> int:
+    """Bytes that as much as may be read can have in gzip."""
+    return ask.max_nbytes + ask.max_nbytes // 1000 + _GZIP_EXTRA_NBYTES
 
 
 def _check_version(ask: Ask, status: int, headers: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ mod buffer;
 mod engine;
 mod error;
 mod input;
+mod net;
 mod remote;
 
 use pyo3::prelude::*;
@@ -15,6 +16,8 @@ mod _core {
     use crate::engine::{LocalEngine, Read};
     #[pymodule_export]
     use crate::input::{ArrayMeta, LocalArray};
+    #[pymodule_export]
+    use crate::net::{HttpClient, Received};
     #[pymodule_export]
     use crate::remote::{RemoteArray, RemoteEngine};
 

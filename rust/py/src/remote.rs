@@ -16,6 +16,7 @@ use crate::buffer;
 use crate::engine::{LocalEngine, Read};
 use crate::error::{build, from_python};
 use crate::input::ArrayMeta;
+use crate::net::Received;
 
 /// An array behind a store and how it is read.
 #[pyclass(frozen, module = "voxfetch._core")]
@@ -136,7 +137,10 @@ impl RemoteEngine {
         etag: Option<&str>,
         modified: Option<&str>,
     ) -> PyResult<()> {
-        let body = Body(Arc::new(buffer::Bytes::new(py, body)?));
+        let body = match body.cast::<Received>() {
+            Ok(received) => received.get().0.clone(),
+            Err(_) => Body(Arc::new(buffer::Bytes::new(py, body)?)),
+        };
         let version = Version { etag: etag.map(Into::into), modified: modified.map(Into::into), total };
         py.detach(|| self.engine().remote_body(number, version, start, body));
         Ok(())

@@ -1,0 +1,79 @@
+"""Connections of one engine: the compiled HTTP client, whose thread does what a request costs, on an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+
+from voxfetch import _core
+from voxfetch.errors import StoreError
+from voxfetch.store import Answer, BodyLimits, NoReply
+from voxfetch.wake import clear_wake_ups, close_descriptors, wake_descriptors
+
+__all__ = ["Connections"]
+
+
+class Connections:
+    """Connections of one engine, process and loop, made on first use; `get` is called on that loop only."""
+
+    __slots__ = ("_client", "_closed", "_fds", "_futures", "_idle_timeout_s", "_tokens")
+
+    def __init__(self, idle_timeout_s: float = 10) -> None:
+        self._idle_timeout_s = idle_timeout_s
+        self._client: _core.HttpClient | None = None
+        self._fds = (-1, -1)
+        self._futures: dict[int, asyncio.Future[Answer | NoReply]] = {}
+        self._tokens = itertools.count()
+        self._closed = False
+
+    @property
+    def idle_timeout_s(self) -> float:
+        """How long a reply may stand still."""
+        return self._idle_timeout_s
+
+    @property
+    def in_flight(self) -> int:
+        """Requests whose reply somebody waits for."""
+        return len(self._futures)
+
+    async def get(self, url: str, headers: dict[str, str], limits: BodyLimits) -> Answer | NoReply:
+        """Sends one GET. Raises `StoreError` after `close`."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise StoreError("the connections of this engine are closed")
+        if self._client is None:
+            self._fds = wake_descriptors()
+            self._client = _core.HttpClient(self._fds[1], self._idle_timeout_s)
+            loop.add_reader(self._fds[0], self._drain)
+        client, token = self._client, next(self._tokens)
+        future = self._futures[token] = loop.create_future()
+        try:
+            client.get(token, url, headers, part=limits.part, whole=limits.whole, sized=limits.sized)
+            return await future
+        finally:
+            if self._futures.pop(token, None) is not None:
+                client.cancel(token)
+
+    async def close(self) -> None:
+        """Closes all connections, those of obstore as far as it lets us. A second call does nothing."""
+        self._closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            asyncio.get_running_loop().remove_reader(self._fds[0])
+            client.close()
+            close_descriptors(*self._fds)
+            for future in tuple(self._futures.values()):
+                future.cancel()
+        if (native := sys.modules.get("voxfetch.store.native")) is not None:
+            # Threads of obstore may still be handing over what was asked for.
+            native.settle()
+
+    def _drain(self) -> None:
+        clear_wake_ups(self._fds[0])
+        if self._client is None:
+            return
+        for token, status, headers, body, kind, errno in self._client.take():
+            future = self._futures.pop(token, None)
+            if future is not None and not future.done():
+                future.set_result(NoReply(kind, status or None, errno) if kind else Answer(status, headers, body))

@@ -1,0 +1,219 @@
+//! Many HTTP/1.1 GETs in flight on one thread of its own, over hyper, with TLS by rustls.
+//!
+//! [`Client::get`] takes a request up from any thread; the thread of the client sends it, reads as much of the reply as
+//! [`Limits`] allow and says through `wake` that [`Client::take`] has something. What a reply means is not decided here:
+//! nothing is followed, decoded or tried again, but for a kept connection that the server has left meanwhile.
+//!
+//! | module | what it knows |
+//! |-|-|
+//! | `connect` | names, addresses, TLS; when to give up |
+//! | `exchange` | one request and its reply |
+//! | `fault` | what an error of the libraries below means |
+
+mod connect;
+mod exchange;
+mod fault;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
+
+use exchange::Connections;
+pub use fault::{Failure, Kind};
+
+/// The headers of a reply that [`Head`] holds, in lower case.
+pub const HEADERS: [&str; 10] = [
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "date",
+    "etag",
+    "last-modified",
+    "location",
+    "retry-after",
+    "x-amz-bucket-region",
+    "x-ms-error-code",
+];
+
+/// How many bytes of a body are read, by the status. One byte more is, to see that there are more.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of a 206.
+    pub part: u64,
+    /// Of a 200.
+    pub whole: u64,
+    /// Whether a 200 that does not say its length is left unread.
+    pub sized: bool,
+}
+
+/// One GET.
+#[derive(Debug)]
+pub struct Get {
+    /// Names it.
+    pub token: u64,
+    /// Where to, http or https, percent-encoded.
+    pub url: String,
+    /// What is sent besides Host.
+    pub headers: Vec<(String, String)>,
+    /// What is read of the reply.
+    pub limits: Limits,
+}
+
+/// Status and headers of a reply, the latter as [`HEADERS`] names them; of several with one name, the first.
+#[derive(Debug)]
+pub struct Head {
+    /// The status.
+    pub status: u16,
+    /// Name and value.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// A reply: its body ends at the limit that its status has; None where its length is past that or unknown (see
+/// [`Limits`]). Of a status other than 2xx the body is the start of an explanation.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status and headers.
+    pub head: Head,
+    /// The bytes.
+    pub body: Option<Vec<u8>>,
+}
+
+/// How a GET ended.
+#[derive(Debug)]
+pub struct Done {
+    /// That of the [`Get`].
+    pub token: u64,
+    /// The reply, or why there is none.
+    pub outcome: Result<Reply, Failure>,
+}
+
+enum Command {
+    Get(Get),
+    Cancel(u64),
+    Close,
+}
+
+struct Shared {
+    done: Mutex<Vec<Done>>,
+    /// Whether `wake` was called and nobody has looked since.
+    woken: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Shared {
+    fn done(&self) -> MutexGuard<'_, Vec<Done>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, done: Done) {
+        self.done().push(done);
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            (self.wake)();
+        }
+    }
+}
+
+/// Connections of one process and the thread that serves them. Dropped in a forked child it does nothing.
+pub struct Client {
+    process: u32,
+    shared: Arc<Shared>,
+    commands: UnboundedSender<Command>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Client {
+    /// Starts the thread. `idle` is how long a reply may stand still; `wake` is called on the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread, or no descriptor to wait on.
+    pub fn new(idle: Duration, wake: impl Fn() + Send + Sync + 'static) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { done: Mutex::default(), woken: AtomicBool::new(false), wake: Box::new(wake) });
+        let (commands, inbox) = unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("voxfetch-net".into()).spawn(move || {
+            runtime.block_on(serve(inbox, &theirs, idle));
+            // The system may still be looking up a name.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { process: std::process::id(), shared, commands, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Takes a request up. After [`Client::close`] it never ends.
+    pub fn get(&self, get: Get) {
+        let _ = self.commands.send(Command::Get(get));
+    }
+
+    /// Drops a request and its connection; it may have ended already.
+    pub fn cancel(&self, token: u64) {
+        let _ = self.commands.send(Command::Cancel(token));
+    }
+
+    /// What has ended since the last call.
+    pub fn take(&self) -> Vec<Done> {
+        self.shared.woken.store(false, Ordering::Release);
+        std::mem::take(&mut *self.shared.done())
+    }
+
+    /// Drops everything and waits for the end of the thread. A second call does nothing.
+    pub fn close(&self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        let _ = self.commands.send(Command::Close);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            self.close();
+            return;
+        }
+        // The thread is the parent's. Its channel has locks that may have been held at the fork.
+        std::mem::forget(self.commands.clone());
+        std::mem::forget(Arc::clone(&self.shared));
+        std::mem::forget(self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+async fn serve(mut inbox: UnboundedReceiver<Command>, shared: &Arc<Shared>, idle: Duration) {
+    let connections = Arc::new(Connections::new(idle));
+    let running: Arc<Mutex<HashMap<u64, AbortHandle>>> = Arc::default();
+    let lock = |running: &Mutex<HashMap<u64, AbortHandle>>, token, handle| {
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        match handle {
+            Some(handle) => running.insert(token, handle),
+            None => running.remove(&token),
+        }
+    };
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Get(get) => {
+                let (token, connections) = (get.token, Arc::clone(&connections));
+                let (shared, ended) = (Arc::clone(shared), Arc::clone(&running));
+                let task = tokio::spawn(async move {
+                    let outcome = connections.exchange(&get).await;
+                    lock(&ended, token, None);
+                    shared.end(Done { token, outcome });
+                });
+                lock(&running, token, Some(task.abort_handle()));
+            }
+            Command::Cancel(token) => {
+                if let Some(task) = lock(&running, token, None) {
+                    task.abort();
+                }
+            }
+            Command::Close => return,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The HTTP client, and what it receives as a Python object.
+
+#![expect(unsafe_code, reason = "exports received bytes through the buffer protocol")]
+
+use std::ffi::c_int;
+use std::io::Write as _;
+use std::os::raw::c_void;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use voxfetch_local::remote::Body;
+use voxfetch_net::{Client, Done, Failure, Get, Kind, Limits, Reply};
+
+use crate::buffer;
+
+/// Received bytes, read-only.
+#[pyclass(frozen, module = "voxfetch._core")]
+pub struct Received(pub Body);
+
+#[pymethods]
+impl Received {
+    fn __len__(&self) -> usize {
+        self.0.as_ref().len()
+    }
+
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        if view.is_null() {
+            return Err(PyBufferError::new_err("no view"));
+        }
+        let bytes: &[u8] = slf.get().0.as_ref();
+        // SAFETY: `view` is not null and CPython's to be filled. The bytes do not move and live as long as the object, which
+        // the view keeps alive; CPython refuses writers, as it is told that they are read-only.
+        let outcome = unsafe {
+            let pointer = bytes.as_ptr().cast::<c_void>().cast_mut();
+            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), pointer, bytes.len().cast_signed(), 1, flags)
+        };
+        if outcome == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}
+
+#[pyclass(frozen, module = "voxfetch._core")]
+pub struct HttpClient {
+    client: Client,
+}
+
+#[pymethods]
+impl HttpClient {
+    #[new]
+    fn new(wake_fd: i32, idle_timeout_s: f64) -> PyResult<Self> {
+        let file = buffer::own_descriptor(wake_fd)?;
+        // A full counter means that a wake-up is pending anyway.
+        let wake = move || drop((&file).write(&1u64.to_ne_bytes()));
+        Ok(Self { client: Client::new(Duration::try_from_secs_f64(idle_timeout_s).unwrap_or(Duration::MAX), wake)? })
+    }
+
+    #[pyo3(signature = (token, url, headers, *, part, whole, sized))]
+    fn get(
+        &self,
+        token: u64,
+        url: String,
+        headers: &Bound<'_, PyDict>,
+        part: u64,
+        whole: u64,
+        sized: bool,
+    ) -> PyResult<()> {
+        let headers = headers.iter().map(|(name, value)| Ok((name.extract()?, value.extract()?)));
+        let headers = headers.collect::<PyResult<_>>()?;
+        self.client.get(Get { token, url, headers, limits: Limits { part, whole, sized } });
+        Ok(())
+    }
+
+    fn cancel(&self, token: u64) {
+        self.client.cancel(token);
+    }
+
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for Done { token, outcome } in self.client.take() {
+            let headers = PyDict::new(py);
+            match outcome {
+                Ok(Reply { head, body }) => {
+                    for (name, value) in head.headers {
+                        headers.set_item(name, value)?;
+                    }
+                    let body = body.map(|bytes| Received(Body(Arc::new(bytes))));
+                    list.append((token, head.status, headers, body, "", None::<i32>))?;
+                }
+                Err(Failure { kind, status, errno }) => {
+                    list.append((token, status.unwrap_or(0), headers, None::<Received>, name(kind), errno))?;
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.client.close());
+    }
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Url => "url",
+        Kind::Name => "name",
+        Kind::Connect => "connect",
+        Kind::Certificate => "certificate",
+        Kind::Tls => "tls",
+        Kind::Trust => "trust",
+        Kind::Timeout => "timeout",
+        Kind::Stalled => "stalled",
+        Kind::Closed => "closed",
+        Kind::Short => "short",
+        Kind::Lost => "lost",
+        Kind::NotHttp => "not http",
+    }
+}
