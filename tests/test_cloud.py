@@ -308,7 +308,7 @@ def test_a_session_token_that_runs_out_in_mid_read(renewable):
         image = small_requests(server, tokens, engine)
         if renewable:
             np.testing.assert_array_equal(image.level(1)[...], vf.open_array(FIB25 / "1")[...])
-            refused = [one for one in server.requests[20:] if one.headers["x-amz-security-token"] == f"{TOKEN}-1"]
+            refused = [one for one in server.requests[19:] if one.headers["x-amz-security-token"] == f"{TOKEN}-1"]
             assert 1 <= len(refused) <= 4, "those in flight"
             assert tokens.calls == 2, "asked once more"
         else:
