@@ -229,7 +229,7 @@ class HttpClient:
         The body is None where it is longer than allowed, or ends one byte after that; of a status other than 2xx it is
         the start of an explanation. The kind is empty for a reply. Where it is not, the status (0: none) is that of a
         reply whose body did not come. Kinds: `url`, `name`, `connect`, `certificate`, `tls`, `trust`,
-        `timeout`, `stalled` (in the body), `closed` (before a reply), `short`, `lost`, `not http`.
+        `timeout`, `stalled` (in the body), `closed` (before a reply), `short`, `lost`, `not http`, `internal`.
         """
 
     def close(self) -> None:

@@ -276,6 +276,7 @@ _MEANINGS: dict[str, tuple[str, str | None]] = {
     "short": ("the body ended too early", None),
     "lost": ("the connection was lost", None),
     "not http": ("the reply is not HTTP", None),
+    "internal": ("a bug in the HTTP client", "please report it, with the text on stderr"),
 }
 
 

@@ -127,7 +127,7 @@ impl Connections {
                 Ok(Some(Ok(frame))) => frame,
             };
             let Some(data) = frame.data_ref() else { continue };
-            let room = usize::try_from(limit + 1).unwrap_or(usize::MAX).saturating_sub(bytes.len());
+            let room = usize::try_from(limit.saturating_add(1)).unwrap_or(usize::MAX).saturating_sub(bytes.len());
             bytes.extend_from_slice(&data[..data.len().min(room)]);
             let elapsed = since.elapsed();
             if elapsed >= self.idle {

@@ -32,6 +32,8 @@ pub enum Kind {
     Lost,
     /// What came is not HTTP.
     NotHttp,
+    /// A bug here or in a library below.
+    Internal,
 }
 
 /// Why there is no reply: nothing of the error's text, which may hold a URL.

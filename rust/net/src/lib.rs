@@ -186,30 +186,51 @@ impl Drop for Client {
     }
 }
 
+/// The requests that run, for whoever drops one.
+#[derive(Default)]
+struct Running(Mutex<HashMap<u64, AbortHandle>>);
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, AbortHandle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the end of a request, even if that is a panic.
+struct Telling {
+    token: u64,
+    running: Arc<Running>,
+    shared: Arc<Shared>,
+}
+
+impl Telling {
+    fn tell(&self, outcome: Result<Reply, Failure>) {
+        self.running.lock().remove(&self.token);
+        self.shared.end(Done { token: self.token, outcome });
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell(Err(Kind::Internal.into()));
+        }
+    }
+}
+
 async fn serve(mut inbox: UnboundedReceiver<Command>, shared: &Arc<Shared>, idle: Duration) {
     let connections = Arc::new(Connections::new(idle));
-    let running: Arc<Mutex<HashMap<u64, AbortHandle>>> = Arc::default();
-    let lock = |running: &Mutex<HashMap<u64, AbortHandle>>, token, handle| {
-        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        match handle {
-            Some(handle) => running.insert(token, handle),
-            None => running.remove(&token),
-        }
-    };
+    let running: Arc<Running> = Arc::default();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Get(get) => {
                 let (token, connections) = (get.token, Arc::clone(&connections));
-                let (shared, ended) = (Arc::clone(shared), Arc::clone(&running));
-                let task = tokio::spawn(async move {
-                    let outcome = connections.exchange(&get).await;
-                    lock(&ended, token, None);
-                    shared.end(Done { token, outcome });
-                });
-                lock(&running, token, Some(task.abort_handle()));
+                let telling = Telling { token, running: Arc::clone(&running), shared: Arc::clone(shared) };
+                let task = tokio::spawn(async move { telling.tell(connections.exchange(&get).await) });
+                running.lock().insert(token, task.abort_handle());
             }
             Command::Cancel(token) => {
-                if let Some(task) = lock(&running, token, None) {
+                if let Some(task) = running.lock().remove(&token) {
                     task.abort();
                 }
             }

@@ -116,5 +116,6 @@ fn name(kind: Kind) -> &'static str {
         Kind::Short => "short",
         Kind::Lost => "lost",
         Kind::NotHttp => "not http",
+        Kind::Internal => "internal",
     }
 }
