@@ -213,11 +213,12 @@ class HttpClient:
     def __new__(cls, wake_fd: int, idle_timeout_s: float) -> Self:
         """8 bytes are written to `wake_fd` when `take` has something. Raises `OSError` where there is no thread."""
 
-    def get(self, token: int, url: str, headers: dict[str, str], *, part: int, whole: int, sized: bool) -> None:
-        """Sends one GET, of whose reply at most `part` bytes of a 206 and `whole` bytes of a 200 are read.
+    def get(self, requests: Sequence[tuple[int, str, dict[str, str], int, int, bool]]) -> None:
+        """Sends GETs: token, URL, headers, `part`, `whole`, `sized` each.
 
-        `sized`: a 200 that does not say its length is left unread. Nothing is followed, decoded or tried again, but for
-        a kept connection that the server has closed meanwhile.
+        Of a reply at most `part` bytes of a 206 and `whole` bytes of a 200 are read. `sized`: a 200 that does not say
+        its length is left unread. Nothing is followed, decoded or tried again, but for a kept connection that the
+        server has closed meanwhile.
         """
 
     def cancel(self, token: int) -> None:

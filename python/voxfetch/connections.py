@@ -17,7 +17,7 @@ __all__ = ["Connections"]
 class Connections:
     """Connections of one engine, process and loop, made on first use; `get` is called on that loop only."""
 
-    __slots__ = ("_client", "_closed", "_fds", "_futures", "_idle_timeout_s", "_tokens")
+    __slots__ = ("_client", "_closed", "_fds", "_futures", "_idle_timeout_s", "_tokens", "_unsent")
 
     def __init__(self, idle_timeout_s: float = 10) -> None:
         self._idle_timeout_s = idle_timeout_s
@@ -25,6 +25,7 @@ class Connections:
         self._fds = (-1, -1)
         self._futures: dict[int, asyncio.Future[Answer | NoReply]] = {}
         self._tokens = itertools.count()
+        self._unsent: list[tuple[int, str, dict[str, str], int, int, bool]] = []
         self._closed = False
 
     @property
@@ -49,7 +50,9 @@ class Connections:
         client, token = self._client, next(self._tokens)
         future = self._futures[token] = loop.create_future()
         try:
-            client.get(token, url, headers, part=limits.part, whole=limits.whole, sized=limits.sized)
+            if not self._unsent:
+                loop.call_soon(self._send)
+            self._unsent.append((token, url, headers, *limits))
             return await future
         finally:
             if self._futures.pop(token, None) is not None:
@@ -68,6 +71,12 @@ class Connections:
         if (native := sys.modules.get("voxfetch.store.native")) is not None:
             # Threads of obstore may still be handing over what was asked for.
             native.settle()
+
+    def _send(self) -> None:
+        """Hands over all that were made in this turn of the loop."""
+        unsent, self._unsent = self._unsent, []
+        if self._client is not None:
+            self._client.get([one for one in unsent if one[0] in self._futures])
 
     def _drain(self) -> None:
         clear_wake_ups(self._fds[0])

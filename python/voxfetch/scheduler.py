@@ -124,6 +124,7 @@ class Scheduler:
         self._loop.slow_callback_duration = 1.0
         self._stop: asyncio.Event | None = None
         self._burst: asyncio.Handle | None = None
+        self._pumping = False
         self._read_fd, self._write_fd = wake_descriptors()
         self._thread = threading.Thread(target=self._main, name="voxfetch-io", daemon=True)
         self._thread.start()
@@ -353,6 +354,7 @@ class Scheduler:
 
         What has ended is taken before as well: that also says that whoever ends something from now on has to wake us.
         """
+        self._pumping = False
         self._take()
         room = self._limit.current - len(self._tasks)
         if room > 0 and not self._closing:
@@ -392,7 +394,10 @@ class Scheduler:
                 raise
         finally:
             self._tasks.pop(number, None)
-        self._pump()
+        if not self._pumping:
+            # Replies come in crowds: once for all that are there.
+            self._pumping = True
+            self._loop.call_soon(self._pump)
 
     async def _attempts(self, store: RemoteStore, ask: Ask) -> Reply | None:
         return await self._with_retries(lambda: store.get(ask, self._clients), store, ask.key)

@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Incoming};
@@ -16,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout};
 
 use crate::connect::Connector;
+use crate::memory::{Bytes, Recycled};
 use crate::{Failure, Get, HEADERS, Head, Kind, Limits, Reply};
 
 /// A reply that trickles holds a place in the budget. Far below what a share of a slow line gives each request.
@@ -31,9 +31,10 @@ const MAX_TRUSTED_NBYTES: u64 = 1 << 24;
 
 /// The connections of one client.
 pub struct Connections {
-    client: Client<Connector, Empty<Bytes>>,
+    client: Client<Connector, Empty<bytes::Bytes>>,
     idle: Duration,
     used: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
+    memory: Arc<Recycled>,
 }
 
 impl Connections {
@@ -42,8 +43,9 @@ impl Connections {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEPT)
+            .http1_read_buf_exact_size(1 << 17)
             .build(Connector::new());
-        Self { client, idle, used: Mutex::default() }
+        Self { client, idle, used: Mutex::default(), memory: Arc::default() }
     }
 
     /// The reply to a request. Sends it once more where a kept connection turns out to be closed.
@@ -93,12 +95,7 @@ impl Connections {
         !used.insert((info.local_addr(), info.remote_addr()))
     }
 
-    async fn body(
-        &self,
-        response: Response<Incoming>,
-        status: u16,
-        limits: Limits,
-    ) -> Result<Option<Vec<u8>>, Failure> {
+    async fn body(&self, response: Response<Incoming>, status: u16, limits: Limits) -> Result<Option<Bytes>, Failure> {
         let length = response.body().size_hint().exact();
         let limit = match status {
             200 if limits.sized && length.is_none() => return Ok(None),
@@ -114,12 +111,12 @@ impl Connections {
     }
 
     /// Reads to the end, or past `limit` bytes. Silence and a trickle are timeouts.
-    async fn read(&self, mut body: Incoming, status: u16, length: Option<u64>, limit: u64) -> Result<Vec<u8>, Failure> {
+    async fn read(&self, mut body: Incoming, status: u16, length: Option<u64>, limit: u64) -> Result<Bytes, Failure> {
         let failed = |kind| Failure { kind, status: Some(status), errno: None };
         let expected = length.unwrap_or(limit.min(1 << 16)).min(MAX_TRUSTED_NBYTES);
-        let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
-        let (mut since, mut before) = (Instant::now(), 0);
-        while bytes.len() as u64 <= limit {
+        let mut bytes = self.memory.take(usize::try_from(expected).unwrap_or_default());
+        let (mut nbytes, mut since, mut before) = (0, Instant::now(), 0);
+        while nbytes <= limit {
             let frame = match timeout(self.idle, body.frame()).await {
                 Err(_) => return Err(failed(Kind::Stalled)),
                 Ok(None) => break,
@@ -127,23 +124,26 @@ impl Connections {
                 Ok(Some(Ok(frame))) => frame,
             };
             let Some(data) = frame.data_ref() else { continue };
-            let room = usize::try_from(limit.saturating_add(1)).unwrap_or(usize::MAX).saturating_sub(bytes.len());
-            bytes.extend_from_slice(&data[..data.len().min(room)]);
+            // One byte past the limit says that there are more.
+            let room = usize::try_from((limit - nbytes).saturating_add(1)).unwrap_or(usize::MAX);
+            let data = &data[..data.len().min(room)];
+            bytes.extend(data);
+            nbytes += data.len() as u64;
             let elapsed = since.elapsed();
             if elapsed >= self.idle {
-                let trickles = ((bytes.len() - before) as f64) < MIN_BYTES_PER_S * elapsed.as_secs_f64();
-                if trickles && (bytes.len() as u64) < limit {
+                let trickles = ((nbytes - before) as f64) < MIN_BYTES_PER_S * elapsed.as_secs_f64();
+                if trickles && nbytes < limit {
                     return Err(failed(Kind::Stalled));
                 }
-                (since, before) = (Instant::now(), bytes.len());
+                (since, before) = (Instant::now(), nbytes);
             }
         }
         Ok(bytes)
     }
 
     /// The start of a body that only explains a status; whatever happens to it, the status stands.
-    async fn explanation(&self, mut body: Incoming) -> Vec<u8> {
-        let mut start = Vec::new();
+    async fn explanation(&self, mut body: Incoming) -> Bytes {
+        let (mut start, mut kept) = (self.memory.take(0), 0);
         let drained = async {
             let mut nbytes = 0;
             while nbytes <= DRAINED_NBYTES
@@ -151,7 +151,9 @@ impl Connections {
             {
                 if let Some(data) = frame.data_ref() {
                     nbytes += data.len() as u64;
-                    start.extend_from_slice(&data[..data.len().min(EXPLANATION_NBYTES - start.len())]);
+                    let more = data.len().min(EXPLANATION_NBYTES - kept);
+                    start.extend(&data[..more]);
+                    kept += more;
                 }
             }
         };
@@ -160,7 +162,7 @@ impl Connections {
     }
 }
 
-fn request(get: &Get) -> Option<Request<Empty<Bytes>>> {
+fn request(get: &Get) -> Option<Request<Empty<bytes::Bytes>>> {
     let mut request = Request::get(get.url.as_str());
     for (name, value) in &get.headers {
         request = request.header(name.as_str(), HeaderValue::from_bytes(value.as_bytes()).ok()?);

@@ -9,10 +9,12 @@
 //! | `connect` | names, addresses, TLS; when to give up |
 //! | `exchange` | one request and its reply |
 //! | `fault` | what an error of the libraries below means |
+//! | `memory` | what bodies are read into |
 
 mod connect;
 mod exchange;
 mod fault;
+mod memory;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +27,7 @@ use tokio::task::AbortHandle;
 
 use exchange::Connections;
 pub use fault::{Failure, Kind};
+pub use memory::Bytes;
 
 /// The headers of a reply that [`Head`] holds, in lower case.
 pub const HEADERS: [&str; 10] = [
@@ -80,7 +83,7 @@ pub struct Reply {
     /// Status and headers.
     pub head: Head,
     /// The bytes.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Bytes>,
 }
 
 /// How a GET ended.

@@ -57,19 +57,12 @@ impl HttpClient {
         Ok(Self { client: Client::new(Duration::try_from_secs_f64(idle_timeout_s).unwrap_or(Duration::MAX), wake)? })
     }
 
-    #[pyo3(signature = (token, url, headers, *, part, whole, sized))]
-    fn get(
-        &self,
-        token: u64,
-        url: String,
-        headers: &Bound<'_, PyDict>,
-        part: u64,
-        whole: u64,
-        sized: bool,
-    ) -> PyResult<()> {
-        let headers = headers.iter().map(|(name, value)| Ok((name.extract()?, value.extract()?)));
-        let headers = headers.collect::<PyResult<_>>()?;
-        self.client.get(Get { token, url, headers, limits: Limits { part, whole, sized } });
+    fn get(&self, requests: Vec<(u64, String, Bound<'_, PyDict>, u64, u64, bool)>) -> PyResult<()> {
+        for (token, url, headers, part, whole, sized) in requests {
+            let headers = headers.iter().map(|(name, value)| Ok((name.extract()?, value.extract()?)));
+            let headers = headers.collect::<PyResult<_>>()?;
+            self.client.get(Get { token, url, headers, limits: Limits { part, whole, sized } });
+        }
         Ok(())
     }
 
