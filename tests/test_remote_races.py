@@ -125,11 +125,11 @@ def test_a_wake_up_between_next_and_take_is_not_lost():
             def __getattr__(self, name):
                 return getattr(real, name)
 
-            def next(self, most):
-                requests = real.next(most)
+            def turn(self, most):
+                found = real.turn(most)
                 if sys._getframe(2).f_code.co_name == "_woken":
                     time.sleep(0.02)  # a busy thread keeps the GIL
-                return requests
+                return found
 
         scheduler._remote = Remote()
 

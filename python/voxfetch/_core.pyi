@@ -245,7 +245,7 @@ class RemoteEngine:
 
     def __new__(cls, local: LocalEngine) -> Self: ...
     def wake(self, fd: int | None) -> None:
-        """Sets the descriptor to which 8 bytes are written when `take` has something, or `next` may have."""
+        """Sets the descriptor to which 8 bytes are written when `turn` has something."""
 
     def submit(self, calls: Sequence[tuple[int, Sequence[Read]]], mode: str) -> list[tuple[int, BaseException]]:
         """Starts calls, (token, reads of remote arrays) each, as one plan.
@@ -253,10 +253,6 @@ class RemoteEngine:
         `mode` is `read`, `check` (everything is decoded, problems are listed), `explain` (only indexes are fetched) or
         `explain known` (nothing is). Returns the tokens of those that cannot be planned, with the reason.
         """
-
-    def next(self, most: int) -> list[tuple[int, str, str, int | None, int | None, int | None, str | None, int]]:
-        """The requests to send next, at most `most`: (number, identity of the store, key, start, end, suffix, ETag that
-        the object must still have, most bytes)."""
 
     def body(
         self, number: int, body: Buffer, *, start: int, total: int | None, etag: str | None, modified: str | None
@@ -272,5 +268,13 @@ class RemoteEngine:
     def cancel(self, token: int) -> list[int]:
         """Starts nothing more for a call; it still ends. Returns the requests that nobody waits for any more."""
 
-    def take(self) -> list[tuple[int, BaseException | None, dict[str, Any]]]:
-        """The calls that have ended since it was last asked: token, error, report. Their memory is released."""
+    def turn(
+        self, most: int
+    ) -> tuple[
+        list[tuple[int, BaseException | None, dict[str, Any]]],
+        list[tuple[int, str, str, int | None, int | None, int | None, str | None, int]],
+    ]:
+        """The calls that have ended since it was last asked: token, error, report; their memory is released. And the
+        requests to send next, at most `most`: number, identity of the store, key, start, end, suffix, ETag that the
+        object must still have, most bytes.
+        """

@@ -52,7 +52,7 @@ class Connections:
         try:
             if not self._unsent:
                 loop.call_soon(self._send)
-            self._unsent.append((token, url, headers, *limits))
+            self._unsent.append((token, url, headers, limits.part, limits.whole, limits.sized))
             return await future
         finally:
             if self._futures.pop(token, None) is not None:

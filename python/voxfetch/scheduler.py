@@ -256,7 +256,7 @@ class Scheduler:
         await self._clients.close()
         # Jobs at work write to memory of callers: they are let end.
         while self._calls:
-            self._take()
+            self._pump()
             if self._calls:
                 await asyncio.sleep(0.001)
 
@@ -321,10 +321,6 @@ class Scheduler:
         for token, error in self._remote.submit(calls, mode):
             self._finish(token, error, {})
 
-    def _take(self) -> None:
-        for token, error, report in self._remote.take():
-            self._finish(token, error, report)
-
     def _finish(self, token: int, error: BaseException | None, report: dict[str, Any]) -> None:
         call = self._calls.pop(token, None)
         if not self._calls:
@@ -352,15 +348,15 @@ class Scheduler:
     def _pump(self) -> None:
         """Sends as many requests as may be in flight, and ends the calls that need no more.
 
-        What has ended is taken before as well: that also says that whoever ends something from now on has to wake us.
+        Asking for that also says that whoever ends something from now on has to wake us.
         """
         self._pumping = False
-        self._take()
-        room = self._limit.current - len(self._tasks)
-        if room > 0 and not self._closing:
-            for request in self._remote.next(room):
-                self._tasks[request[0]] = self._loop.create_task(self._fetch(*request))
-        self._take()
+        room = 0 if self._closing else max(self._limit.current - len(self._tasks), 0)
+        ended, requests = self._remote.turn(room)
+        for request in requests:
+            self._tasks[request[0]] = self._loop.create_task(self._fetch(*request))
+        for token, error, report in ended:
+            self._finish(token, error, report)
 
     async def _fetch(  # noqa: PLR0913, PLR0917 - one request as the core gives it
         self,

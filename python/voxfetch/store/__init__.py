@@ -7,6 +7,7 @@ compiled core reads it. Keys are relative, with `/` between parts, without empty
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -36,6 +37,9 @@ __all__ = [
 
 MAX_DOCUMENT_NBYTES = 16 << 20
 """Bytes of the largest metadata document that is read."""
+
+
+_NO_KEY = re.compile(r"[\0\\]|://|(?:^|/)\.{0,2}(?:/|\Z)")
 
 
 class Store(Protocol):
@@ -202,7 +206,7 @@ class RemoteStore(Protocol):
 
 def check_key(key: str) -> str:
     """Returns `key` if it stays inside its store. Raises `MetadataError` for `..`, absolute keys, NUL and the like."""
-    if key and ("\0" in key or "\\" in key or "://" in key or any(part in {"", ".", ".."} for part in key.split("/"))):
+    if key and _NO_KEY.search(key):
         message = f"key {key[:200]!r} is not a relative path inside its store"
         raise MetadataError(message, hint="keys have `/` between parts and no empty part, `.` or `..`")
     return key

@@ -57,7 +57,17 @@ class HttpStore:
     that of `StoreOptions`. Raises `StoreError` for a URL that is none, `TypeError` and `ValueError` for such headers.
     """
 
-    __slots__ = ("_headers", "_identity", "_missing", "_root", "_statuses", "_suffixes", "_token", "_url")
+    __slots__ = (
+        "_headers",
+        "_identity",
+        "_missing",
+        "_own_headers",
+        "_root",
+        "_statuses",
+        "_suffixes",
+        "_token",
+        "_url",
+    )
 
     def __init__(self, url: str, *, headers: HeaderSource | None = None, missing_status: Statuses = "auto") -> None:
         self._restore(url, headers if callable(headers) else _checked(headers or {}), missing_status, None, None)
@@ -72,6 +82,7 @@ class HttpStore:
             raise StoreError("not a URL of the form http(s)://host/path")
         self._root = root._replace(path=root.path.rstrip("/"))
         self._headers = headers
+        self._own_headers = {} if callable(headers) else self._own(headers)
         self._statuses: Statuses = statuses
         self._suffixes = True
         self._token = token
@@ -172,20 +183,23 @@ class HttpStore:
         return await self._once(ask, clients)
 
     async def _once(self, ask: Ask, clients: Clients) -> Reply | None:
-        return await _exchange(ask, clients, self._root, await self._own_headers(ask))
-
-    async def _own_headers(self, ask: Ask) -> dict[str, str]:
-        """What is sent to the server of the root only."""
         headers = self._headers
-        if callable(headers):
-            try:
-                given = headers()
-                headers = _checked(given if isinstance(given, Mapping) else await given)
-            except Exception as error:
-                message = f"the callable for headers failed with {type(error).__name__}"
-                raise CredentialsError(message, key=ask.key) from error
+        own = self._own(await _called(headers, ask)) if callable(headers) else self._own_headers
+        return await _exchange(ask, clients, self._root, own)
+
+    def _own(self, headers: Headers) -> dict[str, str]:
+        """What is sent to the server of the root only."""
         basic = self._root.basic
         return (_DEFAULT_HEADERS if basic is None else _DEFAULT_HEADERS | {"authorization": basic}) | dict(headers)
+
+
+async def _called(headers: Callable[[], Headers | Awaitable[Headers]], ask: Ask) -> Headers:
+    try:
+        given = headers()
+        return _checked(given if isinstance(given, Mapping) else await given)
+    except Exception as error:
+        message = f"the callable for headers failed with {type(error).__name__}"
+        raise CredentialsError(message, key=ask.key) from error
 
 
 def _checked(headers: Headers) -> dict[str, str]:

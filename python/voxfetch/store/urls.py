@@ -10,6 +10,7 @@ __all__ = ["Address", "is_metadata_service", "parse"]
 
 # What a URL may hold as it is; `+` is a blank to some servers, `%` stands for itself in a key and not in a URL.
 _KEY_SAFE = "/:@!$&'()*,;=~"
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]*")
 _PATH_SAFE = _KEY_SAFE + "+%"
 _QUERY_SAFE = _PATH_SAFE + "?"
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -35,7 +36,7 @@ class Address(NamedTuple):
 
     def of(self, key: str) -> str:
         """URL of a key, or of the address itself for an empty one; its query included, `basic` not."""
-        url = f"{self.shown}/{quote(key, safe=_KEY_SAFE)}" if key else self.shown
+        url = f"{self.shown}/{key if _PLAIN.fullmatch(key) else quote(key, safe=_KEY_SAFE)}" if key else self.shown
         return f"{url}?{self.query}" if self.query else url
 
 

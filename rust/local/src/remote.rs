@@ -1,7 +1,7 @@
 //! Reads of remote arrays: the machine of one process, its jobs on the engine's workers, and the descriptor that tells its
 //! owner that something has ended.
 //!
-//! Whoever owns the network sends what [`LocalEngine::remote_next`] gives and hands the replies in; nothing here waits.
+//! Whoever owns the network sends what [`LocalEngine::remote_turn`] gives and hands the replies in; nothing here waits.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -23,13 +23,18 @@ use crate::LocalEngine;
 use crate::job::from_panic;
 use crate::pool::{ThreadState, Work};
 
-/// Received bytes; whoever made them decides what becomes of them when the last owner is gone.
+/// Received bytes.
 #[derive(Clone)]
-pub struct Body(pub Arc<dyn AsRef<[u8]> + Send + Sync>);
+pub struct Body {
+    /// The bytes.
+    pub bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    /// Whether the thread that handed them in must be the one that drops them, see [`LocalEngine::remote_turn`].
+    pub is_lent: bool,
+}
 
 impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
-        (*self.0).as_ref()
+        (*self.bytes).as_ref()
     }
 }
 
@@ -58,7 +63,7 @@ type Job = voxfetch_core::plan::machine::Job<Outputs, Body>;
 pub struct Remote {
     machine: Mutex<RemoteMachine>,
     jobs: Mutex<VecDeque<Job>>,
-    /// Bodies that are not needed any more, for their maker to drop.
+    /// Bodies that were lent and are not needed any more.
     spent: Mutex<Vec<Body>>,
     wake: Mutex<Option<File>>,
     /// Whether the owner has been woken and has not looked yet.
@@ -120,17 +125,21 @@ impl Work for Remote {
             let Some(job) = job else { return };
             let outcome = catch_unwind(AssertUnwindSafe(|| carry_out(&job, &mut thread.worker)));
             let outcome = outcome.unwrap_or_else(|panic| failed(&job, &from_panic(&*panic)));
-            let (spent, _) = self.with(|machine, now_s| machine.on_done(job, outcome, now_s));
-            lock(&self.spent).extend(spent);
-            self.wake();
+            let ((spent, has_news), _) =
+                self.with(|machine, now_s| (machine.on_done(job, outcome, now_s), machine.has_news()));
+            let lent = spent.filter(|body| body.is_lent);
+            if has_news || lent.is_some() {
+                lock(&self.spent).extend(lent);
+                self.wake();
+            }
         }
     }
 }
 
 /// Remote reads.
 impl LocalEngine {
-    /// Sets the file to which 8 bytes (the integer 1, native order) are written when [`LocalEngine::remote_take`] has
-    /// something, or when there is room for further requests.
+    /// Sets the file to which 8 bytes (the integer 1, native order) are written when [`LocalEngine::remote_turn`] has
+    /// something.
     pub fn remote_wake(&self, file: Option<File>) {
         let remote = &self.state().remote;
         *lock(&remote.wake) = file;
@@ -187,14 +196,19 @@ impl LocalEngine {
         refused
     }
 
-    /// The requests to send next, at most `most`.
-    pub fn remote_next(&self, most: usize) -> Vec<Request> {
-        let (requests, has_more) =
-            self.after(|machine, now_s| (machine.next_requests(most, now_s), machine.has_more()));
+    /// The requests to send next, at most `most`; the calls that have ended since it was last asked; bodies to drop.
+    pub fn remote_turn(&self, most: usize) -> (Vec<Request>, Vec<Ended>, Vec<Body>) {
+        let remote = &self.state().remote;
+        remote.woken.store(false, Ordering::Release);
+        let (requests, ended, has_more) = self.after(|machine, now_s| {
+            let requests = if most > 0 { machine.next_requests(most, now_s) } else { Vec::new() };
+            (requests, machine.take_ended(), most > 0 && machine.has_more())
+        });
         if has_more {
-            self.state().remote.wake();
+            remote.wake();
         }
-        requests
+        let spent = std::mem::take(&mut *lock(&remote.spent));
+        (requests, ended, spent)
     }
 
     /// Hands in the body of a request: bytes `start..` of a version of the object.
@@ -213,15 +227,6 @@ impl LocalEngine {
     /// Starts nothing more for a call; returns the requests whose replies nobody waits for any more.
     pub fn remote_cancel(&self, token: u64) -> Vec<u64> {
         self.after(|machine, _| machine.cancel(token))
-    }
-
-    /// The calls that have ended since it was last asked, and bodies to drop.
-    pub fn remote_take(&self) -> (Vec<Ended>, Vec<Body>) {
-        let remote = &self.state().remote;
-        remote.woken.store(false, Ordering::Release);
-        let ended = self.after(|machine, _| machine.take_ended());
-        let spent = std::mem::take(&mut *lock(&remote.spent));
-        (ended, spent)
     }
 
     pub(crate) fn remote_counters(&self) -> (Counters, u64) {

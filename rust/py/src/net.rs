@@ -79,7 +79,7 @@ impl HttpClient {
                     for (name, value) in head.headers {
                         headers.set_item(name, value)?;
                     }
-                    let body = body.map(|bytes| Received(Body(Arc::new(bytes))));
+                    let body = body.map(|bytes| Received(Body { bytes: Arc::new(bytes), is_lent: false }));
                     list.append((token, head.status, headers, body, "", None::<i32>))?;
                 }
                 Err(Failure { kind, status, errno }) => {

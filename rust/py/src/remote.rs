@@ -120,11 +120,6 @@ impl RemoteEngine {
         Ok(list)
     }
 
-    fn next<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
-        let requests = py.detach(|| self.engine().remote_next(most));
-        PyList::new(py, requests.iter().map(|request| as_tuple(py, request)).collect::<PyResult<Vec<_>>>()?)
-    }
-
     #[pyo3(signature = (number, body, *, start, total, etag, modified))]
     #[expect(clippy::too_many_arguments, reason = "what a reply says, as keywords of the Python method")]
     fn body(
@@ -139,7 +134,7 @@ impl RemoteEngine {
     ) -> PyResult<()> {
         let body = match body.cast::<Received>() {
             Ok(received) => received.get().0.clone(),
-            Err(_) => Body(Arc::new(buffer::Bytes::new(py, body)?)),
+            Err(_) => Body { bytes: Arc::new(buffer::Bytes::new(py, body)?), is_lent: true },
         };
         let version = Version { etag: etag.map(Into::into), modified: modified.map(Into::into), total };
         py.detach(|| self.engine().remote_body(number, version, start, body));
@@ -159,8 +154,8 @@ impl RemoteEngine {
         py.detach(|| self.engine().remote_cancel(token))
     }
 
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let (ended, spent) = py.detach(|| self.engine().remote_take());
+    fn turn<'py>(&self, py: Python<'py>, most: usize) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
+        let (requests, ended, spent) = py.detach(|| self.engine().remote_turn(most));
         drop(spent);
         let list = PyList::empty(py);
         for Ended { token, error, errors, problems, tally } in ended {
@@ -173,7 +168,8 @@ impl RemoteEngine {
             report.set_item("problems", problems)?;
             list.append((token, error, report))?;
         }
-        Ok(list)
+        let requests = requests.iter().map(|request| as_tuple(py, request)).collect::<PyResult<Vec<_>>>()?;
+        Ok((list, PyList::new(py, requests)?))
     }
 }
 

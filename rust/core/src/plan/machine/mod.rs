@@ -391,6 +391,15 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         self.begun >= visits::MAX_BEGUN
     }
 
+    /// Whether there is something for its owner: a call has ended, or a request may be sent once there is room.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        let to_send = |priority: usize| {
+            !(self.ready[priority].is_empty() && self.queue[priority].is_empty() && self.open[priority].is_empty())
+        };
+        !self.ended.is_empty() || to_send(0) || to_send(1)
+    }
+
     /// Takes the body of a request: bytes `start..` of a version of the object.
     pub fn on_body(&mut self, id: u64, version: Version, start: u64, body: B, now_s: f64) {
         let Some(flight) = self.in_flight.remove(&id) else { return };
