@@ -81,6 +81,7 @@ WORKLOADS: dict[str, Remote] = {
             "indexes of 512 KiB", "crops", "many", _ROI, 2000, "shards", fresh=True,
         ),
         Remote("sustained", "many GiB, one block of up to 1 GiB after the other", "em_tiled", "sustained"),
+        Remote("sustained_50mb", "the same, 50 MB/s a connection", "em_tiled", "sustained", bandwidth_mb_s=50),
     )
 }  # fmt: skip
 
