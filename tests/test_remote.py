@@ -20,6 +20,7 @@ from tests.servers import objects_in
 from tests.servers.faulty import FAULTS, Fault, FaultyServer, status
 
 import voxfetch as vf
+from voxfetch.scheduler import Limit
 
 FAST = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05)
 IMPATIENT = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05, idle_timeout_s=0.3)
@@ -591,3 +592,46 @@ def test_secrets_are_nowhere(volume, served, engine):
     assert not [text for text in texts if "secret" in text]
     assert all("sig=query-secret" in request.target for request in server.requests)
     assert all(request.headers["x-token"] == "header-secret" for request in server.requests)
+
+
+# ------------------------------------------------------------------------------------------------- how many requests
+
+
+def test_the_limit_doubles_in_a_round_trip_until_a_store_asks_for_less():
+    limit = Limit(256)
+    assert limit.current == 64
+    for _ in range(64):
+        limit.succeeded()
+    assert limit.current == 128
+    for _ in range(500):
+        limit.succeeded()
+    assert limit.current == 256
+    limit.throttled(10.0)
+    limit.throttled(10.9)
+    assert limit.current == 128, "one crowd of refusals counts once"
+    for _ in range(129):
+        limit.succeeded()
+    assert limit.current == 129
+    for second in range(11, 30):
+        limit.throttled(float(second))
+    assert limit.current == 4
+    few = Limit(2)
+    few.throttled(1.0)
+    assert few.current == 2
+
+
+@pytest.mark.parametrize("refusal", [status(503, b"SlowDown"), Fault(delay_s=0.4)], ids=["asks for less", "is silent"])
+def test_a_store_that_serves_few_at_a_time_gets_few(tmp_path, write_array, make_values, served, refusal):
+    case = write_array(tmp_path / "a", make_values((200, 8), "uint8"), chunks=(1, 8), fill_value=255, compressors=None)
+    server = served(case)
+    most = []
+
+    def rule(request):
+        most.append(server.in_flight)
+        return refusal if server.in_flight > 12 and "/c/" in f"/{request.key}" else None
+
+    server.rule, server.latency_s = rule, 0.005
+    with vf.Engine(retry=vf.RetryPolicy(max_attempts=30, base_s=0.01, cap_s=0.05, idle_timeout_s=0.2)) as engine:
+        np.testing.assert_array_equal(vf.open_array(server.url, engine=engine)[...], case.expected)
+        assert max(most) > 30
+        assert engine.scheduler._limit.current < 64

@@ -113,6 +113,8 @@ class Scheduler:
         self._stores: dict[str, RemoteStore] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
+        self._attempting = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._retries = 0
         self._documents = 0
         self._document_nbytes = 0
@@ -408,12 +410,13 @@ class Scheduler:
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
             try:
-                result = await attempt()
+                result = await self._in_turn(attempt)
             except TransientError as failure:
                 now_s = self._loop.time()
                 wait_s = min(policy.cap_s, random.uniform(policy.base_s, 3 * wait_s))  # noqa: S311
                 pause_s = max(wait_s, failure.retry_after_s or 0.0)
-                if failure.throttled:
+                if failure.throttled or isinstance(failure.error, StoreTimeoutError):
+                    # Silence is what an overloaded store or line may have to say.
                     self._limit.throttled(now_s)
                     if failure.retry_after_s:
                         self._not_before[store.identity] = now_s + failure.retry_after_s
@@ -428,6 +431,29 @@ class Scheduler:
                 self._limit.succeeded()
                 return result
         raise InternalError("no attempt was made")
+
+    async def _in_turn(self, attempt: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Makes an attempt when there is room: more requests may have begun than are allowed by now."""
+        while self._attempting >= self._limit.current:
+            turn: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._offer_turns()
+                raise
+        self._attempting += 1
+        try:
+            return await attempt()
+        finally:
+            self._attempting -= 1
+            self._offer_turns()
+
+    def _offer_turns(self) -> None:
+        for _ in range(min(self._limit.current - self._attempting, len(self._waiting))):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
 
     def _check_thread(self) -> None:
         if threading.get_ident() == self._thread.ident:
