@@ -594,6 +594,20 @@ def test_secrets_are_nowhere(volume, served, engine):
     assert all(request.headers["x-token"] == "header-secret" for request in server.requests)
 
 
+@pytest.mark.parametrize("shards", [None, (64, 64, 64)])
+def test_errors_of_the_network_name_their_chunk(tmp_path, write_array, make_values, served, engine, shards):
+    """Of a merged request: the first chunk in plan order that it would have brought."""
+    case = big(tmp_path, write_array, make_values, shards=shards)
+    server = served(case)
+    array = vf.open_array(server.url, engine=engine)
+    array[0, 0, 0]
+    server.rule = lambda request: status(500) if "/c/" in f"/{request.key}" else None
+    with pytest.raises(vf.RetriesExhaustedError) as caught:
+        array[40:50, 32:60, :20]
+    assert caught.value.chunk == (1, 1, 0)
+    assert (caught.value.byte_range is None) == (shards is None)
+
+
 # ------------------------------------------------------------------------------------------------- how many requests
 
 

@@ -475,7 +475,13 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let visit = shared.plan.visit(number);
         let calls = shared.calls_of(&visit, items);
         let array = &shared.arrays[visit.array];
-        batch.fail(number, &calls, &error.clone().in_object(&array.object_url(&visit.shard)));
+        let mut error = error.clone().in_object(&array.object_url(&visit.shard));
+        if let [first, .., last] | [first @ last] = items
+            && first.chunk == last.chunk
+        {
+            error = error.in_chunk(&shared.plan.chunk_position(&visit, first.chunk));
+        }
+        batch.fail(number, &calls, &error);
         self.settle(id, &calls);
     }
 }
