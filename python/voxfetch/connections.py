@@ -9,6 +9,7 @@ import sys
 from voxfetch import _core
 from voxfetch.errors import StoreError
 from voxfetch.store import Answer, BodyLimits, NoReply
+from voxfetch.store.whole import Wholes
 from voxfetch.wake import clear_wake_ups, close_descriptors, wake_descriptors
 
 __all__ = ["Connections"]
@@ -17,7 +18,7 @@ __all__ = ["Connections"]
 class Connections:
     """Connections of one engine, process and loop, made on first use; `get` is called on that loop only."""
 
-    __slots__ = ("_client", "_closed", "_fds", "_futures", "_idle_timeout_s", "_tokens", "_unsent")
+    __slots__ = ("_client", "_closed", "_fds", "_futures", "_idle_timeout_s", "_tokens", "_unsent", "wholes")
 
     def __init__(self, idle_timeout_s: float = 10) -> None:
         self._idle_timeout_s = idle_timeout_s
@@ -27,6 +28,8 @@ class Connections:
         self._tokens = itertools.count()
         self._unsent: list[tuple[int, str, dict[str, str], int, int, bool]] = []
         self._closed = False
+        self.wholes = Wholes()
+        """Objects of servers that ignore ranges."""
 
     @property
     def idle_timeout_s(self) -> float:
@@ -61,6 +64,7 @@ class Connections:
     async def close(self) -> None:
         """Closes all connections, those of obstore as far as it lets us. A second call does nothing."""
         self._closed = True
+        self.wholes.clear()
         client, self._client = self._client, None
         if client is not None:
             asyncio.get_running_loop().remove_reader(self._fds[0])

@@ -312,7 +312,9 @@ class FaultyServer(ThreadedServer):
 
 FAULTS = {
     "200 for a range": Fault(ignore_range=True),
-    "200 of a login page": Fault(ignore_range=True, ignore_if_match=True, body=LOGIN_PAGE, headers={"ETag": None}),
+    "200 of a login page": Fault(
+        ignore_range=True, ignore_if_match=True, body=LOGIN_PAGE, headers=dict.fromkeys(("ETag", "Last-Modified"))
+    ),
     "length unmet": Fault(cut=5),
     "length consistent": Fault(lie=5),
     "close-delimited, whole": Fault(framing="close"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from voxfetch.errors import PermissionDeniedError, StoreError
+    from voxfetch.store.whole import Wholes
 
 __all__ = [
     "MAX_DOCUMENT_NBYTES",
@@ -162,6 +163,11 @@ class NoReply(NamedTuple):
 
 class Clients(Protocol):
     """Connections of one engine in one process, made on first use on its loop and closed with it."""
+
+    @property
+    def wholes(self) -> Wholes:
+        """Objects of servers that ignore ranges."""
+        ...
 
     @property
     def idle_timeout_s(self) -> float:

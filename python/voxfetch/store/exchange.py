@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from voxfetch.errors import ObjectChangedError
-from voxfetch.store import Reply, TransientError, verify
+from voxfetch.store import TransientError, verify
 from voxfetch.store.faults import Refused
 
 if TYPE_CHECKING:
-    from voxfetch.store import Ask
+    from voxfetch.store import Ask, Reply
 
-__all__ = ["Transport", "cut", "fetch", "whole_of"]
+__all__ = ["Transport", "fetch", "whole_of"]
 
 Range = tuple[int, int] | dict[str, int] | None
 
@@ -70,20 +70,6 @@ def whole_of(ask: Ask) -> Ask:
     return replace(ask, start=None, end=None, suffix=None, max_nbytes=max(ask.max_nbytes, 4 * nbytes))
 
 
-def cut(ask: Ask, whole: Reply) -> Reply:
-    """Returns the part asked for of the reply with the whole object. Raises `ObjectChangedError`."""
-    body = memoryview(whole.body)
-    start, end = 0, body.nbytes
-    if ask.suffix is not None:
-        start = max(end - ask.suffix, 0)
-    elif ask.start is not None and ask.end is not None:
-        if ask.end > end:
-            message = f"the object has only {end:,} bytes"
-            raise ObjectChangedError(message, key=ask.key, byte_range=verify.byte_range(ask))
-        start, end = ask.start, ask.end
-    return whole._replace(body=bytes(body[start:end]), start=start)
-
-
 async def _checked(transport: Transport, ask: Ask, result: Any, *, ranged: bool) -> Reply:
     # Of an empty object there is no range, and what answers one is the whole.
     ranged = ranged and result.meta["size"] > 0
@@ -98,7 +84,7 @@ async def _from_whole(transport: Transport, ask: Ask) -> Reply:
     """A part of an object that has to be read whole."""
     result = await transport.get(ask.key, None, ask.if_match)
     if _headers(result, ranged=False).get("content-encoding") in _GZIP:
-        return cut(ask, await _checked(transport, whole_of(ask), result, ranged=False))
+        return verify.cut(ask, await _checked(transport, whole_of(ask), result, ranged=False))
     return await _checked(transport, ask, result, ranged=False)
 
 

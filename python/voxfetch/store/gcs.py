@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 from voxfetch.errors import CredentialsError, StoreError
 from voxfetch.store import TransientError
-from voxfetch.store.exchange import cut, whole_of
+from voxfetch.store.exchange import whole_of
 from voxfetch.store.faults import Refused
+from voxfetch.store.verify import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

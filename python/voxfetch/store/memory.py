@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from voxfetch.errors import ObjectChangedError
 from voxfetch.store import Reply, check_key, verify
-from voxfetch.store.exchange import cut
+from voxfetch.store.verify import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -35,8 +35,11 @@ __all__ = [
     "MAX_RETRY_AFTER_S",
     "ContentRange",
     "Expected",
+    "asked_nbytes",
     "body_limits",
     "byte_range",
+    "checked",
+    "cut",
     "finish",
     "judge",
     "parse_content_range",
@@ -108,6 +111,11 @@ class Expected(NamedTuple):
         return self.max_nbytes if self.nbytes is None else self.nbytes
 
 
+def asked_nbytes(ask: Ask) -> int | None:
+    """Returns how many bytes are asked for, None for a whole object. A suffix may be longer than its object."""
+    return ask.end - ask.start if ask.start is not None and ask.end is not None else ask.suffix
+
+
 def byte_range(ask: Ask) -> tuple[int, int] | None:
     """Returns the half-open range of a start/end ask, None for the others: the place of an error."""
     return None if ask.start is None or ask.end is None else (ask.start, ask.end)
@@ -128,7 +136,7 @@ def range_header(ask: Ask) -> str | None:
 
 def body_limits(ask: Ask) -> BodyLimits:
     """Returns how much of a body `judge` may ask for, before any of its reply is known."""
-    asked = _asked(ask)
+    asked = asked_nbytes(ask)
     if asked is None:
         return BodyLimits(part=0, whole=_gzip_nbytes(ask), sized=False)
     return BodyLimits(part=asked, whole=_whole_nbytes(asked), sized=True)
@@ -191,7 +199,7 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
         return Expected(
             status, end - start, end - start, gzip=False, start=start, total=total, etag=etag, modified=modified
         )
-    asked = _asked(ask)
+    asked = asked_nbytes(ask)
     if asked is not None:
         most = _whole_nbytes(asked)
         if length is None or length > most or encoding not in {"", "identity"}:
@@ -212,9 +220,29 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
 
 
 def finish(ask: Ask, expected: Expected, body: Buffer) -> Reply:
+    """Returns the reply with what was asked for. See `checked` and `cut`."""
+    reply = checked(ask, expected, body)
+    return cut(ask, reply) if expected.status == 200 else reply
+
+
+def cut(ask: Ask, whole: Reply) -> Reply:
+    """Returns the part asked for of the reply with the whole object. Raises `ObjectChangedError`."""
+    body = memoryview(whole.body)
+    start, end = 0, body.nbytes
+    if ask.suffix is not None:
+        start = max(end - ask.suffix, 0)
+    elif ask.start is not None and ask.end is not None:
+        if ask.end > end:
+            raise _error(ObjectChangedError, ask, f"the object has only {end:,} bytes", None)
+        start, end = ask.start, ask.end
+    return whole if end - start == body.nbytes else whole._replace(body=bytes(body[start:end]), start=start)
+
+
+def checked(ask: Ask, expected: Expected, body: Buffer) -> Reply:
     """Returns the reply after a look at its body, which may have been left unread after `expected.limit` bytes.
 
-    Raises `TransientError` for a body that is too short, `RangeNotHonouredError`, `LimitExceededError`, `StoreError`.
+    Of status 200 it is the whole object, whatever was asked for. Raises `TransientError` for a body that is too short,
+    `RangeNotHonouredError`, `LimitExceededError`, `StoreError`.
     """
     status, total = expected.status, expected.total
     nbytes = memoryview(body).nbytes
@@ -229,16 +257,7 @@ def finish(ask: Ask, expected: Expected, body: Buffer) -> Reply:
     if expected.gzip:
         body = _gunzip(ask, status, body)
         nbytes = total = len(body)
-    start = expected.start
-    if status == 200:
-        total = nbytes
-        if ask.suffix is not None:
-            start = max(nbytes - ask.suffix, 0)
-            body = bytes(memoryview(body)[start:])
-        elif ask.start is not None:
-            start = ask.start
-            body = bytes(memoryview(body)[start : ask.end])
-    return Reply(body, start, total, expected.etag, expected.modified)
+    return Reply(body, expected.start, nbytes if status == 200 else total, expected.etag, expected.modified)
 
 
 def refuse(ask: Ask, status: int, headers: Mapping[str, str], body: bytes = b"") -> Reply | None:
@@ -277,11 +296,6 @@ def _error(kind: type[_Error], ask: Ask, message: str, status: int | None, hint:
 
 def _short(ask: Ask, status: int, nbytes: int, expected: int) -> TransientError:
     return TransientError(_error(StoreError, ask, f"the body ends after {nbytes:,} of {expected:,} bytes", status))
-
-
-def _asked(ask: Ask) -> int | None:
-    """Bytes asked for, None for a whole object."""
-    return ask.end - ask.start if ask.start is not None and ask.end is not None else ask.suffix
 
 
 def _whole_nbytes(asked: int) -> int:
