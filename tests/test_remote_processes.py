@@ -12,6 +12,9 @@ import os
 
 import pytest
 from tests.scripts import KINDS, Place, logged, moto, places, run, small, started  # noqa: F401 - fixtures
+from tests.servers import objects_in
+from tests.servers.faulty import Fault, FaultyServer
+from tests.servers.tls import certificate
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -25,6 +28,7 @@ USES = {
     "reports": "array.verify(); array.explain()",
     "own engine": "array = opened(engine=vf.Engine(decode_threads=2)); check(array); check_async(array)",
     "closed engine": "check(array); array.engine.close()",
+    "first in flight": "threading.Thread(target=check, args=(array,)).start()",
     "in flight": "check(array); [threading.Thread(target=check, args=(array,)).start() for _ in range(4)]",
 }
 
@@ -75,6 +79,36 @@ def main():
     check(array)
 """
     run(code, places(kind))
+
+
+def test_fork_while_other_threads_connect_over_https(small, run):
+    """A connection for each request; one thread also has an engine for each read, which reads the certificates."""
+    code = """
+def main():
+    array = opened()
+    check(array)
+    stop = threading.Event()
+    def busy(use):
+        while not stop.is_set():
+            use()
+    def new():
+        with vf.Engine(decode_threads=1) as engine:
+            check(opened(engine=engine))
+    threads = [threading.Thread(target=busy, args=(use,)) for use in (lambda: check(array), lambda: check(array), new)]
+    [thread.start() for thread in threads]
+    try:
+        for number in range(40):
+            in_child(lambda: check(array), leave=os._exit if number % 4 else sys.exit)
+    finally:
+        stop.set()
+        [thread.join() for thread in threads]
+    check(array)
+"""
+    server_side, trusted = certificate()
+    with FaultyServer(objects_in(small.path, "root/"), ssl=server_side) as server:
+        server.rule = lambda _: Fault(close=True)
+        run(code, Place(f"{server.url}/root"), SSL_CERT_FILE=str(trusted))
+        assert server.connections > 200, "each request needs a connection"
 
 
 @pytest.mark.parametrize("kind", KINDS)
