@@ -68,7 +68,8 @@ impl Drop for Bytes {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         let nbytes = bytes.capacity();
-        let mut kept = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Never waits: in a forked child the lock may be held by a thread that is not there.
+        let Ok(mut kept) = self.home.0.try_lock() else { return };
         if nbytes >= MIN_NBYTES && kept.nbytes + nbytes <= MAX_KEPT_NBYTES {
             kept.nbytes += nbytes;
             kept.blocks.push(bytes);
