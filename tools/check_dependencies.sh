@@ -18,8 +18,9 @@ network='hyper|h2|reqwest|ureq|curl|object_store|opendal|rustls|native-tls|opens
 python='pyo3(-.*)?|numpy|ndarray'
 refuse voxfetch-core "$async|$network|$python|memmap2|nix|rustix|libc" "I/O, threads or Python"
 refuse voxfetch-local "$async|$network|$python" "network, a foreign pool or Python"
-refuse voxfetch-py "$async|$network|numpy|ndarray" "network, a foreign pool or the C API of numpy"
-echo "cargo tree: core and local are free of Python, network and foreign pools"
+refuse voxfetch-net "rayon(-core)?|$python|reqwest|curl|native-tls|openssl(-sys)?|aws-lc-.*|voxfetch-(core|local|py)" "Python, libraries of the system or our other crates"
+refuse voxfetch-py "rayon(-core)?|numpy|ndarray" "a foreign pool or the C API of numpy"
+echo "cargo tree: core and local are free of Python, network and foreign pools, net of Python and of the others"
 
 if command -v cargo-deny > /dev/null; then
   cargo deny --locked --log-level warn check bans licenses sources
