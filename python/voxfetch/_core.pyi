@@ -13,7 +13,17 @@ from typing_extensions import Buffer
 
 from voxfetch.store import RemoteStore
 
-__all__ = ["ArrayMeta", "LocalArray", "LocalEngine", "Read", "RemoteArray", "RemoteEngine", "__version__"]
+__all__ = [
+    "ArrayMeta",
+    "HttpClient",
+    "LocalArray",
+    "LocalEngine",
+    "Read",
+    "Received",
+    "RemoteArray",
+    "RemoteEngine",
+    "__version__",
+]
 
 __version__: str
 
@@ -201,12 +211,12 @@ class LocalEngine:
         """Ends the workers and closes files. A later call starts them again."""
 
 @final
-class Received:
+class Received(Buffer):
     """Bytes that came over HTTP, read-only, through the buffer protocol."""
 
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
 class HttpClient:
     """Connections of one process and the thread that serves them. Requests may come from any thread."""
 
@@ -236,6 +246,7 @@ class HttpClient:
     def close(self) -> None:
         """Drops everything and waits for the thread."""
 
+@final
 class RemoteEngine:
     """The remote reads of an engine in one process, for the one thread that owns the network.
 
