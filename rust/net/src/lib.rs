@@ -241,3 +241,23 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, shared: &Arc<Shared>, idle
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_the_end_of_its_request() {
+        let shared = Arc::new(Shared { done: Mutex::default(), woken: AtomicBool::new(false), wake: Box::new(|| ()) });
+        let telling = Telling { token: 3, running: Arc::default(), shared: Arc::clone(&shared) };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let task = async move {
+            let _telling = telling;
+            panic!("on purpose");
+        };
+        assert!(runtime.block_on(runtime.spawn(task)).is_err());
+        let done = shared.done();
+        assert_eq!((done.len(), done[0].token), (1, 3));
+        assert_eq!(done[0].outcome.as_ref().unwrap_err().kind, Kind::Internal);
+    }
+}

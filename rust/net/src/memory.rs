@@ -76,3 +76,38 @@ impl Drop for Bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(bytes: &Bytes) -> *const u8 {
+        bytes.bytes.as_ptr()
+    }
+
+    #[test]
+    fn the_best_block_is_used_again_and_never_one_far_too_large() {
+        let home = Arc::new(Recycled::default());
+        let (mut large, small) = (home.take(1 << 20), home.take(1 << 16));
+        large.extend(b"of the last body");
+        let (at_large, at_small) = (address(&large), address(&small));
+        drop((large, small));
+        let (a, b, c) = (home.take(60_000), home.take(1 << 14), home.take(1 << 19));
+        assert_eq!((address(&a), address(&c)), (at_small, at_large));
+        assert_eq!(b.bytes.capacity(), 1 << 14);
+        assert!(c.as_ref().is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_a_held_lock_keeps_nobody_waiting() {
+        let home = Arc::new(Recycled::default());
+        drop((0..40).map(|_| home.take(1 << 20)).collect::<Vec<_>>());
+        assert_eq!(home.0.lock().unwrap().nbytes, MAX_KEPT_NBYTES);
+        drop(home.take(100));
+        let body = home.take(1 << 20);
+        let held = home.0.lock().unwrap();
+        let blocks = held.blocks.len();
+        drop(body);
+        assert_eq!(held.blocks.len(), blocks);
+    }
+}

@@ -153,7 +153,10 @@ pub fn check_random_network(choices: &mut Choices<'_>) {
             }
             2..4 => {
                 let most = 1 + dice.below(4) as usize;
-                for request in machine.next_requests(most, now_s) {
+                let has_news = machine.has_news();
+                let requests = machine.next_requests(most, now_s);
+                assert!(has_news || requests.is_empty(), "there was nothing to do, it said\n{}", describe());
+                for request in requests {
                     if !matches!(request.what, What::Range(_))
                         && !asked.insert((request.store.clone(), request.key.clone()))
                     {
@@ -207,7 +210,10 @@ pub fn check_random_network(choices: &mut Choices<'_>) {
             _ => {}
         }
         jobs.extend(machine.take_jobs());
-        for ended in machine.take_ended() {
+        let has_news = machine.has_news();
+        let ended = machine.take_ended();
+        assert!(has_news || ended.is_empty(), "nobody had ended, it said\n{}", describe());
+        for ended in ended {
             let read = &mut running[ended.token as usize];
             assert!(read.ended.is_none(), "a call ended twice");
             if ended.error.is_some() {
