@@ -8,6 +8,7 @@ Run from the root of the repository as ``python -m bench --help``; README.md say
     worker.py     one process per engine and volume: times one run when told to
     runner.py     alternates the workers, collects samples
     report.py     JSON -> Markdown
+    start.py      new interpreters instead of workers: imports, first voxels
     arguments.py, circumstances.py, document.py   what all benchmarks share: options, what numbers depend on, tables
     remote/       the same over HTTP
     server/       its server, in Rust

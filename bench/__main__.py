@@ -1,4 +1,4 @@
-"""Command line: ``python -m bench {run,report,check,build,remote}``, from the root of the repository."""
+"""Command line: ``python -m bench {run,scale,start,report,check,build,remote}``, from the root of the repository."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from bench import start
 from bench.arguments import add_names, add_timing
 from bench.document import publish
 from bench.engines import ENGINES
@@ -14,8 +15,8 @@ from bench.remote import command as remote
 from bench.remote.runner import check_range_server
 from bench.report import markdown
 from bench.runner import Settings, check, run, say
-from bench.volumes import DEFAULT_VOLUMES, SIZES, VOLUMES, MissingSourceError, build
-from bench.workloads import DEFAULT_WORKLOADS, WORKLOADS
+from bench.volumes import SIZES, VOLUME_GROUPS, VOLUMES, MissingSourceError, Size, build
+from bench.workloads import WORKLOAD_GROUPS, WORKLOADS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,23 +24,39 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench", description="Benchmarks of voxfetch and its peers; see bench/README.md"
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    select = argparse.ArgumentParser(add_help=False)
-    select.add_argument("--size", choices=SIZES, default="medium", help="small runs in seconds, full is 1 GiB a volume")
-    add_names(select, "--volumes", VOLUMES, default=None)
-    read = argparse.ArgumentParser(add_help=False)
-    add_names(read, "--engines", ENGINES)
-    add_names(read, "--workloads", WORKLOADS, default=None)
-    read.add_argument("--seed", default="voxfetch")
-
-    timed = commands.add_parser("run", parents=[select, read], help="alternating runs; JSON and Markdown")
-    add_timing(timed, budget_s=60)
-    timed.add_argument("--name", default=None, help="of the files in bench/results; default: the size")
-    commands.add_parser("check", parents=[read], help="answers only, small volumes, every layout; for CI")
-    commands.add_parser("build", parents=[select], help="builds volumes ahead of a run")
+    timed = commands.add_parser("run", help="alternating runs; JSON and Markdown")
+    _add_reads(timed, size="medium", volumes="shards", workloads="reads", engines="all", name=None)
+    timed.set_defaults(cores=(None,))
+    scale = commands.add_parser("scale", help="the same of growing parts of a long volume, on one core and on two")
+    engines = "voxfetch,tensorstore-best,floor-1t,floor-2t"
+    _add_reads(scale, size="full", volumes="em_long", workloads="parts", engines=engines, name="scale")
+    scale.set_defaults(cores=(1, 2))
+    start.add_arguments(commands.add_parser("start", help="from the start of an interpreter to the first voxels"))
+    answers = commands.add_parser("check", help="answers only, small volumes, every layout; for CI")
+    add_names(answers, "--engines", ENGINES)
+    add_names(answers, "--workloads", WORKLOADS, groups=WORKLOAD_GROUPS)
+    answers.add_argument("--seed", default="voxfetch")
+    _add_volumes(commands.add_parser("build", help="builds volumes ahead of a run"), size="medium", volumes="shards")
     remote.add_arguments(commands.add_parser("remote", help="reads over HTTP from a server with settable delays"))
     again = commands.add_parser("report", help="Markdown of a stored run, on standard output")
     again.add_argument("results", type=Path)
     return parser
+
+
+def _add_volumes(parser: argparse.ArgumentParser, *, size: Size, volumes: str) -> None:
+    parser.add_argument("--size", choices=SIZES, default=size, help="small is for tests, full is 1 GiB a volume")
+    add_names(parser, "--volumes", VOLUMES, volumes, VOLUME_GROUPS)
+
+
+def _add_reads(
+    parser: argparse.ArgumentParser, *, size: Size, volumes: str, workloads: str, engines: str, name: str | None
+) -> None:
+    _add_volumes(parser, size=size, volumes=volumes)
+    add_names(parser, "--engines", ENGINES, engines)
+    add_names(parser, "--workloads", WORKLOADS, workloads, WORKLOAD_GROUPS)
+    add_timing(parser, budget_s=60)
+    parser.add_argument("--seed", default="voxfetch")
+    parser.add_argument("--name", default=name, help=f"of the files in bench/results; default: {name or 'the size'}")
 
 
 def main() -> int:
@@ -50,8 +67,11 @@ def main() -> int:
         return 0
     if options.command == "remote":
         return remote.main(options)
+    if options.command == "start":
+        start.main(options)
+        return 0
     if options.command == "build":
-        for name in options.volumes or DEFAULT_VOLUMES:
+        for name in options.volumes:
             try:
                 volume = build(name, options.size)
             except MissingSourceError as reason:
@@ -61,20 +81,21 @@ def main() -> int:
             print(f"{name}: {volume.what}, {stored / 1e6:.0f} MB, {volume.nbytes / stored:.2f}x, {volume.writer}")
         return 0
     if options.command == "check":
-        workloads = options.workloads or tuple(WORKLOADS)
         settings = Settings(
-            "small", options.engines, workloads, tuple(VOLUMES), repeat=1, seed=options.seed, budget_s=60, few=True
-        )
-        return 1 if check_range_server() + check(settings) else 0
+            "small", options.engines, options.workloads, tuple(VOLUMES),
+            repeat=1, seed=options.seed, budget_s=60, few=True,
+        )  # fmt: skip
+        return 1 if check_range_server() + check(settings) + start.check(options.engines) else 0
     settings = Settings(
         options.size,
         options.engines,
-        options.workloads or DEFAULT_WORKLOADS,
-        options.volumes or DEFAULT_VOLUMES,
+        options.workloads,
+        options.volumes,
         repeat=options.repeat,
         seed=options.seed,
         budget_s=options.budget,
         few=options.size == "small",
+        cores=options.cores,
     )
     document = run(settings, ["python", "-m", "bench", *sys.argv[1:]])
     publish(document, markdown(document), options.name or options.size)

@@ -9,6 +9,7 @@ from bench.document import best_peer, engines, head, one_line, table
 from bench.engines import FLOORS, OWN
 
 MS = 1e3
+MIB = 2**20
 PERCENT_99 = 0.99
 NEVER_BELOW_MS = 10  # below that, two decimals
 
@@ -88,7 +89,18 @@ def _times(document: dict[str, Any], volume: str) -> list[str]:
                 text += f" n={len(samples['seconds'])}"
             cells.append(f"**{text}**" if engine == peer else text)
         rows.append([engine, *cells])
+    rows.append(["MiB read", *(_mebibytes(_output_bytes(document, volume, w)) for w in workloads)])
     return ["Median ms (x best peer / x floor):", "", *table(["engine", *workloads], rows)]
+
+
+def _output_bytes(document: dict[str, Any], volume: str, workload: str) -> int:
+    """Bytes of the answer of one sample; 0 where nobody answered, and in documents that do not tell."""
+    known = (r for r in document["results"] if (r["volume"], r["workload"]) == (volume, workload))
+    return max((r.get("output_bytes", 0) for r in known), default=0)
+
+
+def _mebibytes(size: int) -> str:
+    return "" if size == 0 else f"{size / MIB:.3g}" if size < 1000 * MIB else f"{size / MIB:.0f}"
 
 
 def _cpu(document: dict[str, Any], volume: str) -> list[str]:
@@ -132,7 +144,7 @@ def _standing(document: dict[str, Any]) -> list[str]:
 
 
 def _memory(document: dict[str, Any]) -> list[str]:
-    """Peak resident memory above what was resident before, as a multiple of the output."""
+    """Peak resident memory above what was resident before, as a multiple of the output; the least of a peer is bold."""
     peaks = {
         (r["volume"], r["workload"], r["engine"]): r["peak_over_output"]
         for r in document["results"]
@@ -143,10 +155,13 @@ def _memory(document: dict[str, Any]) -> list[str]:
     loaded = [engine for engine, answer in document["engines"].items() if "problem" not in answer]
     rows = []
     for volume, workload in dict.fromkeys((v, w) for v, w, _ in peaks):
-        cells = [f"{peaks[volume, workload, e]:.2f}" if (volume, workload, e) in peaks else "" for e in loaded]
-        rows.append([f"{volume}, {workload}", *cells])
-    title = "## Peak memory of the first read of a process, as a multiple of its output"
-    return ["", title, "", *table(["volume, workload", *loaded], rows)]
+        own = {e: peaks[volume, workload, e] for e in loaded if (volume, workload, e) in peaks}
+        peer = best_peer(own, FLOORS)
+        cells = [f"{own[e]:.2f}" if e in own else "" for e in loaded]
+        cells = [f"**{cell}**" if e == peer else cell for e, cell in zip(loaded, cells, strict=True)]
+        rows.append([volume, workload, _mebibytes(_output_bytes(document, volume, workload)), *cells])
+    title = "## Peak RSS above baseline of the first read of a process, as a multiple of its output"
+    return ["", title, "", *table(["volume", "workload", "output, MiB", *loaded], rows)]
 
 
 def _problems(document: dict[str, Any]) -> list[str]:

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 REPLY_TIMEOUT_S = 900.0
 STDERR_TAIL_CHARS = 600
 #: Reads large enough for their memory to matter.
-MEMORY_WORKLOADS = ("full", "box", "many")
+MEMORY_WORKLOADS = ("full", "box", "many", "part16", "part4")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to run. ``budget_s``: an engine slower than that in all rounds of one workload skips those left."""
+    """What to run. ``budget_s``: an engine slower than that in all rounds of one workload skips those left.
+
+    ``cores``: of how many a process may use; a volume is read once for each entry, None is all of them.
+    """
 
     size: Size
     engines: tuple[str, ...]
@@ -35,6 +38,7 @@ class Settings:
     seed: str
     budget_s: float
     few: bool = False
+    cores: tuple[int | None, ...] = (None,)
 
 
 class EngineFailedError(Exception):
@@ -135,6 +139,7 @@ class Samples:
     volume: str
     seconds: list[list[float]] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
+    output_bytes: int = 0
     peak_over_output: float | None = None
     problem: str | None = None
     failed: bool = False
@@ -168,11 +173,13 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
             volumes[name] = {"skipped": str(reason)}
             say(f"{name}: skipped, {reason}")
             continue
-        described = volume.as_json()
-        volumes[name] = {k: described[k] for k in described if k not in ("path", "source", "name")}
-        volumes[name] |= {"nbytes": volume.nbytes, "ratio": volume.nbytes / volume.stored_bytes}
-        say(f"{name}: {volume.what}, {volume.dtype} {volume.shape}, {volume.nbytes / volume.stored_bytes:.2f}x")
-        results += _run_volume(settings, volume, engines)
+        described = {k: v for k, v in volume.as_json().items() if k not in ("path", "source", "name")}
+        described |= {"nbytes": volume.nbytes, "ratio": volume.nbytes / volume.stored_bytes}
+        for cores in settings.cores:
+            label = name if cores is None else f"{name}, cores: {cores}"
+            volumes[label] = described
+            say(f"{label}: {volume.what}, {volume.dtype} {volume.shape}, {volume.nbytes / volume.stored_bytes:.2f}x")
+            results += _run_volume(settings, volume, label, cores, engines)
     return {
         **circumstances.as_json(command, settings),
         "engines": engines,
@@ -182,10 +189,12 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     }
 
 
-def _run_volume(settings: Settings, volume: Volume, engines: dict[str, Any]) -> list[Samples]:
+def _run_volume(
+    settings: Settings, volume: Volume, label: str, cores: int | None, engines: dict[str, Any]
+) -> list[Samples]:
     """All workloads of all engines on one volume, with processes of their own. ``engines`` gets what was loaded."""
     processes: dict[str, Process] = {}
-    results = {(w, e): Samples(e, w, volume.name) for w in settings.workloads for e in settings.engines}
+    results = {(w, e): Samples(e, w, label) for w in settings.workloads for e in settings.engines}
 
     def guarded(engine: str, workloads: tuple[str, ...], *calls: tuple[str, dict[str, Any]]) -> dict[str, Any] | None:
         """The last answer; None after a problem, which is noted in the results of ``workloads``."""
@@ -206,10 +215,10 @@ def _run_volume(settings: Settings, volume: Volume, engines: dict[str, Any]) -> 
         say(f"  {engine:17}{','.join(workloads)}: {'FAILED' if failed else 'skipped'}: {reason}")
 
     try:
-        opened = []
+        opened: list[str] = []
         for engine in settings.engines:
             try:
-                processes[engine] = Process(engine)
+                processes[engine] = Process(engine, cores=cores)
             except (EngineUnsupportedError, EngineFailedError) as reason:
                 engines.setdefault(engine, {"problem": str(reason)})
                 _note(reason, engine, settings.workloads)
@@ -219,7 +228,11 @@ def _run_volume(settings: Settings, volume: Volume, engines: dict[str, Any]) -> 
                 opened.append(engine)
         for workload in settings.workloads:
             command = ("check", _plan(settings, workload))
-            ready = [engine for engine in opened if guarded(engine, (workload,), command) is not None]
+            ready: list[str] = []
+            for engine in opened:
+                if checked := guarded(engine, (workload,), command):
+                    results[workload, engine].output_bytes = checked["output_bytes"]
+                    ready.append(engine)
             _alternate(settings, workload, ready, results, guarded)
             for engine in ready:
                 samples = results[workload, engine]
@@ -233,14 +246,14 @@ def _run_volume(settings: Settings, volume: Volume, engines: dict[str, Any]) -> 
         for engine in settings.engines:
             measured = results.get((workload, engine))
             if measured is not None and measured.seconds and not measured.problem:
-                measured.peak_over_output = _memory(settings, measured, volume)
+                measured.peak_over_output = _memory(settings, measured, volume, cores)
     return list(results.values())
 
 
-def _memory(settings: Settings, samples: Samples, volume: Volume) -> float | None:
+def _memory(settings: Settings, samples: Samples, volume: Volume, cores: int | None) -> float | None:
     """Peak memory of one read over its output, in a process that has read nothing before; None where it failed."""
     try:
-        process = Process(samples.engine)
+        process = Process(samples.engine, cores=cores)
         try:
             process.call("open", volume=volume.as_json())
             reply = process.call("memory", workload=samples.workload, seed=settings.seed, few=settings.few)

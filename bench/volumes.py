@@ -1,7 +1,8 @@
 """What is read: volumes, built once into bench/.cache and kept.
 
 A volume is a source (voxels, C order, axes z, y, x, kept as .npy: the truth every answer is compared with) stored in a
-layout by a foreign writer. ``python -m bench build`` builds them ahead of a run.
+layout by a foreign writer, or the shards of another one, repeated by links. ``python -m bench build`` builds them ahead
+of a run.
 
 Sources: EM-like noise over a smooth background (zstd about 1.5x in 32^3 chunks), light microscopy with little light
 (over 2x), labels of irregular cells (over 50x), and the real FIB-SEM volume of tests/data with its segmentation,
@@ -10,11 +11,13 @@ mirrored to the wanted size.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import NormalDist
@@ -62,6 +65,11 @@ class Volume:
         """Bytes of the decoded volume."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def period(self) -> tuple[int, ...]:
+        """The shape, rounded up to whole shards: voxels after which an array of links to them repeats."""
+        return tuple(-(-n // s) * s for n, s in zip(self.shape, self.shard or self.chunk, strict=True))
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a worker or a report."""
         return asdict(self) | {"path": str(self.path), "source": str(self.source)}
@@ -73,8 +81,22 @@ class Volume:
         return cls(**typed | {"path": Path(values["path"]), "source": Path(values["source"])})
 
     def truth(self, box: Box) -> Array:
-        """The voxels of a box, from the source (a view of a mapped file)."""
-        return _in_axes(np.load(self.source, mmap_mode="r"), self.axes)[box.slices]
+        """The voxels of a box, from the source: a view of a mapped file, except where a box meets a repeated shard.
+
+        Where the shards are links, the source is repeated: after whole shards, with the fill value in between.
+        """
+        voxels = _in_axes(np.load(self.source, mmap_mode="r"), self.axes)
+        if voxels.shape == self.shape:
+            return voxels[box.slices]
+        at: list[Array] = []
+        for start, size, n, s in zip(box.start, box.shape, voxels.shape, self.shard or self.chunk, strict=True):
+            at.append((start + np.arange(size)) % (-(-n // s) * s))
+        if all(len(a) == a[-1] - a[0] + 1 and a[-1] < n for a, n in zip(at, voxels.shape, strict=True)):
+            return voxels[tuple(slice(a[0], a[-1] + 1) for a in at)]
+        out = np.zeros(box.shape, self.dtype)
+        known = [np.flatnonzero(a < n) for a, n in zip(at, voxels.shape, strict=True)]
+        out[np.ix_(*known)] = voxels[np.ix_(*(a[k] for a, k in zip(at, known, strict=True)))]
+        return out
 
 
 def _in_axes(zyx: Array, axes: str) -> Array:
@@ -255,7 +277,11 @@ def source_path(name: str, size: Size) -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """How voxels are stored: shapes in the order of ``axes``, ``codecs`` inside a shard (or of a chunk)."""
+    """How voxels are stored: shapes in the order of ``axes``, ``codecs`` inside a shard (or of a chunk).
+
+    No chunk is larger than the array. ``codecs`` of format "zarr" is the compressor alone. ``repeats`` is a volume: its
+    shards, stored ``REPEATS`` times along the first axis.
+    """
 
     what: str
     writer: Literal["zarr", "tensorstore"]
@@ -265,22 +291,32 @@ class Layout:
     format: Literal["zarr3", "zarr"] = "zarr3"
     axes: str = "zyx"
     layer: str | None = None
+    repeats: str | None = None
 
+
+REPEATS = 4
 
 _BYTES: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
 _ZSTD: dict[str, Any] = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
 _ZSTD_CHECKED: dict[str, Any] = {"name": "zstd", "configuration": {"level": 5, "checksum": True}}
+_BITSHUFFLED: dict[str, Any] = {
+    "name": "blosc",
+    "configuration": {"cname": "zstd", "clevel": 5, "shuffle": "bitshuffle", "typesize": 2, "blocksize": 0},
+}
+_LZ4_SHUFFLED: dict[str, Any] = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}
 _REVERSED: dict[str, Any] = {"name": "transpose", "configuration": {"order": [3, 2, 1, 0]}}
 _INDEX: list[dict[str, Any]] = [_BYTES, {"name": "crc32c"}]
 
 SHARDED = Layout("Zarr v3, shard 512^3, chunk 32^3, zstd 3", "zarr", (32,) * 3, (512,) * 3, (_BYTES, _ZSTD))
 RAW = Layout("Zarr v3, shard 512^3, chunk 32^3, uncompressed", "zarr", (32,) * 3, (512,) * 3, (_BYTES,))
 ONE_SHARD = Layout("Zarr v3, shard 1024^3, chunk 32^3, zstd 3", "tensorstore", (32,) * 3, (1024,) * 3, (_BYTES, _ZSTD))
-UNSHARDED = Layout("Zarr v3, chunk 64^3, zstd 3", "tensorstore", (64,) * 3, None, (_BYTES, _ZSTD))
-SLABS = Layout(
-    "Zarr v3, unsharded, chunk (1,1024,1024), zstd 3", "tensorstore", (1, 1024, 1024), codecs=(_BYTES, _ZSTD)
+SLABS = Layout("Zarr v3, unsharded, chunk (1,1024,1024), zstd 3", "zarr", (1, 1024, 1024), None, (_BYTES, _ZSTD))
+UNSHARDED_64 = Layout("Zarr v3, unsharded, chunk 64^3, zstd 3", "zarr", (64,) * 3, None, (_BYTES, _ZSTD))
+UNSHARDED_128 = Layout("Zarr v3, unsharded, chunk 128^3, zstd 3", "zarr", (128,) * 3, None, (_BYTES, _ZSTD))
+BLOSC = Layout(
+    "Zarr v3, shard 512^3, chunk 64^3, blosc zstd bitshuffle", "zarr", (64,) * 3, (512,) * 3, (_BYTES, _BITSHUFFLED)
 )
-V2_BLOSC = Layout("Zarr v2, chunk 64^3, blosc lz4 shuffle", "tensorstore", (64,) * 3, format="zarr")
+V2_BLOSC = Layout("Zarr v2, chunk 64^3, blosc lz4 shuffle", "zarr", (64,) * 3, None, (_LZ4_SHUFFLED,), "zarr")
 WEBKNOSSOS = Layout(
     "WEBKNOSSOS: (c,x,y,z), shard 1024^3, chunk 32^3, transposed, zstd 5 with checksum",
     "tensorstore", (1, 32, 32, 32), (1, 1024, 1024, 1024), (_REVERSED, _BYTES, _ZSTD_CHECKED),
@@ -295,13 +331,20 @@ VOLUMES: dict[str, tuple[str, Layout]] = {
     "real_em": ("real_em", SHARDED),
     "real_labels": ("real_labels", SHARDED),
     "webknossos": ("em", WEBKNOSSOS),
+    "slabs": ("em", SLABS),
+    "em64": ("em", UNSHARDED_64),
+    "em128": ("em", UNSHARDED_128),
+    "lm_blosc": ("lm", BLOSC),
+    "v2_blosc": ("lm", V2_BLOSC),
     "labels64": ("labels64", SHARDED),
     "em_one_shard": ("em", ONE_SHARD),
-    "em_unsharded": ("em", UNSHARDED),
-    "em_slabs": ("em", SLABS),
-    "lm_v2_blosc": ("lm", V2_BLOSC),
+    "em_long": ("em", replace(SHARDED, repeats="em")),
 }
-DEFAULT_VOLUMES = ("em", "labels", "em_raw", "real_em", "real_labels", "webknossos")
+#: Names that stand for several volumes.
+VOLUME_GROUPS = {
+    "shards": ("em", "labels", "em_raw", "real_em", "real_labels", "webknossos"),
+    "layouts": ("slabs", "em64", "em128", "lm_blosc", "v2_blosc"),
+}
 
 
 def build(name: str, size: Size) -> Volume:
@@ -314,8 +357,12 @@ def build(name: str, size: Size) -> Volume:
         stored = json.loads(description.read_text())
         return Volume.from_json(stored | {"path": str(root / stored["path"]), "source": str(source)})
 
+    if layout.repeats:
+        base = build(layout.repeats, size)
+        return linked(name, root / "array", base, ((REPEATS - 1) * base.period[0] + base.shape[0], *base.shape[1:]))
     shutil.rmtree(root, ignore_errors=True)
     voxels = _in_axes(np.load(source, mmap_mode="r"), layout.axes)
+    layout = replace(layout, chunk=tuple(map(min, layout.chunk, voxels.shape)))
     path = root / layout.layer / "1" if layout.layer else root / "array"
     write = _write_zarr if layout.writer == "zarr" else _write_tensorstore
     write(path, voxels, layout)
@@ -342,12 +389,11 @@ def build(name: str, size: Size) -> Volume:
 
 def _write_zarr(path: Path, voxels: Array, layout: Layout) -> None:
     import zarr
-    from zarr.codecs import ZstdCodec
 
-    zstd = [codec["configuration"] for codec in layout.codecs if codec["name"] == "zstd"]
     array = zarr.create_array(
         str(path), shape=voxels.shape, dtype=voxels.dtype, chunks=layout.chunk, shards=layout.shard, fill_value=0,
-        compressors=[ZstdCodec(**configuration) for configuration in zstd] or None,
+        compressors=[codec for codec in layout.codecs if codec.get("name") != "bytes"] or None,
+        zarr_format=2 if layout.format == "zarr" else 3,
     )  # fmt: skip
     _write_shards(array, voxels, layout)
 
@@ -355,24 +401,17 @@ def _write_zarr(path: Path, voxels: Array, layout: Layout) -> None:
 def _write_tensorstore(path: Path, voxels: Array, layout: Layout) -> None:
     import tensorstore as ts
 
+    sharding = {"chunk_shape": layout.chunk, "codecs": layout.codecs, "index_codecs": _INDEX}
+    metadata: dict[str, Any] = {
+        "shape": voxels.shape,
+        "data_type": voxels.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": layout.shard}},
+        "fill_value": 0,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "dimension_names": list(layout.axes),
+    }
     kvstore = {"driver": "file", "path": f"{path}/"}
-    if layout.format == "zarr":
-        blosc = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}
-        metadata: dict[str, Any] = {
-            "shape": voxels.shape, "chunks": layout.chunk, "dtype": voxels.dtype.str, "compressor": blosc,
-            "fill_value": 0, "order": "C", "filters": None,
-        }  # fmt: skip
-    else:
-        sharding = {"chunk_shape": layout.chunk, "codecs": layout.codecs, "index_codecs": _INDEX}
-        metadata = {
-            "shape": voxels.shape,
-            "data_type": voxels.dtype.name,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": layout.shard or layout.chunk}},
-            "fill_value": 0,
-            "codecs": [{"name": "sharding_indexed", "configuration": sharding}] if layout.shard else layout.codecs,
-            "dimension_names": list(layout.axes),
-        }
-    array = ts.open({"driver": layout.format, "kvstore": kvstore, "metadata": metadata}, create=True).result()
+    array = ts.open({"driver": "zarr3", "kvstore": kvstore, "metadata": metadata}, create=True).result()
     _write_shards(array, voxels, layout)
 
 
@@ -384,6 +423,29 @@ def _write_shards(array: Any, voxels: Array, layout: Layout) -> None:
         where = tuple(slice(r[i], r[i] + s) for r, i, s in zip(grid, start, stored, strict=True))
         clipped = tuple(slice(w.start, min(w.stop, n)) for w, n in zip(where, voxels.shape, strict=True))
         array[clipped] = np.asarray(voxels[clipped])
+
+
+def linked(name: str, path: Path, base: Volume, shape: tuple[int, ...]) -> Volume:
+    """An array of links to the shards of ``base``, repeated along every axis to the end of ``shape``, in voxels.
+
+    So it takes no disk, and little of the page cache.
+    """
+    if base.shard is None:
+        raise ValueError(f"{base.name} has no shards")
+    grid, base_grid = ([-(-n // s) for n, s in zip(v, base.shard, strict=True)] for v in (shape, base.shape))
+    if not (path / "zarr.json").exists():
+        shutil.rmtree(path, ignore_errors=True)
+        for cell in itertools.product(*map(range, grid)):
+            link = path.joinpath("c", *map(str, cell))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            real = base.path.joinpath("c", *(str(i % n) for i, n in zip(cell, base_grid, strict=True)))
+            link.symlink_to(os.path.relpath(real, link.parent))
+        document = json.loads((base.path / "zarr.json").read_bytes())
+        (path / "zarr.json").write_text(json.dumps(document | {"shape": shape}, indent=1))
+    return replace(
+        base, name=name, path=path, shape=shape, what=f"{math.prod(grid)} shards, links to those of {base.name}",
+        stored_bytes=base.stored_bytes * math.prod(grid) // math.prod(base_grid),
+    )  # fmt: skip
 
 
 def _describe_dataset(root: Path, layer: str, voxels: Array) -> None:

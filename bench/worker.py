@@ -11,18 +11,22 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import math
 import os
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.engines import Engine, Handle, ReadsInto, UnsupportedVolumeError, load
 from bench.volumes import Volume
 from bench.workloads import WORKLOADS, Box, Workload, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COMPARE_BYTES = 1 << 20
 RESET_PEAK_RSS = "5"  # proc(5), clear_refs
@@ -42,8 +46,10 @@ class Worker:
         self._plans: dict[str, list[list[Box]]] = {}
         self._reused: np.ndarray[Any, Any] | None = None
 
-    def load(self, engine: str) -> dict[str, Any]:
-        """Imports the library; its versions and configuration."""
+    def load(self, engine: str, cores: int | None = None) -> dict[str, Any]:
+        """Imports the library; its versions and configuration. ``cores``: how many the process may use, if not all."""
+        if cores is not None:
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
         self._engine = load(engine)
         versions = self._engine.versions | {"numpy": np.__version__}
         return {"versions": versions, "configuration": self._engine.configuration}
@@ -64,7 +70,7 @@ class Worker:
         """Reads every box of every round once and compares it with the source: files are in the page cache then.
 
         Where rounds read different boxes, a new handle follows, which has read an index of every shard and the boxes
-        of the unmeasured round, but none of the boxes to be measured.
+        of the unmeasured round, but none of the boxes to be measured. Returns the bytes of the answer of one sample.
         """
         volume, handle = self._opened()
         spec = WORKLOADS[workload]
@@ -72,7 +78,7 @@ class Worker:
         same = plans[0] == plans[-1]
         for boxes in plans[:1] if same else plans:
             for box, answer in zip(boxes, self._read(handle, spec, boxes)[0], strict=True):
-                compare(answer, volume.truth(box), f"{workload} {box}")
+                compare(answer, volume.truth, box, f"{workload} {box}")
         if not same:
             self.open(volume.as_json())
             _, handle = self._opened()
@@ -80,7 +86,8 @@ class Worker:
                 handle.read(box)
             self._read(handle, spec, plans[0])
         self._plans[workload] = plans
-        return {}
+        boxes = plans[0] if spec.mode == "many" else plans[0][:1]
+        return {"output_bytes": sum(math.prod(box.shape) for box in boxes) * np.dtype(volume.dtype).itemsize}
 
     def run(self, workload: str, number: int) -> dict[str, Any]:
         """The boxes of round ``number`` (from 1): wall seconds of each sample, CPU seconds of the process."""
@@ -151,23 +158,25 @@ class Worker:
 
 
 def _one_voxel_a_shard(volume: Volume) -> list[Box]:
-    if volume.shard is None:
-        return []
-    grid = itertools.product(*(range(0, n, s) for n, s in zip(volume.shape, volume.shard, strict=True)))
+    """Without shards: one voxel."""
+    shard = volume.shard or volume.shape
+    grid = itertools.product(*(range(0, n, s) for n, s in zip(volume.shape, shard, strict=True)))
     return [Box(start, (1,) * len(start)) for start in grid]
 
 
-def compare(answer: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], what: str) -> None:
+def compare(answer: np.ndarray[Any, Any], truth: Callable[[Box], np.ndarray[Any, Any]], box: Box, what: str) -> None:
     """Every voxel, shape and type; in blocks, so that no large temporary teaches the allocator new habits."""
-    if answer.shape != truth.shape or answer.dtype != truth.dtype:
-        raise WrongAnswerError(f"{what}: {answer.dtype} {answer.shape}, not {truth.dtype} {truth.shape}")
+    voxel = truth(Box(box.start, (1,) * len(box.shape)))
+    if answer.shape != box.shape or answer.dtype != voxel.dtype:
+        raise WrongAnswerError(f"{what}: {answer.dtype} {answer.shape}, not {voxel.dtype} {box.shape}")
     # Along the axis on which the truth moves furthest, so that a block is one stretch of its file.
-    axis = int(np.argmax([abs(s) if n > 1 else 0 for s, n in zip(truth.strides, truth.shape, strict=True)]))
+    axis = int(np.argmax([abs(s) if n > 1 else 0 for s, n in zip(voxel.strides, box.shape, strict=True)]))
     step = max(1, COMPARE_BYTES * answer.shape[axis] // max(1, answer.nbytes))
-    for start in range(0, answer.shape[axis], step):
-        block = (slice(None),) * axis + (slice(start, start + step),)
-        if not np.array_equal(answer[block], truth[block]):
-            raise WrongAnswerError(f"{what}: voxels differ in {start} <= axis {axis} < {start + step}")
+    for first in range(0, answer.shape[axis], step):
+        block = answer[(slice(None),) * axis + (slice(first, first + step),)]
+        start = (*box.start[:axis], box.start[axis] + first, *box.start[axis + 1 :])
+        if not np.array_equal(block, truth(Box(start, block.shape))):
+            raise WrongAnswerError(f"{what}: voxels differ in {first} <= axis {axis} < {first + step}")
 
 
 def rss(field: str) -> int | None:

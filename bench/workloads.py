@@ -38,7 +38,8 @@ class Workload:
 
     ``extent`` is the size of a box in voxels along (z, y, x); None is the whole axis, at most ``extent_max``. ``mode``
     says what one sample is: "one" = one read of one box; "each" = ``count`` reads, each timed; "many" = ``count``
-    boxes asked for at once, timed together. ``align`` puts starts on multiples of it (voxels).
+    boxes asked for at once, timed together. ``align`` puts starts on multiples of it (voxels). ``part``: one box, the
+    volume halved along its longest axis until this many such parts make the whole; ``extent`` says nothing then.
     """
 
     name: str
@@ -49,22 +50,31 @@ class Workload:
     align: int = 1
     extent_max: int | None = None
     reuse_output: bool = False
+    part: int = 1
 
 
+_WHOLE = (None, None, None)
 WORKLOADS: dict[str, Workload] = {
     w.name: w
     for w in (
-        Workload("full", "the whole volume into one new array", (None, None, None)),
+        Workload("part64", "a 64th of the volume, from the corner of a shard", _WHOLE, align=512, part=64),
+        Workload("part16", "a 16th of the volume, from the corner of a shard", _WHOLE, align=512, part=16),
+        Workload("part4", "a quarter of the volume, from the corner of a shard", _WHOLE, align=512, part=4),
+        Workload("full", "the whole volume into one new array", _WHOLE),
         Workload("box", "one 256^3 box, unaligned, random", (256, 256, 256)),
         Workload("xy", "one plane z = const, at most 1024^2", (1, None, None), extent_max=PLANE_EXTENT_MAX),
         Workload("xz", "one plane y = const, at most 1024^2", (None, 1, None), extent_max=PLANE_EXTENT_MAX),
         Workload("yz", "one plane x = const, at most 1024^2", (None, None, 1), extent_max=PLANE_EXTENT_MAX),
         Workload("chunk", "one aligned 32^3 box, handle open, one after the other", (32, 32, 32), "each", 200, 32),
         Workload("many", "1,000 random boxes of 48^3 asked for together", (48, 48, 48), "many", 1000),
-        Workload("full_reused", "the whole volume into an array used before", (None, None, None), reuse_output=True),
+        Workload("full_reused", "the whole volume into an array used before", _WHOLE, reuse_output=True),
     )
 }
-DEFAULT_WORKLOADS = ("full", "box", "xy", "xz", "yz", "chunk", "many")
+#: Names that stand for several workloads.
+WORKLOAD_GROUPS = {
+    "reads": ("full", "box", "xy", "xz", "yz", "chunk", "many"),
+    "parts": ("part64", "part16", "part4", "full"),
+}
 
 
 def plan(
@@ -80,6 +90,9 @@ def plan(
     rng = random.Random(f"{seed}/{workload.name}/{axes}/{shape}")
     count = min(workload.count, FEW) if few else workload.count
     box_shape = tuple(_extent(workload, axis, size) for axis, size in zip(axes, shape, strict=True))
+    for _ in range(workload.part.bit_length() - 1):
+        longest = box_shape.index(max(box_shape))
+        box_shape = (*box_shape[:longest], box_shape[longest] // 2, *box_shape[longest + 1 :])
     total = count if workload.mode == "many" else count * (rounds + 1)
     boxes = [Box(start, box_shape) for start in _starts(rng, workload.align, shape, box_shape, total)]
     if workload.mode == "many":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.workloads import Box
 
 OWN = "voxfetch"
-FLOORS = ("floor-1t", "floor-2t")
+FLOORS = ("floor-1t", "floor-2t", "floor-prefix")
 
 #: name -> (module in this package, variant given to its ``load``)
 ENGINES: dict[str, tuple[str, str]] = {
@@ -33,6 +33,7 @@ ENGINES: dict[str, tuple[str, str]] = {
     "webknossos": ("webknossos", "default"),
     "floor-1t": ("floor", "1"),
     "floor-2t": ("floor", "2"),
+    "floor-prefix": ("floor", "prefix"),
 }
 
 

@@ -1,4 +1,5 @@
-"""The floor: ``bench/floor/floor.c`` on one or two threads. Its index is read at ``open``, its files stay open.
+"""The floor: ``bench/floor/floor.c`` on one or two threads, decoding whole chunks or no more than is needed. Its index
+is read at ``open``, its files stay open.
 
 Knows zstd and uncompressed chunks, sharded or not, C order or transposed, missing chunks as zero: what the volumes of
 the report need. blosc volumes have no floor.
@@ -36,6 +37,7 @@ NDIM = 3
 ENTRY_BYTES = 16
 CRC_BYTES = 4
 CODEC_RAW, CODEC_ZSTD = 0, 1
+VARIANTS = {"1": (1, False), "2": (2, False), "prefix": (2, True)}  # threads, prefix
 
 
 class _CArray(ctypes.Structure):
@@ -47,6 +49,7 @@ class _CArray(ctypes.Structure):
         ("stored_stride", ctypes.c_int64 * NDIM),
         ("itemsize", ctypes.c_int64),
         ("codec", ctypes.c_int64),
+        ("prefix", ctypes.c_int64),
         ("max_size", ctypes.c_uint64),
         ("file", ctypes.c_void_p),
         ("offset", ctypes.c_void_p),
@@ -55,16 +58,17 @@ class _CArray(ctypes.Structure):
 
 
 def load(variant: str) -> Engine:
-    """variant: the number of threads."""
+    """variant: the number of threads, or "prefix": two threads that decode a chunk up to the last byte needed."""
     library = _build()
-    threads = int(variant)
+    threads, prefix = VARIANTS[variant]
     library.ZSTD_versionString.restype = ctypes.c_char_p
     zstd = library.ZSTD_versionString().decode()
 
     def open_volume(volume: Volume) -> _Handle:
-        return _Handle(library, volume, threads)
+        return _Handle(library, volume, threads, prefix=prefix)
 
     settings = f"pread + decode + scatter, index held, files open, nothing checked; threads: {threads}"
+    settings += "; decodes up to the zstd block of the last byte needed" if prefix else ""
     return Engine({"libzstd": zstd}, settings, open_volume)
 
 
@@ -94,7 +98,7 @@ def _build() -> ctypes.CDLL:
 
 
 class _Handle:
-    def __init__(self, library: ctypes.CDLL, volume: Volume, threads: int) -> None:
+    def __init__(self, library: ctypes.CDLL, volume: Volume, threads: int, *, prefix: bool) -> None:
         self._library = library
         self._threads = threads
         self._dtype = np.dtype(volume.dtype)
@@ -108,6 +112,7 @@ class _Handle:
             stored_stride=(ctypes.c_int64 * NDIM)(*table.stored_stride[-NDIM:]),
             itemsize=self._dtype.itemsize,
             codec=table.codec,
+            prefix=prefix,
             max_size=int(present.max(initial=1)),
             file=table.file.ctypes.data,
             offset=table.offset.ctypes.data,

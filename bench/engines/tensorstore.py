@@ -28,7 +28,7 @@ def load(variant: str) -> Engine:
     """variant: "default" or "best"."""
     import tensorstore as ts
 
-    threads = os.cpu_count() or 1
+    threads = len(os.sched_getaffinity(0))
     best: dict[str, Any] = {
         "cache_pool": {"total_bytes_limit": CACHE_POOL_BYTES},
         "data_copy_concurrency": {"limit": threads},

@@ -1,12 +1,13 @@
 /* The floor: the plainest loop that reads a box of a chunked array from disk.
  *
  * For each chunk under the box: pread, decode to a scratch that stays in cache, scatter into the output. The index is
- * held by the caller, files stay open, nothing is checked (no crc32c, no bounds beyond the plan), no chunk is decoded
- * in part. It is not a reader: it is what the hardware allows to one that decodes whole chunks, and the yardstick for
- * the engines. With several threads a shared counter hands out chunks (one box) or boxes (many).
+ * held by the caller, files stay open, nothing is checked (no crc32c, no bounds beyond the plan). It is not a reader: it
+ * is what the hardware allows to one that decodes whole chunks, or with prefix set, to one that stops with the zstd block
+ * of the last byte needed; the yardstick for the engines. With several threads a shared counter hands out chunks (one
+ * box) or boxes (many).
  *
- * Built at first use: cc -O3 -march=native -shared -fPIC -pthread floor.c -lzstd. The three functions of libzstd are
- * declared here, so that the library alone is enough and no header is needed.
+ * Built at first use: cc -O3 -march=native -shared -fPIC -pthread floor.c -lzstd. The functions of libzstd are declared
+ * here, so that the library alone is enough and no header is needed.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -19,6 +20,10 @@ typedef struct ZSTD_DCtx_s ZSTD_DCtx;
 ZSTD_DCtx *ZSTD_createDCtx(void);
 size_t ZSTD_freeDCtx(ZSTD_DCtx *);
 size_t ZSTD_decompressDCtx(ZSTD_DCtx *, void *dst, size_t dst_capacity, const void *src, size_t src_size);
+size_t ZSTD_decompressBegin(ZSTD_DCtx *);
+size_t ZSTD_nextSrcSizeToDecompress(ZSTD_DCtx *);
+size_t ZSTD_decompressContinue(ZSTD_DCtx *, void *dst, size_t dst_capacity, const void *src, size_t src_size);
+unsigned ZSTD_isError(size_t);
 
 enum { CODEC_RAW = 0, CODEC_ZSTD = 1 };
 enum { MAX_THREADS = 64 };
@@ -26,10 +31,10 @@ enum { MAX_THREADS = 64 };
 
 /* A three-dimensional array of chunks; all lengths in voxels, in the order of the array's axes (not of storage).
  * file, offset, size: one entry a chunk, in C order of the chunk grid. stored_stride: step in voxels inside a decoded
- * chunk, for each axis. The fill value is zero. */
+ * chunk, for each axis. prefix: whether to decode no more than is needed. The fill value is zero. */
 typedef struct {
     int64_t grid[3], chunk[3], stored_stride[3];
-    int64_t itemsize, codec;
+    int64_t itemsize, codec, prefix;
     uint64_t max_size;
     const int32_t *file;
     const uint64_t *offset, *size;
@@ -72,21 +77,27 @@ static void copy_row(unsigned char *out, const unsigned char *in, int64_t n, int
     }
 }
 
+/* The first need bytes of a chunk of that many bytes, or more of them. Returns 0, or 2 (decode failed). */
+static int decode(const floor_array *a, floor_worker *w, size_t size, size_t need, size_t bytes)
+{
+    if (!a->prefix || need == bytes)
+        return ZSTD_decompressDCtx(w->context, w->decoded, bytes, w->body, size) == bytes ? 0 : 2;
+    size_t step, got, used = 0, done = 0;
+    ZSTD_decompressBegin(w->context);
+    while (done < need && (step = ZSTD_nextSrcSizeToDecompress(w->context)) && step <= size - used) {
+        got = ZSTD_decompressContinue(w->context, w->decoded + done, bytes - done, w->body + used, step);
+        if (ZSTD_isError(got)) return 2;
+        used += step;
+        done += got;
+    }
+    return done >= need ? 0 : 2;
+}
+
 static int read_chunk(const floor_array *a, floor_worker *w, const int64_t at[3], const int64_t *start,
                       const int64_t *shape, unsigned char *out)
 {
     int64_t index = (at[0] * a->grid[1] + at[1]) * a->grid[2] + at[2];
     int64_t voxels = a->chunk[0] * a->chunk[1] * a->chunk[2], bytes = voxels * a->itemsize;
-    int missing = a->offset[index] == MISSING;
-    if (!missing) {
-        unsigned char *body = a->codec == CODEC_RAW ? w->decoded : w->body;
-        size_t size = a->size[index];
-        if (pread(a->file[index], body, size, (off_t)a->offset[index]) != (ssize_t)size) return 1;
-        if (a->codec == CODEC_ZSTD
-            && ZSTD_decompressDCtx(w->context, w->decoded, (size_t)bytes, body, size) != (size_t)bytes)
-            return 2;
-    }
-
     int64_t low[3], high[3]; /* the part of the chunk inside the box, in the chunk's voxels */
     for (int d = 0; d < 3; d++) {
         int64_t origin = at[d] * a->chunk[d];
@@ -94,6 +105,15 @@ static int read_chunk(const floor_array *a, floor_worker *w, const int64_t at[3]
         high[d] = start[d] + shape[d] - origin < a->chunk[d] ? start[d] + shape[d] - origin : a->chunk[d];
     }
     const int64_t *s = a->stored_stride, item = a->itemsize;
+    int missing = a->offset[index] == MISSING;
+    if (!missing) {
+        int64_t last = (high[0] - 1) * s[0] + (high[1] - 1) * s[1] + (high[2] - 1) * s[2];
+        unsigned char *body = a->codec == CODEC_RAW ? w->decoded : w->body;
+        size_t size = a->size[index];
+        if (pread(a->file[index], body, size, (off_t)a->offset[index]) != (ssize_t)size) return 1;
+        int error = a->codec == CODEC_ZSTD ? decode(a, w, size, (size_t)((last + 1) * item), (size_t)bytes) : 0;
+        if (error) return error;
+    }
     for (int64_t z = low[0]; z < high[0]; z++)
         for (int64_t y = low[1]; y < high[1]; y++) {
             int64_t oz = at[0] * a->chunk[0] + z - start[0], oy = at[1] * a->chunk[1] + y - start[1];

@@ -7,17 +7,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.remote.workloads import LEVELS, WORKLOADS, samples_per_run
-from bench.volumes import CACHE, CACHE_VERSION, Size, Volume, build
-from bench.workloads import Box
+from bench.volumes import CACHE, CACHE_VERSION, Size, Volume, build, linked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,39 +50,20 @@ class RemoteVolume:
         return self.volume.shard
 
     @property
-    def period(self) -> Shape:
-        """Voxels after which the stored shards repeat: the shape of ``base``, rounded up to whole shards."""
-        return tuple(-(-n // s) * s for n, s in zip(self.base.shape, self.shard, strict=True))
-
-    @property
     def period_bytes(self) -> int:
         """Decoded."""
-        return math.prod(self.period) * np.dtype(self.volume.dtype).itemsize
+        return math.prod(self.base.period) * np.dtype(self.volume.dtype).itemsize
 
     @property
     def filled(self) -> Shape:
         """How far the voxels of every shard are those of ``base``; beyond that some shards hold the fill value."""
-        ends = zip(self.base.shape, self.period, self.shard, strict=True)
+        ends = zip(self.base.shape, self.base.period, self.shard, strict=True)
         return tuple(n - (period - s) for n, period, s in ends)
 
     @cached_property
     def cells(self) -> list[Shape]:
         """The first voxel of every shard, in C order."""
         return list(itertools.product(*(range(0, n, s) for n, s in zip(self.volume.shape, self.shard, strict=True))))
-
-    def truth(self, box: Box) -> np.ndarray[Any, Any]:
-        """The voxels of a box, from the source."""
-        out = np.zeros(box.shape, self.volume.dtype)
-        at = [(b + np.arange(n)) % period for b, n, period in zip(box.start, box.shape, self.period, strict=True)]
-        known = [np.flatnonzero(a < n) for a, n in zip(at, self.base.shape, strict=True)]
-        voxels = self.base.truth(Box((0,) * len(self.base.shape), self.base.shape))
-        if all(
-            np.array_equal(a, np.arange(a[0], a[0] + len(a))) and a[-1] < n
-            for a, n in zip(at, voxels.shape, strict=True)
-        ):
-            return voxels[tuple(slice(a[0], a[-1] + 1) for a in at)]  # a view, not a gather
-        out[np.ix_(*known)] = voxels[np.ix_(*(a[k] for a, k in zip(at, known, strict=True)))]
-        return out
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a worker."""
@@ -142,22 +121,9 @@ def _folder(size: Size, name: str) -> Path:
 
 
 def _linked(name: str, size: Size, base: Volume, grid: Shape) -> RemoteVolume:
-    """An array of ``grid`` shards: relative links to those of ``base``, whose grid is repeated along every axis."""
-    path = _folder(size, f"{name}-{'x'.join(map(str, grid))}")
-    shard = _shard(base)
-    shape = tuple(g * s for g, s in zip(grid, shard, strict=True))
-    base_grid = tuple(-(-n // s) for n, s in zip(base.shape, shard, strict=True))
-    if not (path / "zarr.json").exists():
-        shutil.rmtree(path, ignore_errors=True)
-        for cell in itertools.product(*map(range, grid)):
-            link = path.joinpath("c", *map(str, cell))
-            link.parent.mkdir(parents=True, exist_ok=True)
-            real = base.path.joinpath("c", *(str(i % n) for i, n in zip(cell, base_grid, strict=True)))
-            link.symlink_to(os.path.relpath(real, link.parent))
-        document = json.loads((base.path / "zarr.json").read_bytes())
-        (path / "zarr.json").write_text(json.dumps(document | {"shape": shape}, indent=1))
-    what = f"{math.prod(grid)} shards, links to those of {base.name}"
-    return RemoteVolume(replace(base, name=name, path=path, shape=shape, what=what), base)
+    """An array of ``grid`` shards, links to those of ``base``."""
+    shape = tuple(g * s for g, s in zip(grid, _shard(base), strict=True))
+    return RemoteVolume(linked(name, _folder(size, f"{name}-{'x'.join(map(str, grid))}"), base, shape), base)
 
 
 def _images(size: Size, count: int) -> Path:

@@ -161,7 +161,7 @@ class RemoteWorker:
         engine, _ = self._loaded()
         if engine.decodes:
             for answer, box in zip(answers, boxes, strict=True):
-                compare(answer, volume.truth(box), f"{what} {box}")
+                compare(answer, volume.volume.truth, box, f"{what} {box}")
 
 
 if __name__ == "__main__":

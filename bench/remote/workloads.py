@@ -97,8 +97,8 @@ def plan(workload: Remote, volume: RemoteVolume, run: int, *, count: int, seed: 
     axes, base = volume.volume.axes, volume.base.shape
     align = volume.volume.chunk if "chunk" in workload.place else (1,) * len(base)
     if workload.kind == "sustained":
-        starts = range(0, volume.volume.shape[0], volume.period[0])
-        blocks = [Box((start, *(0 for _ in base[1:])), volume.period) for start in starts]
+        starts = range(0, volume.volume.shape[0], volume.base.period[0])
+        blocks = [Box((start, *(0 for _ in base[1:])), volume.base.period) for start in starts]
         return blocks[:-1] if run else blocks[-1:]
     if workload.place not in ("shards", "shard_chunks"):
         extent = tuple(_extent(workload, a, n) for a, n in zip(axes, base, strict=True))
