@@ -20,7 +20,7 @@ from tests.servers import objects_in
 from tests.servers.faulty import FAULTS, Fault, FaultyServer, status
 
 import voxfetch as vf
-from voxfetch.scheduler import Limit
+from voxfetch.limit import Limit
 
 FAST = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05)
 IMPATIENT = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05, idle_timeout_s=0.3)

@@ -132,6 +132,7 @@ def test_a_wake_up_between_next_and_take_is_not_lost():
                 return found
 
         scheduler._remote = Remote()
+        scheduler._send = lambda landing: scheduler._clients.land(real, landing, scheduler._strayed)
 
         async def both():
             await asyncio.gather(slow.read_async(), cold.read_box_async((0, 0, 0), (4, 4, 4)))

@@ -173,8 +173,8 @@ class Answering:
         self.outcome = failure or Answer(200, headers, b"")
         self.urls = []
 
-    async def get(self, url, headers, limits):
-        self.urls.append(url)
+    async def get(self, get):
+        self.urls.append(get.url)
         return self.outcome
 
 

@@ -223,19 +223,36 @@ class HttpClient:
     def __new__(cls, wake_fd: int, idle_timeout_s: float) -> Self:
         """8 bytes are written to `wake_fd` when `take` has something. Raises `OSError` where there is no thread."""
 
-    def get(self, requests: Sequence[tuple[int, str, dict[str, str], int, int, bool]]) -> None:
-        """Sends GETs: token, URL, headers, `part`, `whole`, `sized` each.
+    def get(self, requests: Sequence[tuple[int, tuple[str, dict[str, str], tuple[int, int, bool]]]]) -> None:
+        """Sends GETs: token; URL, headers and limits, `part`, `whole`, `sized`, each.
 
         Of a reply at most `part` bytes of a 206 and `whole` bytes of a 200 are read. `sized`: a 200 that does not say
         its length is left unread. Nothing is followed, decoded or tried again, but for a kept connection that the
         server has closed meanwhile.
         """
 
-    def cancel(self, token: int) -> None:
-        """Drops a request and its connection. It may have ended already."""
+    def land(
+        self,
+        engine: RemoteEngine,
+        requests: Sequence[
+            tuple[
+                int,
+                tuple[int | None, int | None, int | None, str | None, int],
+                tuple[str, dict[str, str], tuple[int, int, bool]],
+            ]
+        ],
+    ) -> None:
+        """Sends GETs as `get` does, for requests of `engine`; its numbers are the tokens, apart from those of `get`.
 
-    def take(self) -> list[tuple[int, int, dict[str, str], Received | None, str, int | None]]:
-        """What has ended since it was last asked: token; status, headers, body; kind of failure, errno.
+        Before each: start, end, suffix, ETag, most bytes, as `RemoteEngine.turn` gives them. A reply that is exactly
+        what is asked for is handed in on the client's thread (see `RemoteEngine.landed`); any other is for `take`.
+        """
+
+    def cancel(self, token: int, lands: bool = False) -> None:
+        """Drops a request of `get`, or of `land`, and its connection. It may have ended already."""
+
+    def take(self) -> list[tuple[int, bool, int, dict[str, str], Received | None, str, int | None]]:
+        """What has ended since it was last asked: token, whether of `land`; status, headers, body; failure, errno.
 
         The body is None where it is longer than allowed, or ends one byte after that; of a status other than 2xx it is
         the start of an explanation. The kind is empty for a reply. Where it is not, the status (0: none) is that of a
@@ -271,6 +288,12 @@ class RemoteEngine:
         """Hands in the reply to a request: read-only bytes from `start` of an object of `total` bytes.
 
         `etag` is a strong one.
+        """
+
+    def landed(self, wait: bool) -> list[int]:
+        """The requests of `HttpClient.land` that have been handed in since it was last asked.
+
+        `wait`: whether the descriptor is written to at each from now on; else only where there is something for `turn`.
         """
 
     def error(self, number: int, failure: str | BaseException) -> None:

@@ -27,22 +27,22 @@ from voxfetch.errors import (
     StoreTimeoutError,
     VoxfetchError,
 )
+from voxfetch.limit import Limit
 from voxfetch.store import Ask, RemoteStore, TransientError
+from voxfetch.store.answered import Answered
 from voxfetch.wake import clear_wake_ups, close_descriptors, is_exiting, wake_descriptors, wake_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from voxfetch.options import EngineOptions
-    from voxfetch.store import Clients, Reply
+    from voxfetch.store import Answer, Clients, Get, NoReply, Reply
 
 __all__ = ["Call", "Scheduler"]
 
 Mode = Literal["read", "check", "explain", "explain known"]
 _T = TypeVar("_T")
 
-_START_REQUESTS = 64
-_MIN_REQUESTS = 4
 _MAX_BURST_S = 0.02
 """How long calls are collected while more keep coming."""
 _MAX_STORES = 16
@@ -59,36 +59,6 @@ class Call(Future[dict[str, Any]]):
         self.reads = reads
         self.mode: Mode = mode
         self.token = 0
-
-
-class Limit:
-    """How many requests may be in flight: additive increase, multiplicative decrease between 4 and `most`.
-
-    It doubles in the time of one reply until the store first asks for less.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._current = float(min(_START_REQUESTS, most))
-        self._throttled = False
-        self._reduced_at = float("-inf")
-
-    @property
-    def current(self) -> int:
-        """Requests in flight at most."""
-        return max(int(self._current), min(_MIN_REQUESTS, self._most))
-
-    def succeeded(self) -> None:
-        """Notes a reply."""
-        step = 1 / self._current if self._throttled else 1.0
-        self._current = min(self._current + step, float(self._most))
-
-    def throttled(self, now_s: float) -> None:
-        """Notes that a store asks for fewer requests; those of the same second count once."""
-        self._throttled = True
-        if now_s - self._reduced_at >= 1:
-            self._reduced_at = now_s
-            self._current = max(self._current / 2, float(min(_MIN_REQUESTS, self._most)))
 
 
 class Scheduler:
@@ -111,7 +81,9 @@ class Scheduler:
         self._cancelled: deque[int] = deque()
         self._calls: dict[int, Call] = {}
         self._stores: dict[str, RemoteStore] = {}
+        # Requests in flight: those with a task, and those whose reply the core takes if it is as asked for.
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._landing: dict[int, tuple[RemoteStore, Ask, Get]] = {}
         self._not_before: dict[str, float] = {}
         self._attempting = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -179,7 +151,7 @@ class Scheduler:
     async def document(self, store: RemoteStore, key: str) -> bytes | None:
         """Returns a whole metadata document, None when there is none. Runs on the I/O thread."""
         try:
-            reply = await self._attempts(store, Ask(key))
+            reply = await self._attempts(store, Ask(key), self._clients)
         except VoxfetchError as error:
             # A store knows its keys only.
             error.key = f"{store.url}/{key}"
@@ -251,11 +223,16 @@ class Scheduler:
             self._burst.cancel()
         for token in tuple(self._calls):
             self._remote.cancel(token)
+        # What was handed over before the end becomes a task only now.
+        await asyncio.sleep(0)
         running = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await self._clients.close()
+        for number in self._landing:
+            self._remote.error(number, StoreError("stopped: the engine was closed during this request"))
+        self._landing.clear()
         # Jobs at work write to memory of callers: they are let end.
         while self._calls:
             self._pump()
@@ -318,6 +295,8 @@ class Scheduler:
                 task = self._tasks.pop(request, None)
                 if task is not None:
                     task.cancel()
+                elif self._landing.pop(request, None) is not None:
+                    self._clients.drop(request)
 
     def _begin(self, calls: list[tuple[int, Sequence[_core.Read]]], mode: Mode) -> None:
         for token, error in self._remote.submit(calls, mode):
@@ -353,26 +332,54 @@ class Scheduler:
         Asking for that also says that whoever ends something from now on has to wake us.
         """
         self._pumping = False
-        room = 0 if self._closing else max(self._limit.current - len(self._tasks), 0)
+        for number in self._remote.landed(bool(self._waiting)):
+            if self._landing.pop(number, None) is not None:
+                self._limit.succeeded()
+        self._offer_turns()
+        room = 0 if self._closing else max(self._limit.current - len(self._tasks) - len(self._landing), 0)
         ended, requests = self._remote.turn(room)
-        for request in requests:
-            self._tasks[request[0]] = self._loop.create_task(self._fetch(*request))
+        landing: list[tuple[int, Ask, Get]] = []
+        for number, identity, key, start, end, suffix, etag, most in requests:
+            store, ask = self._stores[identity], Ask(key, start, end, suffix, etag, most)
+            # Where there is something to wait for, each waits for its turn.
+            wait = self._waiting or self._not_before.get(identity, 0.0) > self._loop.time()
+            get = None if wait else store.direct(ask, self._clients)
+            if get is None:
+                self._tasks[number] = self._loop.create_task(self._fetch(number, store, ask, self._clients))
+            else:
+                self._landing[number] = store, ask, get
+                landing.append((number, ask, get))
+        if landing:
+            self._send(landing)
         for token, error, report in ended:
             self._finish(token, error, report)
 
-    async def _fetch(  # noqa: PLR0913, PLR0917 - one request as the core gives it
-        self,
-        number: int,
-        identity: str,
-        key: str,
-        start: int | None,
-        end: int | None,
-        suffix: int | None,
-        etag: str | None,
-        most: int,
-    ) -> None:
+    def _send(self, landing: list[tuple[int, Ask, Get]]) -> None:
         try:
-            reply = await self._attempts(self._stores[identity], Ask(key, start, end, suffix, etag, most))
+            self._clients.land(self._remote, landing, self._strayed)
+        except (OSError, VoxfetchError):
+            # No client to be had: so each will say.
+            for number, ask, _ in landing:
+                store = self._landing.pop(number)[0]
+                self._tasks[number] = self._loop.create_task(self._fetch(number, store, ask, self._clients))
+
+    def _strayed(self, number: int, answer: Answer | NoReply) -> None:
+        """Takes an answer that is not exactly what was asked for: the outcome of a first attempt."""
+        sent = self._landing.pop(number, None)
+        if sent is not None:
+            store, ask, get = sent
+            clients = Answered(self._clients, get, answer)
+            self._tasks[number] = self._loop.create_task(self._fetch(number, store, ask, clients))
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            # What there is for it comes in crowds: once for all that is there.
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    async def _fetch(self, number: int, store: RemoteStore, ask: Ask, clients: Clients) -> None:
+        try:
+            reply = await self._attempts(store, ask, clients)
             if reply is None:
                 self._remote.error(number, "absent")
             else:
@@ -381,8 +388,8 @@ class Scheduler:
         except ObjectChangedError:
             self._remote.error(number, "changed")
         except VoxfetchError as error:
-            if start is not None and end is not None:
-                error.byte_range = (start, end)
+            if ask.start is not None and ask.end is not None:
+                error.byte_range = (ask.start, ask.end)
             self._remote.error(number, error)
         except BaseException as error:  # a bug must not leave a caller waiting, nor end the thread
             message = f"{type(error).__name__} in a transport: {error}"
@@ -392,13 +399,10 @@ class Scheduler:
                 raise
         finally:
             self._tasks.pop(number, None)
-        if not self._pumping:
-            # Replies come in crowds: once for all that are there.
-            self._pumping = True
-            self._loop.call_soon(self._pump)
+        self._pump_soon()
 
-    async def _attempts(self, store: RemoteStore, ask: Ask) -> Reply | None:
-        return await self._with_retries(lambda: store.get(ask, self._clients), store, ask.key)
+    async def _attempts(self, store: RemoteStore, ask: Ask, clients: Clients) -> Reply | None:
+        return await self._with_retries(lambda: store.get(ask, clients), store, ask.key)
 
     async def _with_retries(self, attempt: Callable[[], Coroutine[Any, Any, _T]], store: RemoteStore, key: str) -> _T:
         """Makes attempts until one succeeds, with growing waits between them (decorrelated jitter)."""
@@ -434,9 +438,11 @@ class Scheduler:
 
     async def _in_turn(self, attempt: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Makes an attempt when there is room: more requests may have begun than are allowed by now."""
-        while self._attempting >= self._limit.current:
+        while self._attempting + len(self._landing) >= self._limit.current:
             turn: asyncio.Future[None] = self._loop.create_future()
             self._waiting.append(turn)
+            # From then on it is told of each reply.
+            self._pump_soon()
             try:
                 await turn
             except asyncio.CancelledError:
@@ -450,7 +456,8 @@ class Scheduler:
             self._offer_turns()
 
     def _offer_turns(self) -> None:
-        for _ in range(min(self._limit.current - self._attempting, len(self._waiting))):
+        free = self._limit.current - self._attempting - len(self._landing)
+        for _ in range(min(free, len(self._waiting))):
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from voxfetch.errors import MetadataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Buffer
 
+    from voxfetch import _core
     from voxfetch.errors import PermissionDeniedError, StoreError
     from voxfetch.store.whole import Wholes
 
@@ -27,6 +28,7 @@ __all__ = [
     "Ask",
     "BodyLimits",
     "Clients",
+    "Get",
     "NoReply",
     "RemoteStore",
     "Reply",
@@ -161,6 +163,14 @@ class NoReply(NamedTuple):
     errno: int | None = None
 
 
+class Get(NamedTuple):
+    """One GET: what `Clients.get` takes."""
+
+    url: str
+    headers: dict[str, str]
+    limits: BodyLimits
+
+
 class Clients(Protocol):
     """Connections of one engine in one process, made on first use on its loop and closed with it."""
 
@@ -174,8 +184,24 @@ class Clients(Protocol):
         """How long a reply may stand still."""
         ...
 
-    async def get(self, url: str, headers: dict[str, str], limits: BodyLimits) -> Answer | NoReply:
+    async def get(self, get: Get) -> Answer | NoReply:
         """Sends one GET of an http(s) URL; follows nothing, tries nothing again."""
+        ...
+
+    def land(
+        self,
+        engine: _core.RemoteEngine,
+        requests: Sequence[tuple[int, Ask, Get]],
+        strayed: Callable[[int, Answer | NoReply], None],
+    ) -> None:
+        """Sends requests of the core, which takes the replies itself where they are exactly what is asked for.
+
+        Any other is for `strayed`, with its number.
+        """
+        ...
+
+    def drop(self, number: int) -> None:
+        """Drops a request of `land` that nobody waits for."""
         ...
 
     async def close(self) -> None:
@@ -194,6 +220,13 @@ class RemoteStore(Protocol):
     @property
     def identity(self) -> str:
         """Equal for two stores only if they reach the same objects in the same way. May hold secrets: never shown."""
+        ...
+
+    def direct(self, ask: Ask, clients: Clients) -> Get | None:
+        """Returns the GET whose answer, if it is exactly what is asked for, is the reply of `get`.
+
+        None where `get` does something else, or has to see each answer. Any other answer is for `get`.
+        """
         ...
 
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:

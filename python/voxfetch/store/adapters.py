@@ -87,6 +87,9 @@ class AdapterStore:
         """Equal for a store and its copies only."""
         return self._identity
 
+    def direct(self, ask: Ask, clients: Clients) -> None:
+        """None: its answers are not those of a GET."""
+
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:  # noqa: ARG002
         """Returns the bytes asked for, None when there is no such object. See `RemoteStore.get`."""
         check_key(ask.key)
@@ -175,6 +178,9 @@ class ObspecStore:
     def identity(self) -> str:
         """Equal for a store and its copies only."""
         return self._identity
+
+    def direct(self, ask: Ask, clients: Clients) -> None:
+        """None: its answers are not those of a GET."""
 
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:  # noqa: ARG002
         """Returns the bytes asked for, None when there is no such object. See `RemoteStore.get`."""

@@ -21,8 +21,9 @@ from voxfetch.errors import (
     StoreError,
     StoreTimeoutError,
     UnsupportedError,
+    VoxfetchError,
 )
-from voxfetch.store import NoReply, Reply, TransientError, check_key, verify
+from voxfetch.store import Get, NoReply, Reply, TransientError, check_key, verify
 from voxfetch.store.missing import Missing
 from voxfetch.store.urls import is_metadata_service, parse
 
@@ -122,9 +123,19 @@ class HttpStore:
         """URL, headers and statuses; never shown."""
         return self._identity
 
+    def direct(self, ask: Ask, clients: Clients) -> Get | None:
+        """Returns the GET of an ask once the store has been read from, see `RemoteStore.direct`."""
+        unknown = self._missing.witness is None or clients.wholes.knows(self)
+        if unknown or callable(self._headers) or not (self._suffixes or ask.suffix is None):
+            return None
+        try:
+            return _request(ask, self._root, self._own_headers)
+        except VoxfetchError:
+            # `get` will say what is wrong with it.
+            return None
+
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:
         """Returns the bytes asked for, None when there is no such object. See `RemoteStore.get`."""
-        check_key(ask.key)
         if ask.suffix is None:
             return await self._get(ask, clients)
         if self._suffixes:
@@ -223,25 +234,27 @@ def _checked(headers: Headers) -> dict[str, str]:
 
 async def _exchange(ask: Ask, clients: Clients, root: Address, own: dict[str, str]) -> Reply | None:
     """Sends the request, follows redirects, checks the reply: the whole object where the server ignores ranges."""
-    fixed = {"accept": "*/*", "accept-encoding": "identity"}
-    if (wanted := verify.range_header(ask)) is not None:
-        fixed["range"] = wanted
-    if ask.if_match is not None:
-        fixed["if-match"] = ask.if_match
-    headers, origin, url, status = fixed | own, root.origin, root.of(ask.key), 0
-    limits = verify.body_limits(ask)
+    get, origin, status = _request(ask, root, own), root.origin, 0
     for _ in range(_MAX_REDIRECTS + 1):
-        answer = await clients.get(url, headers, limits)
+        answer = await clients.get(get)
         if isinstance(answer, NoReply):
             raise _translated(answer, ask)
         if answer.status not in _REDIRECTS:
             return _reply(ask, answer)
-        status, target = answer.status, _redirected(ask, url, answer)
-        if target.origin != origin:
-            # For good: what belongs to the first server does not come back on a later hop.
-            headers = _DEFAULT_HEADERS | fixed
-        origin, url = target.origin, target.of("")
+        status, target = answer.status, _redirected(ask, get.url, answer)
+        # For good: what belongs to the first server does not come back on a later hop.
+        headers = get.headers if target.origin == origin else _request(ask, root, _DEFAULT_HEADERS).headers
+        origin, get = target.origin, get._replace(url=target.of(""), headers=headers)
     raise _failed(ask, f"more than {_MAX_REDIRECTS} redirects", status=status)
+
+
+def _request(ask: Ask, root: Address, own: Headers) -> Get:
+    headers = {"accept": "*/*", "accept-encoding": "identity", **own}
+    if (wanted := verify.range_header(ask)) is not None:
+        headers["range"] = wanted
+    if ask.if_match is not None:
+        headers["if-match"] = ask.if_match
+    return Get(root.of(check_key(ask.key)), headers, verify.body_limits(ask))
 
 
 def _reply(ask: Ask, answer: Answer) -> Reply | None:

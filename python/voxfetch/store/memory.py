@@ -60,6 +60,9 @@ class MemoryStore:
         """Removes an object. Raises `KeyError` when there is none."""
         del self._objects[key]
 
+    def direct(self, ask: Ask, clients: Clients) -> None:
+        """None: its answers are not those of a GET."""
+
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:  # noqa: ARG002
         """Returns the bytes asked for, None when there is no such object. See `RemoteStore.get`."""
         verify.range_header(ask)

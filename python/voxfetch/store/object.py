@@ -109,6 +109,9 @@ class ObjectStore:
         """A digest of the URL, the options and the credentials."""
         return self._identity
 
+    def direct(self, ask: Ask, clients: Clients) -> None:
+        """None: its answers are not those of a GET."""
+
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:
         """Returns the bytes asked for, None when there is no such object. See `RemoteStore.get`."""
         check_key(ask.key)

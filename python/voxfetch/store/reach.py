@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from voxfetch.errors import StoreError
-from voxfetch.store import BodyLimits, NoReply, TransientError
+from voxfetch.store import BodyLimits, Get, NoReply, TransientError
 from voxfetch.store.access import Access, find_access
 from voxfetch.store.gcs import GcsHttp, SignBy, gcs_http
 from voxfetch.store.given import Given, secrets_of
@@ -205,7 +205,7 @@ async def bucket_region(bucket: str, clients: Clients) -> str | None:
     """
     # A name with dots is not covered by the certificate for buckets as hosts.
     root = f"https://s3.amazonaws.com/{bucket}" if "." in bucket else f"https://{bucket}.s3.amazonaws.com/"
-    answer = await clients.get(f"{root}?list-type=2&max-keys=0", {}, BodyLimits(0, _LISTING_NBYTES, sized=False))
+    answer = await clients.get(Get(f"{root}?list-type=2&max-keys=0", {}, BodyLimits(0, _LISTING_NBYTES, sized=False)))
     if not isinstance(answer, NoReply):
         return answer.headers.get("x-amz-bucket-region") or None
     message = "S3 cannot be reached to ask for the region of the bucket"

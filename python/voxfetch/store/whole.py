@@ -85,6 +85,10 @@ class Wholes:
                 del outcome  # would hold itself, and what was read, through its traceback
         return _part(self._noted(store, ask, await attempt(ask)), ask)
 
+    def knows(self, store: RemoteStore) -> bool:
+        """Returns whether the server of a store has ignored a range."""
+        return store.identity in self._ignoring
+
     def clear(self) -> None:
         """Drops all that is kept."""
         self._kept.clear()

@@ -63,6 +63,10 @@ type Job = voxfetch_core::plan::machine::Job<Outputs, Body>;
 pub struct Remote {
     machine: Mutex<RemoteMachine>,
     jobs: Mutex<VecDeque<Job>>,
+    /// Requests whose bodies came from another thread than the owner's.
+    landed: Mutex<Vec<u64>>,
+    /// Whether the owner is to be told of each of those.
+    waits: AtomicBool,
     /// Bodies that were lent and are not needed any more.
     spent: Mutex<Vec<Body>>,
     wake: Mutex<Option<File>>,
@@ -82,6 +86,8 @@ impl Remote {
         Self {
             machine: Mutex::new(Machine::new(limits)),
             jobs: Mutex::default(),
+            landed: Mutex::default(),
+            waits: AtomicBool::new(false),
             spent: Mutex::default(),
             wake: Mutex::default(),
             woken: AtomicBool::new(false),
@@ -217,6 +223,29 @@ impl LocalEngine {
         let kept = body.clone();
         self.after(|machine, now_s| machine.on_body(id, version, start, body, now_s));
         drop(kept);
+    }
+
+    /// Hands in a body as [`LocalEngine::remote_body`] does, from a thread that is not the owner's. The owner is woken if
+    /// that may have made something for it, or if it waits for each (see [`LocalEngine::remote_landed`]).
+    pub fn remote_land(&self, id: u64, version: Version, start: u64, body: Body) {
+        let remote = &self.state().remote;
+        // Before the machine knows: what follows may end a call, and its owner then finds all that it sent ended.
+        lock(&remote.landed).push(id);
+        let has_news = self.after(|machine, now_s| {
+            machine.on_body(id, version, start, body, now_s);
+            machine.has_news()
+        });
+        if has_news || remote.waits.load(Ordering::Acquire) {
+            remote.wake();
+        }
+    }
+
+    /// The requests that [`LocalEngine::remote_land`] has ended since it was last asked. `wait`: whether the owner is woken
+    /// at each from now on.
+    pub fn remote_landed(&self, wait: bool) -> Vec<u64> {
+        let remote = &self.state().remote;
+        remote.waits.store(wait, Ordering::Release);
+        std::mem::take(&mut *lock(&remote.landed))
     }
 
     /// Hands in the end of a request that brings no body.

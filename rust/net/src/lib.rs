@@ -1,16 +1,19 @@
 //! Many HTTP/1.1 GETs in flight on one thread of its own, over hyper, with TLS by rustls.
 //!
 //! [`Client::get`] takes a request up from any thread; the thread of the client sends it, reads as much of the reply as
-//! [`Limits`] allow and says through `wake` that [`Client::take`] has something. What a reply means is not decided here:
-//! nothing is followed, decoded or tried again, but for a kept connection that the server has left meanwhile.
+//! [`Limits`] allow and says through `wake` that [`Client::take`] has something. What a reply means is not decided here,
+//! unless it is exactly what was asked for and goes to a [`Landing`]: nothing is followed, decoded or tried again, but
+//! for a kept connection that the server has left meanwhile.
 //!
 //! | module | what it knows |
 //! |-|-|
+//! | `accept` | which replies need no other look |
 //! | `connect` | names, addresses, TLS; when to give up |
 //! | `exchange` | one request and its reply |
 //! | `fault` | what an error of the libraries below means |
 //! | `memory` | what bodies are read into |
 
+mod accept;
 mod connect;
 mod exchange;
 mod fault;
@@ -25,6 +28,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
+pub use accept::{Accepted, Part, Wanted};
 use exchange::Connections;
 pub use fault::{Failure, Kind};
 pub use memory::Bytes;
@@ -54,8 +58,15 @@ pub struct Limits {
     pub sized: bool,
 }
 
+/// Where a body goes that is exactly what was asked for: what its [`Get`] wants, and who takes it on the client's thread.
+pub struct Landing {
+    /// What is asked for.
+    pub wanted: Wanted,
+    /// Takes token, what the reply says, and body.
+    pub take: Arc<dyn Fn(u64, Accepted, Bytes) + Send + Sync>,
+}
+
 /// One GET.
-#[derive(Debug)]
 pub struct Get {
     /// Names it.
     pub token: u64,
@@ -65,6 +76,8 @@ pub struct Get {
     pub headers: Vec<(String, String)>,
     /// What is read of the reply.
     pub limits: Limits,
+    /// Where the body goes if it is exactly what was asked for; everything else, and all if None, goes to [`Client::take`].
+    pub landing: Option<Landing>,
 }
 
 /// Status and headers of a reply, the latter as [`HEADERS`] names them; of several with one name, the first.
@@ -202,6 +215,7 @@ impl Running {
 /// Tells the end of a request, even if that is a panic.
 struct Telling {
     token: u64,
+    landing: Option<Landing>,
     running: Arc<Running>,
     shared: Arc<Shared>,
 }
@@ -209,6 +223,13 @@ struct Telling {
 impl Telling {
     fn tell(&self, outcome: Result<Reply, Failure>) {
         self.running.lock().remove(&self.token);
+        let outcome = match (outcome, &self.landing) {
+            (Ok(reply), Some(landing)) => match landing.wanted.accept(reply) {
+                Ok((accepted, body)) => return (landing.take)(self.token, accepted, body),
+                Err(reply) => Ok(reply),
+            },
+            (outcome, _) => outcome,
+        };
         self.shared.end(Done { token: self.token, outcome });
     }
 }
@@ -226,9 +247,9 @@ async fn serve(mut inbox: UnboundedReceiver<Command>, shared: &Arc<Shared>, idle
     let running: Arc<Running> = Arc::default();
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Get(get) => {
-                let (token, connections) = (get.token, Arc::clone(&connections));
-                let telling = Telling { token, running: Arc::clone(&running), shared: Arc::clone(shared) };
+            Command::Get(mut get) => {
+                let (token, landing, connections) = (get.token, get.landing.take(), Arc::clone(&connections));
+                let telling = Telling { token, landing, running: Arc::clone(&running), shared: Arc::clone(shared) };
                 let task = tokio::spawn(async move { telling.tell(connections.exchange(&get).await) });
                 running.lock().insert(token, task.abort_handle());
             }
@@ -249,7 +270,7 @@ mod tests {
     #[test]
     fn a_panic_is_the_end_of_its_request() {
         let shared = Arc::new(Shared { done: Mutex::default(), woken: AtomicBool::new(false), wake: Box::new(|| ()) });
-        let telling = Telling { token: 3, running: Arc::default(), shared: Arc::clone(&shared) };
+        let telling = Telling { token: 3, landing: None, running: Arc::default(), shared: Arc::clone(&shared) };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let task = async move {
             let _telling = telling;

@@ -76,7 +76,7 @@ impl Asking {
 
     fn start(&self, token: u64, url: &str, limits: Limits) {
         let headers = vec![("range".to_owned(), "bytes=0-9".to_owned())];
-        self.client.get(Get { token, url: url.to_owned(), headers, limits });
+        self.client.get(Get { token, url: url.to_owned(), headers, limits, landing: None });
     }
 
     fn done(&self) -> Vec<Done> {
@@ -175,12 +175,12 @@ fn a_request_that_is_dropped_ends_its_connection_and_no_other() {
 fn close_waits_for_nobody() {
     let server = Server::new(&["HTTP/1.1 206 X\r\nContent-Length: 5\r\n\r\nab"]);
     let client = Client::new(Duration::from_secs(60), || ()).unwrap();
-    client.get(Get { token: 1, url: server.url.clone(), headers: Vec::new(), limits: LIMITS });
+    client.get(Get { token: 1, url: server.url.clone(), headers: Vec::new(), limits: LIMITS, landing: None });
     server.requests.recv_timeout(Duration::from_secs(20)).unwrap();
     let began = Instant::now();
     client.close();
     client.close();
-    client.get(Get { token: 2, url: server.url, headers: Vec::new(), limits: LIMITS });
+    client.get(Get { token: 2, url: server.url, headers: Vec::new(), limits: LIMITS, landing: None });
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(client.take().is_empty());
 }

@@ -203,7 +203,7 @@ fn lock(channels: &Channels) -> MutexGuard<'_, HashMap<i32, Channel>> {
 /// Reads arrays from disk.
 #[pyclass(frozen, module = "voxfetch._core")]
 pub struct LocalEngine {
-    pub engine: voxfetch_local::LocalEngine,
+    pub engine: Arc<voxfetch_local::LocalEngine>,
     /// Per process: a fork may find the lock held by a worker that the child does not have.
     channels: PerProcess<Channels>,
 }
@@ -220,7 +220,8 @@ impl LocalEngine {
     #[pyo3(signature = (*, threads, index_cache_bytes, max_open_files, in_flight_bytes))]
     fn new(threads: usize, index_cache_bytes: u64, max_open_files: usize, in_flight_bytes: u64) -> Self {
         let config = Config { threads, index_cache_bytes, max_open_files, in_flight_bytes };
-        Self { engine: voxfetch_local::LocalEngine::new(config), channels: PerProcess::new(Channels::default()) }
+        let engine = Arc::new(voxfetch_local::LocalEngine::new(config));
+        Self { engine, channels: PerProcess::new(Channels::default()) }
     }
 
     fn read(&self, py: Python<'_>, reads: Vec<Bound<'_, Read>>) -> PyResult<()> {

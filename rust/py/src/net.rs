@@ -12,10 +12,12 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use voxfetch_core::plan::machine::Version;
 use voxfetch_local::remote::Body;
-use voxfetch_net::{Client, Done, Failure, Get, Kind, Limits, Reply};
+use voxfetch_net::{Accepted, Client, Done, Failure, Get, Kind, Landing, Limits, Part, Reply, Wanted};
 
 use crate::buffer;
+use crate::remote::RemoteEngine;
 
 /// Received bytes, read-only.
 #[pyclass(frozen, module = "voxfetch._core")]
@@ -47,6 +49,31 @@ pub struct HttpClient {
     client: Client,
 }
 
+/// URL, headers, limits: bytes of a 206 and of a 200 that are read, of the latter only with a length.
+type Sent<'py> = (String, Bound<'py, PyDict>, (u64, u64, bool));
+/// Start, end, suffix, ETag, most bytes: as the engine asks.
+type Asked = (Option<u64>, Option<u64>, Option<u64>, Option<String>, u64);
+
+/// The two kinds of requests have tokens of their own, of which the client's is made.
+fn joined(token: u64, lands: bool) -> u64 {
+    2 * token + u64::from(lands)
+}
+
+fn parted(joined: u64) -> (u64, bool) {
+    (joined / 2, joined % 2 == 1)
+}
+
+impl HttpClient {
+    fn send(&self, token: u64, sent: Sent<'_>, landing: Option<Landing>) -> PyResult<()> {
+        let (url, headers, (part, whole, sized)) = sent;
+        let headers = headers.iter().map(|(name, value)| Ok((name.extract()?, value.extract()?)));
+        let headers = headers.collect::<PyResult<_>>()?;
+        let limits = Limits { part, whole, sized };
+        self.client.get(Get { token: joined(token, landing.is_some()), url, headers, limits, landing });
+        Ok(())
+    }
+}
+
 #[pymethods]
 impl HttpClient {
     #[new]
@@ -57,22 +84,38 @@ impl HttpClient {
         Ok(Self { client: Client::new(Duration::try_from_secs_f64(idle_timeout_s).unwrap_or(Duration::MAX), wake)? })
     }
 
-    fn get(&self, requests: Vec<(u64, String, Bound<'_, PyDict>, u64, u64, bool)>) -> PyResult<()> {
-        for (token, url, headers, part, whole, sized) in requests {
-            let headers = headers.iter().map(|(name, value)| Ok((name.extract()?, value.extract()?)));
-            let headers = headers.collect::<PyResult<_>>()?;
-            self.client.get(Get { token, url, headers, limits: Limits { part, whole, sized } });
+    fn get(&self, requests: Vec<(u64, Sent<'_>)>) -> PyResult<()> {
+        requests.into_iter().try_for_each(|(token, sent)| self.send(token, sent, None))
+    }
+
+    fn land(&self, engine: &RemoteEngine, requests: Vec<(u64, Asked, Sent<'_>)>) -> PyResult<()> {
+        let engine = Arc::clone(engine.engine());
+        let take = Arc::new(move |token, accepted: Accepted, bytes| {
+            let Accepted { start, total, etag, modified } = accepted;
+            let version = Version { etag: etag.map(Into::into), modified: modified.map(Into::into), total };
+            engine.remote_land(parted(token).0, version, start, Body { bytes: Arc::new(bytes), is_lent: false });
+        });
+        for (number, (start, end, suffix, if_match, most), sent) in requests {
+            let part = match (start, end, suffix) {
+                (Some(start), Some(end), _) => Part::Range { start, end },
+                (_, _, Some(nbytes)) => Part::Suffix(nbytes),
+                _ => Part::Whole(most),
+            };
+            let take = Arc::clone(&take) as _;
+            self.send(number, sent, Some(Landing { wanted: Wanted { part, if_match }, take }))?;
         }
         Ok(())
     }
 
-    fn cancel(&self, token: u64) {
-        self.client.cancel(token);
+    #[pyo3(signature = (token, lands = false))]
+    fn cancel(&self, token: u64, lands: bool) {
+        self.client.cancel(joined(token, lands));
     }
 
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         for Done { token, outcome } in self.client.take() {
+            let (token, lands) = parted(token);
             let headers = PyDict::new(py);
             match outcome {
                 Ok(Reply { head, body }) => {
@@ -80,10 +123,11 @@ impl HttpClient {
                         headers.set_item(name, value)?;
                     }
                     let body = body.map(|bytes| Received(Body { bytes: Arc::new(bytes), is_lent: false }));
-                    list.append((token, head.status, headers, body, "", None::<i32>))?;
+                    list.append((token, lands, head.status, headers, body, "", None::<i32>))?;
                 }
                 Err(Failure { kind, status, errno }) => {
-                    list.append((token, status.unwrap_or(0), headers, None::<Received>, name(kind), errno))?;
+                    let status = status.unwrap_or(0);
+                    list.append((token, lands, status, headers, None::<Received>, name(kind), errno))?;
                 }
             }
         }

@@ -69,7 +69,7 @@ pub struct RemoteEngine {
 }
 
 impl RemoteEngine {
-    fn engine(&self) -> &voxfetch_local::LocalEngine {
+    pub fn engine(&self) -> &Arc<voxfetch_local::LocalEngine> {
         &self.local.get().engine
     }
 
@@ -152,6 +152,10 @@ impl RemoteEngine {
 
     fn cancel(&self, py: Python<'_>, token: u64) -> Vec<u64> {
         py.detach(|| self.engine().remote_cancel(token))
+    }
+
+    fn landed(&self, wait: bool) -> Vec<u64> {
+        self.engine().remote_landed(wait)
     }
 
     fn turn<'py>(&self, py: Python<'py>, most: usize) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
