@@ -1,8 +1,8 @@
 //! Decoded chunks -> the caller's arrays.
 //!
 //! A chunk that is one contiguous run of its output is decoded straight into it; any other goes through one scratch of
-//! the worker and one [`copy`]. Chunks that are not stored become the fill value. Here and in [`copy`] is the only
-//! memory that the core does not own.
+//! the worker and one [`copy`], decoded no further than the last voxel needed where that takes less. Chunks that are not
+//! stored become the fill value. Here and in [`copy`] is the only memory that the core does not own.
 
 #![expect(unsafe_code, reason = "writes into the caller's memory")]
 
@@ -94,6 +94,7 @@ impl Worker {
         if self.scratch.capacity() > KEPT_SCRATCH_NBYTES {
             self.scratch = Vec::new();
         }
+        self.codec.trim(KEPT_SCRATCH_NBYTES);
     }
 }
 
@@ -182,7 +183,10 @@ impl Assembly<'_> {
                 scratch.resize(nbytes, 0);
             }
             let chunk = &mut scratch[..nbytes];
-            array.chain().decode_into(codec, encoded, self.verify, chunk)?;
+            // Of a chunk that is only checked, nothing may be left out.
+            let in_part = array.chain().has_parts() && items.iter().all(|&item| self.output(visit, item).is_some());
+            let window = if in_part { self.plan.window(visit, items)? } else { 0..nbytes };
+            array.chain().decode_window(codec, encoded, self.verify, window, chunk)?;
             chunk
         };
         for &item in items {

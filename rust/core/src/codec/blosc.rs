@@ -147,16 +147,32 @@ impl<'a> BloscChunk<'a> {
         start..start.saturating_add(self.blocksize).min(self.nbytes)
     }
 
+    /// Decodes the blocks that hold bytes of `window` into their places in `out`; the rest of it stays.
+    ///
+    /// # Errors
+    /// `Codec` when `out` is not `nbytes` long or one of those blocks is broken.
+    pub(super) fn decode_window(
+        &self,
+        context: &mut CodecContext,
+        window: &Range<usize>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        check_len(NAME, self.nbytes, out.len())?;
+        for (index, block) in out.chunks_mut(self.blocksize).enumerate() {
+            let range = self.block_range(index);
+            if range.start < window.end && window.start < range.end {
+                self.decode_block(context, index, block)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Decodes all blocks.
     ///
     /// # Errors
-    /// `Codec` when `out` is not `nbytes` long or a block is broken.
+    /// As [`BloscChunk::decode_window`].
     pub(super) fn decode(&self, context: &mut CodecContext, out: &mut [u8]) -> Result<()> {
-        check_len(NAME, self.nbytes, out.len())?;
-        for (index, block) in out.chunks_mut(self.blocksize).enumerate() {
-            self.decode_block(context, index, block)?;
-        }
-        Ok(())
+        self.decode_window(context, &(0..self.nbytes), out)
     }
 
     /// Decodes block `index` into `out`, which is as long as its `block_range`.

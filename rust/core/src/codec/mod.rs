@@ -19,6 +19,7 @@ mod sink;
 mod zstd;
 
 use std::fmt;
+use std::ops::Range;
 
 pub use self::prepared::PreparedArray;
 
@@ -57,6 +58,13 @@ pub struct CodecContext {
     tile: Vec<u8>,
     // Bytes between two codecs of a chain.
     scratch: [Vec<u8>; MAX_COMPRESSORS],
+}
+
+impl CodecContext {
+    /// Gives back memory of a decoder when it is more than `kept_nbytes`.
+    pub fn trim(&mut self, kept_nbytes: usize) {
+        self.zstd.trim(kept_nbytes);
+    }
 }
 
 impl fmt::Debug for CodecContext {
@@ -165,6 +173,16 @@ impl CodecChain {
         Ok(Some(bytes))
     }
 
+    /// True when decoding a part of a chunk may take less than decoding all of it.
+    #[must_use]
+    pub fn has_parts(&self) -> bool {
+        match self.codecs.first() {
+            Some(CodecSpec::Zstd { .. }) => self.decoded_nbytes.is_some_and(|nbytes| nbytes > zstd::BLOCK_NBYTES),
+            Some(CodecSpec::Blosc(_)) => true,
+            _ => false,
+        }
+    }
+
     /// Decodes a chunk into `out`, which is `decoded_nbytes` long; elements in native byte order. After an error `out`
     /// may hold anything.
     ///
@@ -177,15 +195,42 @@ impl CodecChain {
         verify: Verify,
         out: &mut [u8],
     ) -> Result<()> {
+        self.decode_window(context, encoded, verify, 0..out.len(), out)
+    }
+
+    /// Decodes at least the bytes `window` of a chunk, whole elements, into their places in `out`, which is
+    /// `decoded_nbytes` long; the rest of `out` may hold anything.
+    ///
+    /// The first compressor decodes only what it must: zstd its blocks up to the end of the window, Blosc the blocks in
+    /// it. What is not decoded is not checked, so that a broken chunk may be delivered when the bytes it is broken in are
+    /// not needed. The window itself is always as [`CodecChain::decode_into`] would have it: its sizes are checked, and
+    /// every checksum that covers a byte of it (a `crc32c`, unless `verify` is `Cheap`, and those inside a codec).
+    ///
+    /// # Errors
+    /// As [`CodecChain::decode_into`]; `Internal` when the window reaches outside the chunk.
+    pub fn decode_window(
+        &self,
+        context: &mut CodecContext,
+        encoded: &[u8],
+        verify: Verify,
+        window: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<()> {
         if let Some(expected) = self.decoded_nbytes
             && expected != out.len()
         {
             return Err(Error::internal(format!("{} bytes of output for a chunk of {expected}", out.len())));
         }
+        let is_aligned = [window.start, window.end].iter().all(|at| at.is_multiple_of(self.swap_unit));
+        if window.start > window.end || window.end > out.len() || !is_aligned {
+            return Err(Error::internal(format!("bytes {window:?} of a chunk of {}", out.len())));
+        }
         let mut scratch = std::mem::take(&mut context.scratch);
         let size = Size::Exactly(out.len() as u64);
         let decoded =
             self.reach_innermost(context, encoded, verify, size, &mut scratch, |context, bytes, codec| match codec {
+                Some(CodecSpec::Zstd { .. }) => context.zstd.decode_until(bytes, window.end, out),
+                Some(CodecSpec::Blosc(_)) => BloscChunk::parse(bytes)?.decode_window(context, &window, out),
                 Some(codec) => decode_exact(context, codec, bytes, out),
                 None => {
                     check_len("bytes", bytes.len(), out.len())?;
@@ -195,7 +240,7 @@ impl CodecChain {
             });
         context.scratch = scratch;
         decoded?;
-        swap_bytes_in_place(out, self.swap_unit);
+        swap_bytes_in_place(&mut out[window], self.swap_unit);
         Ok(())
     }
 
