@@ -17,9 +17,11 @@ fn peak_nbytes() -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
 }
 
-/// A zstd frame without content size: blocks of 128 KiB zeros, 4 bytes each.
-fn zstd_of_zeros(window_log: u8, blocks: usize) -> Vec<u8> {
-    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, (window_log - 10) << 3];
+/// A zstd frame, without content size unless one is `declared`: blocks of 128 KiB zeros, 4 bytes each.
+fn zstd_of_zeros(window_log: u8, declared: Option<u32>, blocks: usize) -> Vec<u8> {
+    let flags = if declared.is_some() { 0x80 } else { 0 };
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, flags, (window_log - 10) << 3];
+    frame.extend(declared.iter().flat_map(|nbytes| nbytes.to_le_bytes()));
     for block in 0..blocks {
         let last = u32::from(block + 1 == blocks);
         let header = last | 1 << 1 | (128 << 10) << 3;
@@ -61,7 +63,7 @@ fn bombs_are_refused_without_the_memory_they_ask_for() {
     let bz2_stream = encode(CodecSpec::Bz2 { level: 9 }, &zeros);
     let zstd_frame = encode(ZSTD, &zeros);
     drop(zeros);
-    let gibibyte = zstd_of_zeros(20, 8192);
+    let gibibyte = zstd_of_zeros(20, None, 8192);
     assert!(gibibyte.len() < 33_000);
     let mut blosc_block = vec![20, 0, 0, 0];
     blosc_block.extend_from_slice(&(gibibyte.len() as u32).to_le_bytes());
@@ -70,7 +72,7 @@ fn bombs_are_refused_without_the_memory_they_ask_for() {
         ("zstd of a gibibyte", vec![ZSTD], gibibyte.clone()),
         ("zstd with its size", vec![ZSTD], zstd_frame.clone()),
         ("zstd, many frames", vec![ZSTD], zstd_frame.repeat(64)),
-        ("zstd with a window of 2 GiB", vec![ZSTD], zstd_of_zeros(31, 8192)),
+        ("zstd with a window of 2 GiB", vec![ZSTD], zstd_of_zeros(31, None, 8192)),
         ("gzip", vec![gzip.clone()], gzip_member.clone()),
         ("gzip, many members", vec![gzip.clone()], gzip_member.repeat(64)),
         ("zlib", vec![zlib], zlib_stream),
@@ -92,6 +94,15 @@ fn bombs_are_refused_without_the_memory_they_ask_for() {
         let outer = CodecChain::outer(codecs).unwrap();
         let refused = outer.decode_to_vec(&mut context, encoded, Verify::Full, CHUNK_NBYTES as u64).unwrap_err();
         assert!(matches!(refused.kind(), ErrorKind::Codec { .. }), "{what}: {refused}");
+    }
+    // Chunks of 1 MiB of which a part is needed: a gibibyte behind that part is not noticed, and costs nothing.
+    let mut out = vec![0xa5; 1 << 20];
+    let chain = CodecChain::new(&[ZSTD], Endian::NATIVE, &DataType::UInt(1), out.len()).unwrap();
+    for (window_log, delivered) in [(20, true), (27, true), (28, false), (31, false)] {
+        let encoded = zstd_of_zeros(window_log, Some(1 << 20), 8192);
+        let decoded = chain.decode_window(&mut context, &encoded, Verify::Full, 0..1000, &mut out);
+        assert_eq!(decoded.is_ok(), delivered, "{window_log}");
+        assert!(!delivered || out[..1000] == [0; 1000]);
     }
     if let (Some(before), Some(after)) = (before, peak_nbytes()) {
         // Room for the contexts: bzip2 takes 4 MB, a zstd stream with a 1 MiB window a little more than that.

@@ -48,11 +48,19 @@ fn chain(codec: &CodecSpec, nbytes: usize) -> CodecChain {
     CodecChain::new(std::slice::from_ref(codec), Endian::NATIVE, &DataType::UInt(1), nbytes).unwrap()
 }
 
-/// Decodes with and without knowing the size, and refuses one byte more and one less.
+/// Decodes with and without knowing the size, whole and in parts, and refuses one byte more and one less.
 fn check(context: &mut CodecContext, codec: &CodecSpec, encoded: &[u8], expected: &[u8], what: &str) {
     let mut out = vec![0xa5; expected.len()];
     chain(codec, expected.len()).decode_into(context, encoded, Verify::Full, &mut out).expect(what);
     assert!(out == expected, "{what}: other bytes");
+    let at = |part: usize| expected.len() * part / 16;
+    for window in [0..1, 0..at(2), at(1)..at(8), at(9)..at(10), at(11)..at(16), at(16) - 1..at(16), at(5)..at(5)] {
+        out.fill(0xa5);
+        chain(codec, expected.len())
+            .decode_window(context, encoded, Verify::Full, window.clone(), &mut out)
+            .expect(what);
+        assert!(out[window.clone()] == expected[window.clone()], "{what}: other bytes in {window:?}");
+    }
     let outer = CodecChain::outer(std::slice::from_ref(codec)).unwrap();
     assert!(
         outer.decode_to_vec(context, encoded, Verify::Full, expected.len() as u64).expect(what) == expected,

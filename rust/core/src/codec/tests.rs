@@ -1,5 +1,7 @@
 //! Properties of whole chains: round trips, and foreign bytes that end in an error or in the right elements.
 
+mod window;
+
 use proptest::prelude::*;
 
 use super::*;
