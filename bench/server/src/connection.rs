@@ -46,20 +46,20 @@ pub fn serve(stream: &TcpStream, folder: &Path, state: &State, number: u64) -> i
         let arrived = Instant::now();
         let head: Vec<u8> = input.drain(..length).collect();
         let Some(request) = Request::parse(&head) else {
-            return send(stream, error(400), true, 0, &mut output).map(|_| ());
+            return send(stream, error(400), true, arrived, 0, &mut output).map(|_| ());
         };
         if let Some(told) = state.control(&request) {
             let headers = "Content-Type: application/json\r\n".to_string();
             let length = told.body.len() as u64;
             let reply = Reply { status: told.status, headers, length, body: Body::Text(told.body) };
-            send(stream, reply, request.close, 0, &mut output)?;
+            send(stream, reply, request.close, arrived, 0, &mut output)?;
         } else {
             let delay = state.begin(&request, first);
             first = false;
-            thread::sleep((arrived + delay.latency).saturating_duration_since(Instant::now()));
             let reply = reply_to(&request, folder);
             let (status, (start, end)) = (reply.status, reply.body.range());
-            let sent = send(stream, reply, request.close, delay.bytes_per_s, &mut output);
+            let due = arrived + delay.latency;
+            let sent = send(stream, reply, request.close, due, delay.bytes_per_s, &mut output);
             let answered = sent.as_ref().ok().map(|sent| {
                 let took = arrived.elapsed();
                 Answered { connection: number, status, start, end, sent: *sent, took }
@@ -150,8 +150,16 @@ impl Body {
     }
 }
 
-/// Sends a reply, its body at `bytes_per_s` at most (0: no limit); the bytes of that body. `output` is scratch.
-fn send(mut stream: &TcpStream, reply: Reply, close: bool, bytes_per_s: u64, output: &mut Vec<u8>) -> io::Result<u64> {
+/// Sends a reply when it is due, its body at `bytes_per_s` at most (0: no limit); the bytes of that body. `output` is
+/// scratch. What a distant server would do before its first byte is done by then: it shares the machine with the reader.
+fn send(
+    mut stream: &TcpStream,
+    reply: Reply,
+    close: bool,
+    due: Instant,
+    bytes_per_s: u64,
+    output: &mut Vec<u8>,
+) -> io::Result<u64> {
     let reason = match reply.status {
         200 => "OK",
         206 => "Partial Content",
@@ -175,10 +183,13 @@ fn send(mut stream: &TcpStream, reply: Reply, close: bool, bytes_per_s: u64, out
             output.extend_from_slice(text.as_bytes());
             return stream.write_all(output).map(|()| text.len() as u64);
         }
-        Body::Nothing => return stream.write_all(output).map(|()| 0),
+        Body::Nothing => {
+            sleep_until(due);
+            return stream.write_all(output).map(|()| 0);
+        }
     };
     let length = end - start;
-    let begun = Instant::now();
+    let begun = due.max(Instant::now());
     let mut at = start;
     while at < end {
         let piece = (end - at).min(if bytes_per_s == 0 { PIECE_BYTES } else { PACED_PIECE_BYTES });
@@ -186,13 +197,25 @@ fn send(mut stream: &TcpStream, reply: Reply, close: bool, bytes_per_s: u64, out
         output.resize(kept + piece as usize, 0);
         file.read_exact_at(output.get_mut(kept..).unwrap_or_default(), at)?;
         at += piece;
-        if bytes_per_s > 0 {
+        sleep_until(if bytes_per_s > 0 {
             // A piece is sent when its last byte is due.
-            let due = begun + Duration::from_secs_f64((at - start) as f64 / bytes_per_s as f64);
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-        }
+            begun + Duration::from_secs_f64((at - start) as f64 / bytes_per_s as f64)
+        } else {
+            begun
+        });
         stream.write_all(output)?;
         output.clear();
     }
-    if length == 0 { stream.write_all(output).map(|()| 0) } else { Ok(length) }
+    if length == 0 {
+        sleep_until(due);
+        stream.write_all(output)?;
+    }
+    Ok(length)
+}
+
+fn sleep_until(due: Instant) {
+    let left = due.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        thread::sleep(left);
+    }
 }
