@@ -12,6 +12,7 @@ pub mod job;
 use crate::codec::{CodecContext, Verify};
 use crate::error::{Error, Result};
 use crate::metadata::ArrayMeta;
+use crate::plan::shard::Extent;
 use crate::plan::{AxisPart, Item, Plan, Visit, window};
 use crate::subset::MAX_RANK;
 use copy::Dim;
@@ -103,13 +104,13 @@ impl Worker {
 pub struct Encoded<'a> {
     /// The bytes.
     pub bytes: &'a [u8],
-    /// When they are a part of the chunk (see `StoredChunk`): the bytes of the chunk before them.
-    pub part_from: Option<usize>,
+    /// Which of its bytes these are.
+    pub extent: &'a Extent,
 }
 
 impl<'a> From<&'a [u8]> for Encoded<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        Self { bytes, part_from: None }
+        Self { bytes, extent: &Extent::Whole }
     }
 }
 
@@ -161,13 +162,13 @@ impl Assembly<'_> {
             }
             return Ok(());
         };
-        let Encoded { bytes: encoded, part_from } = encoded;
-        let elements: &[u8] = if part_from.is_some() {
-            encoded
+        let Encoded { bytes: encoded, extent } = encoded;
+        let (elements, from): (&[u8], usize) = if let Extent::Elements { from } = *extent {
+            (encoded, from)
         } else if let Some(view) = array.chain().view(encoded, self.verify)? {
-            view
+            (view, 0)
         } else {
-            if let [item] = *items
+            if let (Extent::Whole, &[item]) = (extent, items)
                 && let Some((output, part)) = self.output(visit, item)
             {
                 self.plan.project(visit, item, &mut parts)?;
@@ -183,16 +184,21 @@ impl Assembly<'_> {
                 scratch.resize(nbytes, 0);
             }
             let chunk = &mut scratch[..nbytes];
-            // Of a chunk that is only checked, nothing may be left out.
-            let in_part = array.chain().has_parts() && items.iter().all(|&item| self.output(visit, item).is_some());
-            let window = if in_part { self.plan.window(visit, items)? } else { 0..nbytes };
-            array.chain().decode_window(codec, encoded, self.verify, window, chunk)?;
-            chunk
+            if let Extent::Blocks { from, table } = extent {
+                let blocks = (&**table, *from, encoded);
+                array.chain().decode_blocks(codec, blocks, self.plan.window(visit, items)?, chunk)?;
+            } else {
+                // Of a chunk that is only checked, nothing may be left out.
+                let in_part = array.chain().has_parts() && items.iter().all(|&item| self.output(visit, item).is_some());
+                let window = if in_part { self.plan.window(visit, items)? } else { 0..nbytes };
+                array.chain().decode_window(codec, encoded, self.verify, window, chunk)?;
+            }
+            (chunk, 0)
         };
         for &item in items {
             if let Some((output, part)) = self.output(visit, item) {
                 self.plan.project(visit, item, &mut parts)?;
-                place(Some((elements, part_from.unwrap_or(0))), &[], &parts, output, part, array)?;
+                place(Some((elements, from)), &[], &parts, output, part, array)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use voxfetch_core::codec::{CodecChain, CodecContext, Verify};
+use voxfetch_core::codec::{BlockTable, CodecChain, CodecContext, Verify};
 use voxfetch_core::dtype::{DataType, Endian};
 use voxfetch_core::metadata::{BloscShuffle, BloscSpec, CodecSpec};
 
@@ -61,6 +61,9 @@ fn check(context: &mut CodecContext, codec: &CodecSpec, encoded: &[u8], expected
             .expect(what);
         assert!(out[window.clone()] == expected[window.clone()], "{what}: other bytes in {window:?}");
     }
+    if matches!(codec, CodecSpec::Blosc(_)) {
+        check_blocks(context, encoded, expected, what);
+    }
     let outer = CodecChain::outer(std::slice::from_ref(codec)).unwrap();
     assert!(
         outer.decode_to_vec(context, encoded, Verify::Full, expected.len() as u64).expect(what) == expected,
@@ -76,6 +79,24 @@ fn check(context: &mut CodecContext, codec: &CodecSpec, encoded: &[u8], expected
     }
     let longer = [encoded, b"x"].concat();
     assert!(chain(codec, expected.len()).decode_into(context, &longer, Verify::Full, &mut out).is_err(), "{what}");
+}
+
+/// Decodes parts from nothing but the range that the block table names for them.
+fn check_blocks(context: &mut CodecContext, encoded: &[u8], expected: &[u8], what: &str) {
+    let table = BlockTable::parse(encoded).expect(what).expect(what);
+    assert_eq!((table.nbytes(), table.cbytes()), (expected.len(), encoded.len() as u64), "{what}");
+    let mut out = vec![0xa5; expected.len()];
+    let step = expected.len() / 16 + 1;
+    for start in (0..expected.len()).step_by(step) {
+        for end in (start + 1..=expected.len()).step_by(3 * step) {
+            out.fill(0xa5);
+            let range = table.range_of(&(start..end)).expect(what);
+            let from = range.start as usize;
+            let part = (&table, from, &encoded[from..range.end as usize]);
+            chain(&blosc(), expected.len()).decode_blocks(context, part, start..end, &mut out).expect(what);
+            assert!(out[start..end] == expected[start..end], "{what}: other bytes in {start}..{end}");
+        }
+    }
 }
 
 #[test]

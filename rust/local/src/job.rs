@@ -407,7 +407,7 @@ impl Job {
         for chunk in chunks {
             let from = (chunk.range.start - request.range.start) as usize;
             let bytes = &thread.body[from..from + chunk.range.len() as usize];
-            let encoded = Encoded { bytes, part_from: chunk.part_from };
+            let encoded = Encoded { bytes, extent: &chunk.extent };
             let items = &found.items[chunk.items.clone()];
             let delivered = assembly
                 .deliver(&mut thread.worker, &visit, items, Some(encoded))

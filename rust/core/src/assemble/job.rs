@@ -68,7 +68,7 @@ fn deliver(part: &Part<Outputs>, body: &[u8], body_start: u64, worker: &mut Work
                 let items = &part.items[chunk.items.clone()];
                 let result = match bytes {
                     Some(bytes) => {
-                        let encoded = Encoded { bytes, part_from: chunk.part_from };
+                        let encoded = Encoded { bytes, extent: &chunk.extent };
                         assembly.deliver(worker, &visit, items, Some(encoded))
                     }
                     None => Err(Error::internal("a chunk outside its body")),

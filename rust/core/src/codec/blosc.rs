@@ -24,6 +24,7 @@ use super::deflate::Container;
 use super::sink::{check_len, resize};
 use super::{blosclz, lz4, shuffle};
 use crate::error::{Error, Result};
+use crate::subset::ByteRange;
 
 const NAME: &str = "blosc";
 const HEADER_NBYTES: usize = 16;
@@ -58,8 +59,18 @@ enum Filter {
 /// A chunk whose header and block table have been checked.
 #[derive(Debug)]
 pub(super) struct BloscChunk<'a> {
+    header: Header,
+    /// Four bytes a block; empty when the chunk is stored.
+    table: &'a [u8],
+    /// Bytes of the chunk from byte `from` on, all of them or as many as are at hand.
     encoded: &'a [u8],
+    from: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
     nbytes: usize,
+    cbytes: usize,
     blocksize: usize,
     typesize: usize,
     split: bool,
@@ -68,12 +79,9 @@ pub(super) struct BloscChunk<'a> {
     stored: bool,
 }
 
-impl<'a> BloscChunk<'a> {
-    /// Reads the header of a chunk that is all of `encoded`.
-    ///
-    /// # Errors
-    /// `Codec` when it is not a Blosc-1 chunk, or one whose sizes contradict each other.
-    pub(super) fn parse(encoded: &'a [u8]) -> Result<Self> {
+impl Header {
+    /// The header that a chunk begins with.
+    fn parse(encoded: &[u8]) -> Result<Self> {
         let Some(header) = encoded.first_chunk::<HEADER_NBYTES>() else {
             return Err(refuse(format!("{} bytes are shorter than the header", encoded.len())));
         };
@@ -90,19 +98,13 @@ impl<'a> BloscChunk<'a> {
             let value = i32::from_le_bytes(bytes);
             usize::try_from(value).map_err(|_| refuse(format!("{name} is {value}")))
         };
-        let nbytes = size("nbytes", [n0, n1, n2, n3])?;
-        let blocksize = size("blocksize", [b0, b1, b2, b3])?;
-        let cbytes = size("cbytes", [c0, c1, c2, c3])?;
-        if cbytes != encoded.len() {
-            return Err(refuse(format!("cbytes is {cbytes}, the chunk has {} bytes", encoded.len())));
-        }
         if typesize == 0 {
             return Err(refuse("typesize is 0"));
         }
-        let chunk = Self {
-            encoded,
-            nbytes,
-            blocksize,
+        let header = Self {
+            nbytes: size("nbytes", [n0, n1, n2, n3])?,
+            blocksize: size("blocksize", [b0, b1, b2, b3])?,
+            cbytes: size("cbytes", [c0, c1, c2, c3])?,
             typesize: usize::from(typesize),
             split: flags & FLAG_NOT_SPLIT == 0,
             filter: match (flags & FLAG_SHUFFLE != 0, flags & FLAG_BITSHUFFLE != 0) {
@@ -120,31 +122,139 @@ impl<'a> BloscChunk<'a> {
             },
             stored: flags & FLAG_STORED != 0,
         };
-        if blocksize == 0 || blocksize > nbytes.max(1) {
-            return Err(refuse(format!("blocksize is {blocksize}, nbytes {nbytes}")));
+        if header.blocksize == 0 || header.blocksize > header.nbytes.max(1) {
+            return Err(refuse(format!("blocksize is {}, nbytes {}", header.blocksize, header.nbytes)));
         }
-        if chunk.stored {
-            check_len(NAME, encoded.len() - HEADER_NBYTES, nbytes)?;
-        } else if (encoded.len() - HEADER_NBYTES) / 4 < chunk.num_blocks() {
-            return Err(refuse(format!("{} bytes hold no table of {} blocks", encoded.len(), chunk.num_blocks())));
+        let payload = header.cbytes.saturating_sub(HEADER_NBYTES);
+        if header.stored {
+            check_len(NAME, payload, header.nbytes)?;
+        } else if payload / 4 < header.num_blocks() {
+            let (cbytes, blocks) = (header.cbytes, header.num_blocks());
+            return Err(refuse(format!("{cbytes} bytes hold no table of {blocks} blocks")));
         }
-        Ok(chunk)
+        Ok(header)
+    }
+
+    fn num_blocks(&self) -> usize {
+        self.nbytes.div_ceil(self.blocksize)
+    }
+
+    /// Bytes of the chunk that its block table takes.
+    fn table_range(&self) -> Range<usize> {
+        let nbytes = if self.stored { 0 } else { 4 * self.num_blocks() };
+        HEADER_NBYTES..HEADER_NBYTES + nbytes
+    }
+
+    /// Bytes of the decoded chunk that block `index` holds.
+    fn block_range(&self, index: usize) -> Range<usize> {
+        let start = index.saturating_mul(self.blocksize).min(self.nbytes);
+        start..start.saturating_add(self.blocksize).min(self.nbytes)
+    }
+}
+
+/// Where the blocks of a chunk lie, as its first bytes say.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BlockTable {
+    header: Header,
+    table: Box<[u8]>,
+}
+
+impl BlockTable {
+    /// Reads the table of a chunk that begins with `head`; None when it does not end there.
+    ///
+    /// # Errors
+    /// `Codec` when it is not the beginning of a Blosc-1 chunk.
+    pub fn parse(head: &[u8]) -> Result<Option<Self>> {
+        let header = Header::parse(head)?;
+        Ok(head.get(header.table_range()).map(|table| Self { header, table: table.into() }))
+    }
+
+    /// Bytes of the decoded chunk.
+    #[must_use]
+    pub fn nbytes(&self) -> usize {
+        self.header.nbytes
+    }
+
+    /// Bytes of the whole chunk.
+    #[must_use]
+    pub fn cbytes(&self) -> u64 {
+        self.header.cbytes as u64
+    }
+
+    /// Bytes this table takes in memory.
+    #[must_use]
+    pub fn memory_nbytes(&self) -> u64 {
+        (size_of::<Self>() + self.table.len()) as u64
+    }
+
+    /// One range of the chunk that holds all blocks with bytes of `window`. Blocks may lie in any order.
+    ///
+    /// # Errors
+    /// `Codec` when a block lies outside the chunk.
+    pub fn range_of(&self, window: &Range<usize>) -> Result<ByteRange> {
+        let Header { cbytes, blocksize, stored, .. } = self.header;
+        let blocks = window.start / blocksize..window.end.div_ceil(blocksize).min(self.header.num_blocks());
+        if blocks.is_empty() {
+            return Err(refuse(format!("no block holds bytes {window:?}")));
+        }
+        if stored {
+            let (first, last) = (self.header.block_range(blocks.start), self.header.block_range(blocks.end - 1));
+            let (start, end) = ((HEADER_NBYTES + first.start) as u64, (HEADER_NBYTES + last.end) as u64);
+            return Ok(ByteRange { start, end });
+        }
+        let mut starts = Vec::with_capacity(self.header.num_blocks());
+        for index in 0..self.header.num_blocks() {
+            starts.push(block_start(&self.table, index).filter(|&start| start < cbytes));
+        }
+        let (mut low, mut last) = (usize::MAX, 0);
+        for index in blocks {
+            let start = starts[index].ok_or_else(|| refuse(format!("block {index} starts outside of the chunk")))?;
+            (low, last) = (low.min(start), last.max(start));
+        }
+        // A block ends where the next one in the file begins.
+        let end = starts.iter().flatten().copied().filter(|&start| start > last).min().unwrap_or(cbytes);
+        Ok(ByteRange { start: low as u64, end: end as u64 })
+    }
+
+    /// The chunk, of which the bytes from byte `from` on are at hand.
+    pub(super) fn chunk<'a>(&'a self, encoded: &'a [u8], from: usize) -> BloscChunk<'a> {
+        BloscChunk { header: self.header, table: &self.table, encoded, from }
+    }
+}
+
+/// Where a block starts in its chunk, None when that is before the end of the table.
+fn block_start(table: &[u8], index: usize) -> Option<usize> {
+    let bytes = table.get(4 * index..)?.first_chunk()?;
+    usize::try_from(i32::from_le_bytes(*bytes)).ok().filter(|&start| start >= HEADER_NBYTES + table.len())
+}
+
+impl<'a> BloscChunk<'a> {
+    /// Reads the header of a chunk that is all of `encoded`.
+    ///
+    /// # Errors
+    /// `Codec` when it is not a Blosc-1 chunk, or one whose sizes contradict each other.
+    pub(super) fn parse(encoded: &'a [u8]) -> Result<Self> {
+        let header = Header::parse(encoded)?;
+        if header.cbytes != encoded.len() {
+            return Err(refuse(format!("cbytes is {}, the chunk has {} bytes", header.cbytes, encoded.len())));
+        }
+        let table = encoded.get(header.table_range()).ok_or_else(|| refuse("the block table is truncated"))?;
+        Ok(Self { header, table, encoded, from: 0 })
     }
 
     /// Bytes of the decoded chunk.
     pub(super) fn nbytes(&self) -> usize {
-        self.nbytes
+        self.header.nbytes
     }
 
     /// Number of blocks.
     pub(super) fn num_blocks(&self) -> usize {
-        self.nbytes.div_ceil(self.blocksize)
+        self.header.num_blocks()
     }
 
     /// Bytes of the decoded chunk that block `index` holds.
     pub(super) fn block_range(&self, index: usize) -> Range<usize> {
-        let start = index.saturating_mul(self.blocksize).min(self.nbytes);
-        start..start.saturating_add(self.blocksize).min(self.nbytes)
+        self.header.block_range(index)
     }
 
     /// Decodes the blocks that hold bytes of `window` into their places in `out`; the rest of it stays.
@@ -157,8 +267,8 @@ impl<'a> BloscChunk<'a> {
         window: &Range<usize>,
         out: &mut [u8],
     ) -> Result<()> {
-        check_len(NAME, self.nbytes, out.len())?;
-        for (index, block) in out.chunks_mut(self.blocksize).enumerate() {
+        check_len(NAME, self.header.nbytes, out.len())?;
+        for (index, block) in out.chunks_mut(self.header.blocksize).enumerate() {
             let range = self.block_range(index);
             if range.start < window.end && window.start < range.end {
                 self.decode_block(context, index, block)?;
@@ -172,7 +282,7 @@ impl<'a> BloscChunk<'a> {
     /// # Errors
     /// As [`BloscChunk::decode_window`].
     pub(super) fn decode(&self, context: &mut CodecContext, out: &mut [u8]) -> Result<()> {
-        self.decode_window(context, &(0..self.nbytes), out)
+        self.decode_window(context, &(0..self.header.nbytes), out)
     }
 
     /// Decodes block `index` into `out`, which is as long as its `block_range`.
@@ -185,16 +295,16 @@ impl<'a> BloscChunk<'a> {
         }
         let range = self.block_range(index);
         check_len(NAME, range.len(), out.len())?;
-        if self.stored {
-            let payload = self.encoded.get(HEADER_NBYTES..).unwrap_or_default();
-            out.copy_from_slice(payload.get(range).ok_or_else(|| refuse("the stored bytes are truncated"))?);
+        if self.header.stored {
+            let payload = self.from(HEADER_NBYTES + range.start).and_then(|payload| payload.get(..range.len()));
+            out.copy_from_slice(payload.ok_or_else(|| refuse("the stored bytes are truncated"))?);
             return Ok(());
         }
         let rest = self.block_bytes(index)?;
-        let filtered = match self.filter {
+        let filtered = match self.header.filter {
             Filter::None => false,
-            Filter::Shuffle => self.typesize > 1,
-            Filter::BitShuffle => out.len() >= self.typesize,
+            Filter::Shuffle => self.header.typesize > 1,
+            Filter::BitShuffle => out.len() >= self.header.typesize,
         };
         if !filtered {
             return self.decode_streams(context, rest, out);
@@ -217,32 +327,32 @@ impl<'a> BloscChunk<'a> {
     }
 
     fn unfilter(&self, context: &mut CodecContext, filtered: &[u8], out: &mut [u8]) {
-        match self.filter {
+        match self.header.filter {
             Filter::None => out.copy_from_slice(filtered),
-            Filter::Shuffle => shuffle::unshuffle(self.typesize, filtered, out),
-            Filter::BitShuffle => shuffle::bit_unshuffle(self.typesize, filtered, &mut context.tile, out),
+            Filter::Shuffle => shuffle::unshuffle(self.header.typesize, filtered, out),
+            Filter::BitShuffle => shuffle::bit_unshuffle(self.header.typesize, filtered, &mut context.tile, out),
         }
+    }
+
+    /// What is at hand of the chunk from byte `start` on.
+    fn from(&self, start: usize) -> Option<&'a [u8]> {
+        self.encoded.get(start.checked_sub(self.from)?..)
     }
 
     /// The chunk from where block `index` starts.
     fn block_bytes(&self, index: usize) -> Result<&'a [u8]> {
-        let at = HEADER_NBYTES + 4 * index;
-        let start = self.encoded.get(at..).and_then(<[u8]>::first_chunk).map(|bytes| i32::from_le_bytes(*bytes));
-        let start = start.ok_or_else(|| refuse("the block table is truncated"))?;
-        usize::try_from(start)
-            .ok()
-            .filter(|start| *start >= HEADER_NBYTES + 4 * self.num_blocks())
-            .and_then(|start| self.encoded.get(start..))
-            .ok_or_else(|| refuse(format!("block {index} starts at {start}, outside of the chunk's blocks")))
+        block_start(self.table, index)
+            .and_then(|start| self.from(start))
+            .ok_or_else(|| refuse(format!("block {index} starts outside of the chunk's blocks")))
     }
 
     /// Streams of a block of `block_nbytes` decoded bytes.
     fn num_streams(&self, block_nbytes: usize) -> usize {
-        let split = self.split
-            && block_nbytes == self.blocksize
-            && self.typesize <= MAX_SPLITS
-            && block_nbytes / self.typesize >= MIN_SPLIT_NBYTES;
-        if split { self.typesize } else { 1 }
+        let split = self.header.split
+            && block_nbytes == self.header.blocksize
+            && self.header.typesize <= MAX_SPLITS
+            && block_nbytes / self.header.typesize >= MIN_SPLIT_NBYTES;
+        if split { self.header.typesize } else { 1 }
     }
 
     fn decode_streams(&self, context: &mut CodecContext, mut rest: &[u8], out: &mut [u8]) -> Result<()> {
@@ -257,7 +367,7 @@ impl<'a> BloscChunk<'a> {
                 part.copy_from_slice(stream);
                 continue;
             }
-            match self.inner {
+            match self.header.inner {
                 Inner::BloscLz => blosclz::decode_exact(stream, part),
                 Inner::Lz4 => lz4::decode_block(stream, part),
                 Inner::Snappy => decode_snappy(stream, part),

@@ -23,6 +23,7 @@ use std::ops::Range;
 
 pub use self::prepared::PreparedArray;
 
+pub use self::blosc::BlockTable;
 use self::blosc::BloscChunk;
 use self::deflate::{Container, DeflateContext};
 use self::sink::{check_len, resize};
@@ -183,6 +184,44 @@ impl CodecChain {
         }
     }
 
+    /// True when a stored chunk is a Blosc chunk and nothing else: its blocks can be read without the rest, see
+    /// [`BlockTable`].
+    #[must_use]
+    pub fn has_blocks(&self) -> bool {
+        matches!(self.codecs.as_slice(), [CodecSpec::Blosc(_)])
+    }
+
+    /// Decodes at least the bytes `window` of a chunk as [`CodecChain::decode_window`] does, out of some of its bytes: those
+    /// from byte `from` on that [`BlockTable::range_of`] asks for.
+    ///
+    /// # Errors
+    /// As [`CodecChain::decode_window`].
+    pub fn decode_blocks(
+        &self,
+        context: &mut CodecContext,
+        (table, from, encoded): (&BlockTable, usize, &[u8]),
+        window: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.check_window(&window, out)?;
+        table.chunk(encoded, from).decode_window(context, &window, out)?;
+        swap_bytes_in_place(&mut out[window], self.swap_unit);
+        Ok(())
+    }
+
+    fn check_window(&self, window: &Range<usize>, out: &[u8]) -> Result<()> {
+        if let Some(expected) = self.decoded_nbytes
+            && expected != out.len()
+        {
+            return Err(Error::internal(format!("{} bytes of output for a chunk of {expected}", out.len())));
+        }
+        let is_aligned = [window.start, window.end].iter().all(|at| at.is_multiple_of(self.swap_unit));
+        if window.start > window.end || window.end > out.len() || !is_aligned {
+            return Err(Error::internal(format!("bytes {window:?} of a chunk of {}", out.len())));
+        }
+        Ok(())
+    }
+
     /// Decodes a chunk into `out`, which is `decoded_nbytes` long; elements in native byte order. After an error `out`
     /// may hold anything.
     ///
@@ -216,15 +255,7 @@ impl CodecChain {
         window: Range<usize>,
         out: &mut [u8],
     ) -> Result<()> {
-        if let Some(expected) = self.decoded_nbytes
-            && expected != out.len()
-        {
-            return Err(Error::internal(format!("{} bytes of output for a chunk of {expected}", out.len())));
-        }
-        let is_aligned = [window.start, window.end].iter().all(|at| at.is_multiple_of(self.swap_unit));
-        if window.start > window.end || window.end > out.len() || !is_aligned {
-            return Err(Error::internal(format!("bytes {window:?} of a chunk of {}", out.len())));
-        }
+        self.check_window(&window, out)?;
         let mut scratch = std::mem::take(&mut context.scratch);
         let size = Size::Exactly(out.len() as u64);
         let decoded =

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::codec::BlockTable;
 use crate::error::{Error, Result};
 use crate::index::ShardIndex;
 use crate::plan::{Item, Plan, Visit};
@@ -21,13 +22,32 @@ pub trait IndexSource {
     fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>>;
 }
 
+/// Which bytes of a chunk a range holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// All.
+    Whole,
+    /// Those from byte `from` on that the items need; they are the elements as they are.
+    Elements {
+        /// Bytes of the chunk before them.
+        from: usize,
+    },
+    /// Those from byte `from` on that hold the blocks that the items need.
+    Blocks {
+        /// Bytes of the chunk before them.
+        from: usize,
+        /// Where its blocks lie.
+        table: Arc<BlockTable>,
+    },
+}
+
 /// One stored chunk and the items that need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredChunk {
-    /// Its bytes in the object: all, or those that the items need when they are the elements as they are.
+    /// Its bytes in the object, or those that the items need.
     pub range: ByteRange,
-    /// When `range` is a part of the chunk: the bytes of the chunk before it.
-    pub part_from: Option<usize>,
+    /// Which of its bytes these are.
+    pub extent: Extent,
     /// The items, all of the same chunk.
     pub items: Range<usize>,
 }
@@ -111,7 +131,7 @@ pub fn resolve(
             continue;
         }
         match needed(plan, visit, &items[group.clone()], range) {
-            Ok((range, part_from)) => resolved.stored.push(StoredChunk { range, part_from, items: group }),
+            Ok((range, extent)) => resolved.stored.push(StoredChunk { range, extent, items: group }),
             Err(error) => resolved.failed.push((group, error.in_range(range))),
         }
     }
@@ -119,17 +139,17 @@ pub fn resolve(
     resolved
 }
 
-/// The bytes of a chunk stored at `range` that are to be read and, if that is a part, how many lie before them.
-fn needed(plan: &Plan, visit: &Visit<'_>, items: &[Item], range: ByteRange) -> Result<(ByteRange, Option<usize>)> {
+/// The bytes of a chunk stored at `range` that are to be read.
+fn needed(plan: &Plan, visit: &Visit<'_>, items: &[Item], range: ByteRange) -> Result<(ByteRange, Extent)> {
     let array = &plan.arrays()[visit.array];
     // A chunk of another length is read as it is, for the decoder to refuse.
     if !array.chain().is_plain() || range.len() != array.chunk_nbytes as u64 {
-        return Ok((range, None));
+        return Ok((range, Extent::Whole));
     }
     let window = plan.window(visit, items)?;
     if window.len() == array.chunk_nbytes {
-        return Ok((range, None));
+        return Ok((range, Extent::Whole));
     }
     let (start, end) = (range.start + window.start as u64, range.start + window.end as u64);
-    Ok((ByteRange { start, end }, Some(window.start)))
+    Ok((ByteRange { start, end }, Extent::Elements { from: window.start }))
 }

@@ -82,7 +82,7 @@ pub fn carry_out(plan: &Plan, outputs: &[Output], objects: &[Objects], verify: V
             for chunk in &resolved.stored[request.members] {
                 let from = (chunk.range.start - request.range.start) as usize;
                 let bytes = &body[from..from + chunk.range.len() as usize];
-                let encoded = Encoded { bytes, part_from: chunk.part_from };
+                let encoded = Encoded { bytes, extent: &chunk.extent };
                 assembly.deliver(&mut worker, &visit, &items[chunk.items.clone()], Some(encoded))?;
             }
         }

@@ -291,3 +291,82 @@ fn blosc_blocks_outside_of_the_window_are_not_decoded() {
         }
     }
 }
+
+/// A chunk of the same blocks, the last one first, and the ranges that they take.
+fn reversed(chunk: &[u8]) -> (Vec<u8>, Vec<Range<usize>>) {
+    let start = |block: usize| {
+        let bytes: [u8; 4] = chunk[16 + 4 * block..][..4].try_into().unwrap();
+        i32::from_le_bytes(bytes) as usize
+    };
+    let ends = [start(1), start(2), chunk.len()];
+    let mut reversed = chunk[..28].to_vec();
+    let mut ranges = vec![0..0; 3];
+    for block in [2, 1, 0] {
+        ranges[block] = reversed.len()..reversed.len() + ends[block] - start(block);
+        reversed[16 + 4 * block..][..4].copy_from_slice(&(ranges[block].start as i32).to_le_bytes());
+        reversed.extend_from_slice(&chunk[start(block)..ends[block]]);
+    }
+    (reversed, ranges)
+}
+
+#[test]
+fn a_block_table_names_the_bytes_of_blocks_in_any_order() {
+    let mut context = CodecContext::default();
+    for split in [false, true] {
+        let (forward, elements) = blosc_chunk(split);
+        let (chunk, ranges) = reversed(&forward);
+        let chain = u8_chain(&[blosc()], elements.len());
+        assert!(chain.has_blocks() && !u8_chain(&[blosc(), Crc32c], elements.len()).has_blocks());
+        let table = BlockTable::parse(&chunk[..40]).unwrap().unwrap();
+        assert!(BlockTable::parse(&chunk[..27]).unwrap().is_none(), "its table ends at 28");
+        for (window, expected) in [
+            (0..512, ranges[0].clone()),
+            (512..513, ranges[1].clone()),
+            (1199..1200, ranges[2].clone()),
+            (511..513, ranges[1].start..ranges[0].end),
+            (0..1200, ranges[2].start..ranges[0].end),
+        ] {
+            let range = table.range_of(&window).unwrap();
+            assert_eq!(range.start as usize..range.end as usize, expected, "{window:?}");
+            let mut out = vec![0; elements.len()];
+            let part = (&table, expected.start, &chunk[expected.clone()]);
+            chain.decode_blocks(&mut context, part, window.clone(), &mut out).unwrap();
+            assert!(out[window.clone()] == elements[window.clone()]);
+            // Of other bytes than those it names, none is taken for another.
+            for (from, bytes) in [(0, &chunk[..28]), (expected.start + 1, &chunk[expected.start + 1..])] {
+                assert!(chain.decode_blocks(&mut context, (&table, from, bytes), window.clone(), &mut out).is_err());
+            }
+        }
+        assert!(chain.decode_blocks(&mut context, (&table, 0, &chunk), 0..1201, &mut vec![0; 1200]).is_err());
+        let mut broken = chunk.clone();
+        broken[16..20].copy_from_slice(&(chunk.len() as i32).to_le_bytes());
+        let table = BlockTable::parse(&broken).unwrap().unwrap();
+        assert!(table.range_of(&(0..1)).is_err() && table.range_of(&(600..601)).is_ok());
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_block_tables_never_panic(
+        flags in any::<u8>(),
+        nbytes in 0..600i32,
+        blocksize in prop_oneof![1..600i32, any::<i32>()],
+        cbytes in prop_oneof![0..600i32, any::<i32>()],
+        starts in proptest::collection::vec(prop_oneof![0..600i32, any::<i32>()], 0..20),
+        window in (0..700usize, 0..700usize),
+    ) {
+        let mut head = vec![2, 1, flags, 1];
+        for number in [nbytes, blocksize, cbytes].into_iter().chain(starts) {
+            head.extend_from_slice(&number.to_le_bytes());
+        }
+        if let Ok(Some(table)) = BlockTable::parse(&head)
+            && let Ok(range) = table.range_of(&(window.0..window.1))
+        {
+            prop_assert!(range.start < range.end && range.end <= table.cbytes());
+            let chain = u8_chain(&[blosc()], table.nbytes());
+            let mut out = vec![0; table.nbytes()];
+            let part = (&table, range.start as usize, &head[..]);
+            let _ = chain.decode_blocks(&mut CodecContext::default(), part, window.0..window.1, &mut out);
+        }
+    }
+}

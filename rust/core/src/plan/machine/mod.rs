@@ -39,6 +39,11 @@ use object::{Known, Name, Object, Want};
 
 /// Shards that decode to at most this many bytes are fetched whole when nothing is known of them.
 const SMALL_SHARD_NBYTES: u64 = 512 << 10;
+/// Blocks of a chunk are fetched alone where that leaves at least this many decoded bytes out: about half as many stored
+/// ones, which take as long as the round trip that it costs.
+const LEFT_OUT_NBYTES: usize = 1 << 20;
+/// So much of a chunk is fetched for the table of its blocks: 1,020 of them.
+const BLOCKS_NBYTES: u64 = 1 << 12;
 
 /// An array behind a store, and how it is read.
 #[derive(Debug)]
@@ -298,6 +303,8 @@ enum Kind {
     Inner { level: usize, shard: ByteRange },
     /// All of an object that has no parts.
     Object,
+    /// The beginning of an object that is one chunk with blocks.
+    Blocks,
     /// Chunks.
     Chunks(Vec<Want>),
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::{Flight, RemoteArray};
+use crate::codec::BlockTable;
 use crate::error::{Error, Result};
 use crate::index::ShardIndex;
 use crate::plan::shard::{IndexSource, StoredChunk};
@@ -56,6 +57,8 @@ pub(super) enum Known {
         version: Version,
         /// Indexes by nesting level and the bytes of their shard.
         indexes: HashMap<(usize, ByteRange), Result<Arc<ShardIndex>>>,
+        /// Of an object that is one chunk, where its blocks lie.
+        blocks: Option<Arc<BlockTable>>,
     },
 }
 
@@ -70,10 +73,11 @@ impl Known {
     pub fn memory_nbytes(&self) -> Option<u64> {
         match self {
             Self::Absent { .. } => Some(0),
-            Self::Present { indexes, .. } => indexes
-                .values()
-                .map(|index| index.as_ref().ok().map(|index| index.memory_nbytes() + 64))
-                .sum::<Option<u64>>(),
+            Self::Present { indexes, blocks, .. } => {
+                let indexes = indexes.values().map(|index| index.as_ref().ok().map(|index| index.memory_nbytes() + 64));
+                let blocks = blocks.as_ref().map_or(0, |table| table.memory_nbytes());
+                indexes.sum::<Option<u64>>().map(|nbytes| nbytes + blocks)
+            }
         }
     }
 }
@@ -105,6 +109,8 @@ pub(super) struct Object {
     pub pending: Vec<Want>,
     /// Whether it turned out too large to be fetched whole on suspicion.
     pub is_large: bool,
+    /// Whether its blocks cannot be fetched alone: its beginning is not that of a chunk, or too short to tell.
+    pub has_no_blocks: bool,
     /// Requests of its chunks that are not sent yet.
     pub cut: VecDeque<Flight>,
     /// Whether it stands in the queue of objects with pending chunks.
@@ -124,6 +130,7 @@ impl Object {
             asked_inner: Vec::new(),
             pending: Vec::new(),
             is_large: false,
+            has_no_blocks: false,
             cut: VecDeque::new(),
             queued: false,
         }

@@ -1,9 +1,11 @@
 //! What follows from a reply: an index to decode, chunks to deliver, an object that is missing, failed or another one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::object::UNKNOWN_NBYTES;
 use super::{Delivery, Failure, Flight, IndexTask, Job, Kind, Known, Machine, Mode, Part, Task, Version, What};
+use crate::codec::BlockTable;
 use crate::error::{Error, ErrorKind, Result, TransportClass};
 use crate::index::{ShardIndex, sharding_indexed};
 use crate::plan::shard::StoredChunk;
@@ -78,6 +80,27 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 self.jobs.push(Job { task: Task::Index(task), body: Some(body), nbytes });
                 true
             }
+            Kind::Blocks => {
+                object.asked = false;
+                let table = BlockTable::parse(body.as_ref()).ok().flatten();
+                let is_chunk = |table: &BlockTable| {
+                    table.nbytes() == array.meta.chunk_nbytes
+                        && version.total.is_none_or(|total| total == table.cbytes())
+                };
+                match table.filter(is_chunk) {
+                    Some(table) => {
+                        let version = Version { total: Some(table.cbytes()), ..version };
+                        let blocks = Some(Arc::new(table));
+                        object.known =
+                            Some(Known::Present { since_s: now_s, version, indexes: HashMap::new(), blocks });
+                        self.counters.index_misses += 1;
+                    }
+                    // Whatever is wrong with it, its decoder will say.
+                    None => object.has_no_blocks = true,
+                }
+                self.wake(id, None);
+                false
+            }
             Kind::Object => {
                 object.asked = false;
                 let waiting = std::mem::take(&mut object.waiting);
@@ -132,7 +155,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         }
         let id = flight.object;
         match (failure, flight.kind) {
-            (Failure::Absent, Kind::Root { .. } | Kind::Object) => {
+            (Failure::Absent, Kind::Root { .. } | Kind::Object | Kind::Blocks) => {
                 object.asked = false;
                 object.known = Some(Known::Absent { since_s: now_s });
                 self.wake(id, None);
@@ -142,6 +165,12 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 // Nothing was asked of a version: the object ends before its index does.
                 self.root_failed(id, &Error::shard_index("the object is too short for its index; it is truncated"));
             }
+            (Failure::Changed, Kind::Blocks) => {
+                // Shorter than its blocks were taken to be.
+                object.asked = false;
+                object.has_no_blocks = true;
+                self.wake(id, None);
+            }
             (Failure::Absent | Failure::Changed, _) => self.changed(id),
             (Failure::Error(error), Kind::Root { whole: true }) if is_too_large(&error) => {
                 // There are bytes between its chunks: its index tells which are needed.
@@ -149,7 +178,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 object.is_large = true;
                 self.wake(id, None);
             }
-            (Failure::Error(error), Kind::Root { .. } | Kind::Object) => self.root_failed(id, &error),
+            (Failure::Error(error), Kind::Root { .. } | Kind::Object | Kind::Blocks) => self.root_failed(id, &error),
             (Failure::Error(error), Kind::Inner { level, shard }) => {
                 self.inner_known(id, (level, shard), Err(error));
             }
@@ -208,7 +237,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 (Some((version, whole)), Ok(index)) => {
                     object.asked = false;
                     let indexes = [((0, task.shard), Ok(Arc::new(index)))].into();
-                    object.known = Some(Known::Present { since_s: now_s, version, indexes });
+                    object.known = Some(Known::Present { since_s: now_s, version, indexes, blocks: None });
                     let parts = self.wake(task.object, whole.then_some(nbytes));
                     if let Some(body) = body.filter(|_| !parts.is_empty()) {
                         used = self.deliver(parts, 0, body.clone(), nbytes);

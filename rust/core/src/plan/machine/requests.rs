@@ -119,7 +119,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             return;
         };
         match flight.kind {
-            Kind::Root { .. } | Kind::Object => object.asked = false,
+            Kind::Root { .. } | Kind::Object | Kind::Blocks => object.asked = false,
             Kind::Inner { level, shard } => object.asked_inner.retain(|&asked| asked != (level, shard)),
             Kind::Chunks(_) => {}
         }
