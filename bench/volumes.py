@@ -66,9 +66,14 @@ class Volume:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
+    def object_shape(self) -> tuple[int, ...]:
+        """Voxels of one stored object: a shard, or a chunk where there are none."""
+        return self.shard or self.chunk
+
+    @property
     def period(self) -> tuple[int, ...]:
         """The shape, rounded up to whole shards: voxels after which an array of links to them repeats."""
-        return tuple(-(-n // s) * s for n, s in zip(self.shape, self.shard or self.chunk, strict=True))
+        return tuple(-(-n // s) * s for n, s in zip(self.shape, self.object_shape, strict=True))
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a worker or a report."""
@@ -89,7 +94,7 @@ class Volume:
         if voxels.shape == self.shape:
             return voxels[box.slices]
         at: list[Array] = []
-        for start, size, n, s in zip(box.start, box.shape, voxels.shape, self.shard or self.chunk, strict=True):
+        for start, size, n, s in zip(box.start, box.shape, voxels.shape, self.object_shape, strict=True):
             at.append((start + np.arange(size)) % (-(-n // s) * s))
         if all(len(a) == a[-1] - a[0] + 1 and a[-1] < n for a, n in zip(at, voxels.shape, strict=True)):
             return voxels[tuple(slice(a[0], a[-1] + 1) for a in at)]
@@ -317,6 +322,10 @@ BLOSC = Layout(
     "Zarr v3, shard 512^3, chunk 64^3, blosc zstd bitshuffle", "zarr", (64,) * 3, (512,) * 3, (_BYTES, _BITSHUFFLED)
 )
 V2_BLOSC = Layout("Zarr v2, chunk 64^3, blosc lz4 shuffle", "zarr", (64,) * 3, None, (_LZ4_SHUFFLED,), "zarr")
+V2_CUBES = Layout("Zarr v2, chunk 128^3, blosc lz4 shuffle", "zarr", (128,) * 3, None, (_LZ4_SHUFFLED,), "zarr")
+V2_TILES = Layout(
+    "Zarr v2, chunk (1,2048,2048), blosc lz4 shuffle", "zarr", (1, 2048, 2048), None, (_LZ4_SHUFFLED,), "zarr"
+)
 WEBKNOSSOS = Layout(
     "WEBKNOSSOS: (c,x,y,z), shard 1024^3, chunk 32^3, transposed, zstd 5 with checksum",
     "tensorstore", (1, 32, 32, 32), (1, 1024, 1024, 1024), (_REVERSED, _BYTES, _ZSTD_CHECKED),
@@ -339,8 +348,10 @@ VOLUMES: dict[str, tuple[str, Layout]] = {
     "labels64": ("labels64", SHARDED),
     "em_one_shard": ("em", ONE_SHARD),
     "em_long": ("em", replace(SHARDED, repeats="em")),
+    "cubes": ("lm", V2_CUBES),
+    "tiles": ("lm", V2_TILES),
 }
-#: Names that stand for several volumes.
+#: Names that stand for several volumes. Of none: those on request, and cubes and tiles, which ``bench.remote`` reads.
 VOLUME_GROUPS = {
     "shards": ("em", "labels", "em_raw", "real_em", "real_labels", "webknossos"),
     "layouts": ("slabs", "em64", "em128", "lm_blosc", "v2_blosc"),

@@ -210,3 +210,79 @@ def test_a_client_that_does_not_start_is_an_error_of_the_read(opened, monkeypatc
     monkeypatch.setattr(type(array.engine.scheduler._clients), "_started", refused)
     with pytest.raises(vf.VoxfetchError):
         array[:64, :64, :64]
+
+
+# -------------------------------------------------------------------------------------------------------------- hedges
+
+
+def late(share, delay_s):
+    """A rule: of all requests for chunks, `share` are answered late, the second of a kind never."""
+    random, seen = np.random.default_rng(3), set()
+
+    def rule(request):
+        first = (request.key, request.range) not in seen
+        seen.add((request.key, request.range))
+        return Fault(delay_s=delay_s) if "c/" in request.key and first and random.random() < share else None
+
+    return rule
+
+
+@pytest.mark.parametrize("headers", [None, dict], ids=["landing", "tasks"])
+def test_the_few_that_are_late_are_sent_once_more(volume, headers):
+    def read(hedge_s):
+        retry = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05, hedge_s=hedge_s)
+        with FaultyServer(volume.path) as server, vf.Engine(retry=retry) as engine:
+            options = vf.StoreOptions(headers=headers)
+            small = vf.ReadOptions(max_request_bytes=1)
+            array = vf.open_array(server.url, engine=engine, options=options, read_options=small)
+            array[0, 0, 0]
+            server.rule = late(0.04, 1.5)
+            began_s = time.monotonic()
+            np.testing.assert_array_equal(array[...], volume.expected)
+            took_s = time.monotonic() - began_s
+            scheduler = engine.scheduler
+            wait_until(lambda: not (scheduler._hedges._twins or scheduler._tasks or scheduler._landing))
+            assert not scheduler._hedges._sent
+            return took_s, len(server.requests), engine.stats().hedges
+
+    slow_s, requests, none = read(None)
+    assert slow_s > 1.5
+    assert none == 0
+    fast_s, more, hedges = read(0.2)
+    assert fast_s < 1.2
+    assert 1 <= hedges == more - requests <= 4 + requests // 10
+
+
+def test_a_store_that_is_slow_altogether_is_not_asked_twice(volume):
+    retry = vf.RetryPolicy(hedge_s=0.02)
+    with FaultyServer(volume.path, latency_s=0.1) as server, vf.Engine(retry=retry) as engine:
+        array = vf.open_array(server.url, engine=engine, read_options=vf.ReadOptions(max_request_bytes=1))
+        np.testing.assert_array_equal(array[...], volume.expected)
+        assert engine.stats().hedges <= 4 + len(server.requests) // 10
+
+
+def test_a_second_request_that_fails_leaves_it_to_the_first(volume):
+    retry = vf.RetryPolicy(max_attempts=1, hedge_s=0.05)
+    with FaultyServer(volume.path) as server, vf.Engine(retry=retry) as engine:
+        array = vf.open_array(server.url, engine=engine)
+        array[0, 0, 0]
+        server.faults.extend([Fault(delay_s=0.4), status(503)])
+        np.testing.assert_array_equal(array[:32, :32, :32], volume.expected[:32, :32, :32])
+        assert engine.stats().hedges == 1
+
+
+def test_a_read_that_is_given_up_takes_both_with_it(volume):
+    with FaultyServer(volume.path) as server, vf.Engine(retry=vf.RetryPolicy(hedge_s=0.05)) as engine:
+        array = vf.open_array(server.url, engine=engine)
+        array[0, 0, 0]
+        server.rule = lambda _: Fault(trickle_s=0.01)
+
+        async def given_up():
+            read = asyncio.ensure_future(array.read_async(np.s_[:64, :64, :64]))
+            await asyncio.to_thread(wait_until, lambda: engine.stats().hedges)
+            read.cancel()
+            await asyncio.gather(read, return_exceptions=True)
+
+        asyncio.run(given_up())
+        wait_until(lambda: server.in_flight == 0)
+        assert not engine.scheduler._hedges._twins

@@ -127,8 +127,8 @@ def _tensorstore(url: str, *, best: bool) -> Engine:
     recheck = {"recheck_cached_data": "open"} if best else {}
     context = ts.Context(settings if best else {})
 
-    def opening(path: str) -> Any:
-        spec = {"driver": "zarr3", "kvstore": f"{url}/{path}/", **recheck}
+    def opening(path: str, driver: str = "zarr3") -> Any:
+        spec = {"driver": driver, "kvstore": f"{url}/{path}/", **recheck}
         return ts.open(spec, context=context, open=True, read=True)
 
     def open_image(path: str) -> list[tuple[int, ...]]:
@@ -142,7 +142,7 @@ def _tensorstore(url: str, *, best: bool) -> Engine:
         f"{settings}, {recheck}" if best else "default context",
         "merges only ranges that touch; no images, no reads of many boxes (futures of all); "
         + ("cache shared by indexes and decoded chunks" if best else "no cache: an index is read for every call"),
-        lambda volume: _Tensorstore(opening(volume.path).result()),
+        lambda volume: _Tensorstore(opening(volume.path, volume.volume.format).result()),
         lambda path: tuple(opening(path).result().shape),
         open_image,
     )
@@ -201,9 +201,9 @@ def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
     else:
         versions |= {"aiohttp": version("aiohttp")}
 
-    def where(path: str) -> dict[str, Any]:
+    def where(path: str, zarr_format: int = 3) -> dict[str, Any]:
         place = {"store": shared, "path": path} if obstore else {"store": f"{url}/{path}"}
-        return place | {"mode": "r", "zarr_format": 3}
+        return place | {"mode": "r", "zarr_format": zarr_format}
 
     async def open_levels(path: str) -> list[tuple[int, ...]]:
         group = await open_group(**where(path))
@@ -214,7 +214,7 @@ def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
         versions,
         "; ".join(settings),
         lacks,
-        lambda volume: _Zarr(zarr.open_array(**where(volume.path)), sync),
+        lambda volume: _Zarr(zarr.open_array(**where(volume.path, volume.zarr_format)), sync),
         lambda path: zarr.open_array(**where(path)).shape,
         lambda path: sync(open_levels(path)),
     )

@@ -1,7 +1,8 @@
 """The floor: obstore alone fetches the bytes of a read and decodes nothing.
 
 Indexes are read by a suffix range and kept; chunks of all boxes are asked for in one wave of merged ranges; objects
-that are needed whole are fetched whole. A reader with this client that decodes as well is hardly faster.
+that are needed whole are fetched whole, and so are chunks without shards, of whatever a box needs of them. A reader with this
+client that decodes as well is hardly faster, unless it fetches parts of such chunks.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class _Fetch:
         self._obstore = obstore
         self._store = store
         self._loop = loop
-        self._path = volume.path
-        self._shard, self._chunk = volume.shard, volume.volume.chunk
+        self._root, self._separator = (f"{volume.path}/", ".") if volume.zarr_format == 2 else (f"{volume.path}/c/", "/")
+        self._shard, self._chunk = volume.volume.object_shape, volume.volume.chunk
         self._chunks = tuple(s // c for s, c in zip(self._shard, self._chunk, strict=True))
         self._index: dict[tuple[int, ...], Array] = {}
         self._requests = asyncio.Semaphore(MAX_REQUESTS)
@@ -105,11 +106,9 @@ class _Fetch:
             yield shard, None if whole else tuple(chunks)
 
     async def _fetch_shard(self, shard: tuple[int, ...], mask: Array | None) -> int:
-        key = f"{self._path}/c/{'/'.join(map(str, shard))}"
+        key = self._root + self._separator.join(map(str, shard))
         if mask is None:
-            async with self._whole:
-                reply = await self._obstore.get_async(self._store, key)
-                return len(await reply.bytes_async())
+            return await self._object(key)
         index = self._index.get(shard)
         if index is None:
             index = await self._read_index(key)
@@ -119,6 +118,14 @@ class _Fetch:
         entries = entries[entries[:, 0] != MISSING]
         ranges = _merged(entries[np.argsort(entries[:, 0])].tolist())
         return sum(await asyncio.gather(*(self._range(key, start, end) for start, end in ranges)))
+
+    async def _object(self, key: str) -> int:
+        async with self._whole:
+            try:
+                reply = await self._obstore.get_async(self._store, key)
+            except FileNotFoundError:
+                return 0  # nothing but the fill value
+            return len(await reply.bytes_async())
 
     async def _read_index(self, key: str) -> Array:
         suffix = math.prod(self._chunks) * ENTRY_BYTES + CRC_BYTES

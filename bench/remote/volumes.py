@@ -25,6 +25,8 @@ Shape = tuple[int, ...]
 
 #: The folder that the server serves.
 SERVED = CACHE / f"v{CACHE_VERSION}"
+#: Arrays of links, and the volume to whose shards they lead. Any other name is a volume, read as it is.
+LINKED = {"em_cells": "em", "em_tiled": "em", "crops": "webknossos"}
 #: Raise it when what is built here changes.
 LINKS_VERSION = 1
 LEVEL_0_SHAPE = (1024, 1024, 1024)
@@ -32,7 +34,10 @@ LEVEL_0_SHAPE = (1024, 1024, 1024)
 
 @dataclass(frozen=True)
 class RemoteVolume:
-    """An array on the server. Its shards are those of ``base``, repeated along every axis to the end of its shape."""
+    """An array on the server: ``base`` itself, with shards or without, or an array of links.
+
+    The shards of the latter are those of ``base``, repeated along every axis to the end of its shape.
+    """
 
     volume: Volume
     base: Volume
@@ -43,11 +48,9 @@ class RemoteVolume:
         return self.volume.path.relative_to(SERVED).as_posix()
 
     @property
-    def shard(self) -> Shape:
-        """Of a shard, in voxels."""
-        if self.volume.shard is None:
-            raise ValueError(f"{self.volume.name} has no shards")
-        return self.volume.shard
+    def zarr_format(self) -> int:
+        """2 or 3."""
+        return 2 if self.volume.format == "zarr" else 3
 
     @property
     def period_bytes(self) -> int:
@@ -56,14 +59,15 @@ class RemoteVolume:
 
     @property
     def filled(self) -> Shape:
-        """How far the voxels of every shard are those of ``base``; beyond that some shards hold the fill value."""
-        ends = zip(self.base.shape, self.base.period, self.shard, strict=True)
+        """How far the voxels of every object are those of ``base``; beyond that some hold the fill value."""
+        ends = zip(self.base.shape, self.base.period, self.volume.object_shape, strict=True)
         return tuple(n - (period - s) for n, period, s in ends)
 
     @cached_property
     def cells(self) -> list[Shape]:
-        """The first voxel of every shard, in C order."""
-        return list(itertools.product(*(range(0, n, s) for n, s in zip(self.volume.shape, self.shard, strict=True))))
+        """The first voxel of every object (a shard, or a chunk where there are none), in C order."""
+        ends = zip(self.volume.shape, self.volume.object_shape, strict=True)
+        return list(itertools.product(*(range(0, n, s) for n, s in ends)))
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a worker."""
@@ -86,11 +90,11 @@ def prepare(
             # Half of them for arrays, half for images: nothing is opened twice.
             volumes[name] = _images(size, 2 * count * (repeat + 1))
             continue
-        base = build("webknossos" if name == "crops" else "em", size)
-        if name == "em":
+        base = build(LINKED.get(name, name), size)
+        if name not in LINKED:
             volumes[name] = RemoteVolume(base, base)
             continue
-        grid = [-(-n // s) for n, s in zip(base.shape, _shard(base), strict=True)]
+        grid = [-(-n // s) for n, s in zip(base.shape, base.object_shape, strict=True)]
         if name == "crops":
             # Run 0 of a fresh process warms up with the first cells, run 1 reads others.
             side = math.ceil((2 * crops) ** (1 / 3))
@@ -110,19 +114,13 @@ def stored_files(volumes: Iterable[RemoteVolume | Path]) -> list[Path]:
     return sorted(file for base in bases for file in base.rglob("*") if file.is_file())
 
 
-def _shard(volume: Volume) -> Shape:
-    if volume.shard is None:
-        raise ValueError(f"{volume.name} has no shards")
-    return volume.shard
-
-
 def _folder(size: Size, name: str) -> Path:
     return SERVED / size / f"remote{LINKS_VERSION}" / name
 
 
 def _linked(name: str, size: Size, base: Volume, grid: Shape) -> RemoteVolume:
     """An array of ``grid`` shards, links to those of ``base``."""
-    shape = tuple(g * s for g, s in zip(grid, _shard(base), strict=True))
+    shape = tuple(g * s for g, s in zip(grid, base.object_shape, strict=True))
     return RemoteVolume(linked(name, _folder(size, f"{name}-{'x'.join(map(str, grid))}"), base, shape), base)
 
 

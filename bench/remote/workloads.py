@@ -34,7 +34,7 @@ class Remote:
 
     name: str
     what: str
-    volume: Literal["em", "em_cells", "em_tiled", "crops", "images"]
+    volume: Literal["em", "em_cells", "em_tiled", "crops", "images", "cubes", "tiles"]
     kind: Literal["each", "threads", "many", "array", "image", "sustained"]
     extent: tuple[int | None, int | None, int | None] = (None, None, None)
     count: int = 1
@@ -55,6 +55,7 @@ _BOX = (256, 256, 256)
 _PLANE = (1, PLANE_EXTENT_MAX, PLANE_EXTENT_MAX)
 _ROI = (48, 48, 48)
 _CHUNK = (32, 32, 32)
+_TILE = (1, 128, 128)
 LEVELS = 6
 
 WORKLOADS: dict[str, Remote] = {
@@ -79,6 +80,22 @@ WORKLOADS: dict[str, Remote] = {
         Remote(
             "crops", "one 48^3 crop of each of many shards never touched before, asked for at once: WEBKNOSSOS layout, "
             "indexes of 512 KiB", "crops", "many", _ROI, 2000, "shards", fresh=True,
+        ),
+        Remote(
+            "cubes", "one 48^3 box of chunks of 128^3 without shards, Zarr v2, blosc lz4", "cubes", "each", _ROI, 20,
+            requests_at_most=16,
+        ),
+        Remote(
+            "cubes_50mb", "the same, 50 MB/s a connection", "cubes", "each", _ROI, 20, bandwidth_mb_s=50,
+            requests_at_most=16,
+        ),
+        Remote(
+            "tiles", "one (1,128,128) box of chunks of one plane without shards, Zarr v2, blosc lz4", "tiles", "each",
+            _TILE, 20, requests_at_most=8,
+        ),
+        Remote(
+            "tiles_50mb", "the same, 50 MB/s a connection", "tiles", "each", _TILE, 20, bandwidth_mb_s=50,
+            requests_at_most=8,
         ),
         Remote("sustained", "many GiB, one block of up to 1 GiB after the other", "em_tiled", "sustained"),
         Remote("sustained_50mb", "the same, 50 MB/s a connection", "em_tiled", "sustained", bandwidth_mb_s=50),

@@ -250,7 +250,7 @@ class _OfProcess:
         self.current: Scheduler | None = None
         self.latest: Scheduler | None = None
         self.over = False
-        self.past = {"retries": 0, "requests": 0, "bytes_read": 0}
+        self.past = {"retries": 0, "hedges": 0, "requests": 0, "bytes_read": 0}
 
 
 _default_engines: dict[int, Engine] = {}

@@ -105,19 +105,23 @@ class RetryPolicy:
     """How often and how fast a failed request of a remote store is tried again.
 
     `max_attempts` counts the first one too; the wait starts at `base_s` and grows to `cap_s`; a reply that stands
-    still for `idle_timeout_s` has failed.
+    still for `idle_timeout_s` has failed. A request without a whole reply after `hedge_s` is sent once more, one in ten
+    at most, and the first reply counts: for stores that answer a few requests far later than most (None: never).
     """
 
     max_attempts: int = 8
     base_s: float = 0.1
     cap_s: float = 10
     idle_timeout_s: float = 10
+    hedge_s: float | None = None
 
     def __post_init__(self) -> None:
         _check_count("max_attempts", self.max_attempts, minimum=1)
         _check_seconds("base_s", self.base_s)
         _check_seconds("cap_s", self.cap_s)
         _check_seconds("idle_timeout_s", self.idle_timeout_s)
+        if self.hedge_s is not None:
+            _check_seconds("hedge_s", self.hedge_s)
         if self.cap_s < self.base_s:
             raise ValueError(f"cap_s ({self.cap_s}) must not be less than base_s ({self.base_s})")
 
@@ -226,6 +230,7 @@ class EngineStats:
     open_files: int
     threads: int
     retries: int
+    hedges: int
 
     def __str__(self) -> str:
         return _table([(name.replace("_", " "), f"{getattr(self, name):,}") for name in self.__slots__])

@@ -11,24 +11,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import random
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from voxfetch import _core
+from voxfetch.attempts import Attempts
 from voxfetch.errors import (
     InternalError,
     ObjectChangedError,
     PermissionDeniedError,
-    RetriesExhaustedError,
     StoreError,
-    StoreTimeoutError,
     VoxfetchError,
 )
+from voxfetch.hedge import Hedges
 from voxfetch.limit import Limit
-from voxfetch.store import Ask, RemoteStore, TransientError
+from voxfetch.store import Ask, RemoteStore
 from voxfetch.store.answered import Answered
 from voxfetch.wake import clear_wake_ups, close_descriptors, is_exiting, wake_descriptors, wake_up
 
@@ -47,8 +46,6 @@ _MAX_BURST_S = 0.02
 """How long calls are collected while more keep coming."""
 _MAX_STORES = 16
 """Stores that are kept while nothing is read."""
-_DEADLINE_S = 120.0
-"""Time after which a request is not tried again."""
 
 
 class Call(Future[dict[str, Any]]):
@@ -84,10 +81,7 @@ class Scheduler:
         # Requests in flight: those with a task, and those whose reply the core takes if it is as asked for.
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._landing: dict[int, tuple[RemoteStore, Ask, Get]] = {}
-        self._not_before: dict[str, float] = {}
-        self._attempting = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._retries = 0
+        self._attempts = Attempts(options.retry, self._limit, self._landing, self._pump_soon)
         self._documents = 0
         self._document_nbytes = 0
         # Guards `_closing` and the descriptors: after the end their numbers may be another file's.
@@ -96,6 +90,7 @@ class Scheduler:
         self._loop = asyncio.new_event_loop()
         # In debug mode it tells who keeps it waiting. On first use that is an import, or another thread of the user's.
         self._loop.slow_callback_duration = 1.0
+        self._hedges = Hedges(options.retry.hedge_s, self._loop, self._again, self._take_landed)
         self._stop: asyncio.Event | None = None
         self._burst: asyncio.Handle | None = None
         self._pumping = False
@@ -151,7 +146,7 @@ class Scheduler:
     async def document(self, store: RemoteStore, key: str) -> bytes | None:
         """Returns a whole metadata document, None when there is none. Runs on the I/O thread."""
         try:
-            reply = await self._attempts(store, Ask(key), self._clients)
+            reply = await self._ask(store, Ask(key), self._clients)
         except VoxfetchError as error:
             # A store knows its keys only.
             error.key = f"{store.url}/{key}"
@@ -175,11 +170,16 @@ class Scheduler:
 
     async def list(self, store: RemoteStore, prefix: str) -> Sequence[str]:
         """Returns the names directly under a prefix. Runs on the I/O thread."""
-        return await self._with_retries(lambda: store.list(prefix, self._clients), store, prefix or "/")
+        return await self._attempts.make(lambda: store.list(prefix, self._clients), store, prefix or "/")
 
     def stats(self) -> dict[str, int]:
         """Returns what only the scheduler counts."""
-        return {"retries": self._retries, "requests": self._documents, "bytes_read": self._document_nbytes}
+        return {
+            "retries": self._attempts.retries,
+            "hedges": self._hedges.count,
+            "requests": self._documents,
+            "bytes_read": self._document_nbytes,
+        }
 
     def close(self) -> None:
         """Stops everything that is in flight and ends the thread; what waits gets `StoreError`."""
@@ -292,11 +292,8 @@ class Scheduler:
             self._begin(calls, mode)
         while self._cancelled:
             for request in self._remote.cancel(self._cancelled.popleft()):
-                task = self._tasks.pop(request, None)
-                if task is not None:
-                    task.cancel()
-                elif self._landing.pop(request, None) is not None:
-                    self._clients.drop(request)
+                self._hedges.ended(request)
+                self._give_up(request)
 
     def _begin(self, calls: list[tuple[int, Sequence[_core.Read]]], mode: Mode) -> None:
         for token, error in self._remote.submit(calls, mode):
@@ -308,7 +305,7 @@ class Scheduler:
             # The latest ones keep their connections.
             for identity in list(self._stores)[:-_MAX_STORES]:
                 del self._stores[identity]
-                self._not_before.pop(identity, None)
+                self._attempts.forget(identity)
         if call is None or call.done():
             return
         if error is not None and self._closing and is_exiting():
@@ -332,18 +329,16 @@ class Scheduler:
         Asking for that also says that whoever ends something from now on has to wake us.
         """
         self._pumping = False
-        for number in self._remote.landed(bool(self._waiting)):
-            if self._landing.pop(number, None) is not None:
-                self._limit.succeeded()
-        self._offer_turns()
+        self._take_landed()
         room = 0 if self._closing else max(self._limit.current - len(self._tasks) - len(self._landing), 0)
         ended, requests = self._remote.turn(room)
         landing: list[tuple[int, Ask, Get]] = []
         for number, identity, key, start, end, suffix, etag, most in requests:
             store, ask = self._stores[identity], Ask(key, start, end, suffix, etag, most)
             # Where there is something to wait for, each waits for its turn.
-            wait = self._waiting or self._not_before.get(identity, 0.0) > self._loop.time()
+            wait = self._attempts.are_waiting or self._attempts.pause_s(store) > 0
             get = None if wait else store.direct(ask, self._clients)
+            self._hedges.begun(number, store, ask)
             if get is None:
                 self._tasks[number] = self._loop.create_task(self._fetch(number, store, ask, self._clients))
             else:
@@ -353,6 +348,20 @@ class Scheduler:
             self._send(landing)
         for token, error, report in ended:
             self._finish(token, error, report)
+
+    def _take_landed(self) -> None:
+        for number in self._remote.landed(self._attempts.are_waiting):
+            if self._landing.pop(number, None) is not None:
+                self._limit.succeeded()
+                self._hedges.ended(number)
+        self._attempts.offer_turns()
+
+    def _give_up(self, number: int) -> None:
+        task = self._tasks.pop(number, None)
+        if task is not None:
+            task.cancel()
+        elif self._landing.pop(number, None) is not None:
+            self._clients.drop(number)
 
     def _send(self, landing: list[tuple[int, Ask, Get]]) -> None:
         try:
@@ -379,12 +388,11 @@ class Scheduler:
 
     async def _fetch(self, number: int, store: RemoteStore, ask: Ask, clients: Clients) -> None:
         try:
-            reply = await self._attempts(store, ask, clients)
+            reply = await self._ask(store, ask, clients)
             if reply is None:
                 self._remote.error(number, "absent")
             else:
-                body, first, total, tag, modified = reply
-                self._remote.body(number, body, start=first, total=total, etag=tag, modified=modified)
+                self._received(number, reply)
         except ObjectChangedError:
             self._remote.error(number, "changed")
         except VoxfetchError as error:
@@ -399,68 +407,24 @@ class Scheduler:
                 raise
         finally:
             self._tasks.pop(number, None)
+            self._hedges.ended(number)
         self._pump_soon()
 
-    async def _attempts(self, store: RemoteStore, ask: Ask, clients: Clients) -> Reply | None:
-        return await self._with_retries(lambda: store.get(ask, clients), store, ask.key)
+    def _received(self, number: int, reply: Reply) -> None:
+        body, first, total, tag, modified = reply
+        self._remote.body(number, body, start=first, total=total, etag=tag, modified=modified)
 
-    async def _with_retries(self, attempt: Callable[[], Coroutine[Any, Any, _T]], store: RemoteStore, key: str) -> _T:
-        """Makes attempts until one succeeds, with growing waits between them (decorrelated jitter)."""
-        policy = self._options.retry
-        began_s = self._loop.time()
-        wait_s = policy.base_s
-        for number in itertools.count(1):
-            pause_s = self._not_before.get(store.identity, 0.0) - self._loop.time()
-            if pause_s > 0:
-                await asyncio.sleep(pause_s)
-            try:
-                result = await self._in_turn(attempt)
-            except TransientError as failure:
-                now_s = self._loop.time()
-                wait_s = min(policy.cap_s, random.uniform(policy.base_s, 3 * wait_s))  # noqa: S311
-                pause_s = max(wait_s, failure.retry_after_s or 0.0)
-                if failure.throttled or isinstance(failure.error, StoreTimeoutError):
-                    # Silence is what an overloaded store or line may have to say.
-                    self._limit.throttled(now_s)
-                    if failure.retry_after_s:
-                        self._not_before[store.identity] = now_s + failure.retry_after_s
-                if number >= policy.max_attempts or now_s + pause_s - began_s > _DEADLINE_S:
-                    raise _exhausted(failure.error, number, f"{store.url}/{key}") from None
-                self._retries += 1
-                await asyncio.sleep(pause_s)
-            except VoxfetchError as error:
-                error.attempts = number
-                raise
-            else:
-                self._limit.succeeded()
-                return result
-        raise InternalError("no attempt was made")
+    async def _again(self, number: int, store: RemoteStore, ask: Ask) -> None:
+        """Sends a request that is late once more. Whatever does not end well is left to the first."""
+        with contextlib.suppress(Exception):
+            reply = await self._ask(store, ask, self._clients)
+            if reply is not None and (number in self._landing or number in self._tasks):
+                self._received(number, reply)
+                self._give_up(number)
+                self._pump_soon()
 
-    async def _in_turn(self, attempt: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Makes an attempt when there is room: more requests may have begun than are allowed by now."""
-        while self._attempting + len(self._landing) >= self._limit.current:
-            turn: asyncio.Future[None] = self._loop.create_future()
-            self._waiting.append(turn)
-            # From then on it is told of each reply.
-            self._pump_soon()
-            try:
-                await turn
-            except asyncio.CancelledError:
-                self._offer_turns()
-                raise
-        self._attempting += 1
-        try:
-            return await attempt()
-        finally:
-            self._attempting -= 1
-            self._offer_turns()
-
-    def _offer_turns(self) -> None:
-        free = self._limit.current - self._attempting - len(self._landing)
-        for _ in range(min(free, len(self._waiting))):
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+    async def _ask(self, store: RemoteStore, ask: Ask, clients: Clients) -> Reply | None:
+        return await self._attempts.make(lambda: store.get(ask, clients), store, ask.key)
 
     def _check_thread(self) -> None:
         if threading.get_ident() == self._thread.ident:
@@ -471,16 +435,3 @@ class Scheduler:
 def _stopped(message: str) -> BaseException:
     """What a call ends with that is stopped."""
     return SystemExit() if is_exiting() else StoreError(message)
-
-
-def _exhausted(error: StoreError, attempts: int, key: str) -> StoreError:
-    kind = StoreTimeoutError if isinstance(error, StoreTimeoutError) else RetriesExhaustedError
-    message = f"failed {attempts} times, the last time: {error.message}"
-    return kind(
-        message,
-        key=key,
-        byte_range=error.byte_range,
-        attempts=attempts,
-        status=error.status,
-        hint=error.hint or "is the store reachable? Engine(retry=RetryPolicy(...)) allows more attempts",
-    )
