@@ -29,7 +29,7 @@ def test_knobs_are_resolved():
         "index_cache_bytes": 1 << 20,
         "chunk_cache_bytes": 2 << 20,
         "decode_threads": 3,
-        "retry": {"max_attempts": 2, "base_s": 0.1, "cap_s": 10, "idle_timeout_s": 10},
+        "retry": {"max_attempts": 2, "base_s": 0.1, "cap_s": 10, "idle_timeout_s": 10, "hedge_s": None},
     }
 
 
