@@ -6,9 +6,13 @@ That every engine reads every layout right is the business of ``python -m bench 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
+import shutil
 import sys
+from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +24,12 @@ from bench import __main__ as command
 from bench import start
 from bench.arguments import add_names
 from bench.engines import load
+from bench.remote.engines import load as load_remote
+from bench.remote.server import Server
+from bench.remote.volumes import RemoteVolume, prepare
+from bench.remote.worker import RemoteWorker
+from bench.remote.workloads import WORKLOADS as REMOTE_WORKLOADS
+from bench.remote.workloads import plan as remote_plan
 from bench.report import markdown
 from bench.volumes import VOLUMES, build, linked
 from bench.worker import WrongAnswerError, compare
@@ -49,6 +59,8 @@ LAYOUTS = {  # volume -> codecs in zarr.json, or the compressor of .zarray
     "em128": ["bytes", "zstd"],
     "lm_blosc": ["sharding_indexed", "bytes", "blosc"],
     "v2_blosc": ["blosc"],
+    "cubes": ["blosc"],
+    "tiles": ["blosc"],
 }
 
 
@@ -212,3 +224,121 @@ def test_reports_of_old_documents(cache, bench):
     for result in document["results"]:
         del result["output_bytes"]
     assert "| MiB read |  |" in markdown(document)
+
+
+# ------------------------------------------------------------------------------------------------------------- remote
+
+
+@pytest.fixture(scope="module")
+def range_server(cache):
+    """Serves the volumes."""
+    if shutil.which("cargo") is None:
+        pytest.skip("the range server is built with cargo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.remote.volumes.SERVED", cache)
+        with Server(cache) as server:
+            yield server
+
+
+def remote(name):
+    return prepare([name], "small", repeat=1, crops=1, sustained_bytes=1, few=True)[name]
+
+
+def touched(volume, box):
+    """The files of the chunks that a box touches, in Zarr v2."""
+    shape = zip(box.start, box.shape, volume.volume.object_shape, strict=True)
+    cells = itertools.product(*(range(s // c, -(-(s + n) // c)) for s, n, c in shape))
+    return [volume.volume.path / ".".join(map(str, cell)) for cell in cells]
+
+
+def test_remote_volumes_without_shards(cache, range_server):
+    volume = remote("cubes")
+    assert volume.volume == volume.base == build("cubes", "small")
+    assert volume.cells == [(z, y, x) for z in (0, 128) for y in (0, 128) for x in (0, 128)]
+    assert (cache / volume.key((1, 0, 1))).is_file()
+    assert remote("tiles").cells == [(z, 0, 0) for z in range(150)]
+    sharded = RemoteVolume(*[build("em", "small")] * 2)
+    assert (cache / sharded.key((0, 0, 0))).is_file()
+
+
+@pytest.mark.parametrize("name", ["cubes", "cubes_50mb", "tiles", "tiles_50mb"])
+def test_boxes_of_large_chunks(cache, name):
+    workload, volume = REMOTE_WORKLOADS[name], RemoteVolume(*[build(name.removesuffix("_50mb"), "small")] * 2)
+    boxes = [remote_plan(workload, volume, run, count=20, seed="s") for run in range(3)]
+    assert len({box.start for run in boxes for box in run}) == 60
+    for box in boxes[0]:
+        assert box.shape == ((48, 48, 48) if volume.volume.name == "cubes" else (1, 105, 97))
+        assert all(s + n <= end for s, n, end in zip(box.start, box.shape, volume.volume.shape, strict=True))
+        assert 2 * len(touched(volume, box)) <= workload.requests_at_most
+
+
+@pytest.mark.parametrize("engine", ["voxfetch", "tensorstore", "zarr-obstore", "zarrista", "obstore"])
+@pytest.mark.parametrize("name", ["cubes", "tiles"])
+def test_engines_read_large_chunks(range_server, name, engine):
+    """Answers are compared by the worker; what is fetched is right as well: whole chunks, or blocks of them."""
+    volume = remote(name)
+    with closing(RemoteWorker()) as worker:
+        try:
+            worker.load(engine, range_server.port)
+        except ImportError as reason:
+            pytest.skip(str(reason))
+        run = {"seed": "s", "count": 10, "limit_s": 60, "delayed": False}
+        samples = worker.run(name, volume.as_json(), 1, **run)["samples"]
+    assert len(samples) == 10
+    fetched = sum(sample["bytes"] for sample in samples)
+    boxes = remote_plan(REMOTE_WORKLOADS[name], volume, 1, count=10, seed="s")
+    whole_chunks = [sum(path.stat().st_size for path in touched(volume, box)) for box in boxes]
+    if engine == "obstore":
+        assert [sample["bytes"] for sample in samples] == whole_chunks
+    elif engine == "voxfetch" and name == "cubes":
+        assert 0 < fetched < 0.8 * sum(whole_chunks)
+    else:
+        assert 0 < fetched <= sum(whole_chunks)
+
+
+def test_the_floor_tolerates_missing_chunks(cache, range_server):
+    pytest.importorskip("obstore")
+    stored = build("cubes", "small")
+    path = cache / "small" / "sparse"
+    shutil.copytree(stored.path, path)
+    (path / "1.1.1").unlink()
+    volume = RemoteVolume(*[replace(stored, path=path)] * 2)
+    floor = load_remote("obstore", range_server.control.url).open(volume)
+    corner = Box((130, 129, 128), (4, 4, 2))
+    assert floor.read(corner).tolist() == [0]
+    assert floor.read(Box((100, 129, 128), (40, 4, 2))).tolist() == [(path / "0.1.1").stat().st_size]
+
+
+class InProcess:
+    """Instead of ``bench.runner.Process``: its volumes lie elsewhere than those of a process would."""
+
+    dead = False
+
+    def __init__(self, engine, worker, port):
+        self._worker = RemoteWorker()
+        self.loaded = self._worker.load(engine, port)
+
+    def call(self, do, **arguments):
+        assert do == "run"
+        return self._worker.run(**arguments)
+
+    def close(self):
+        self._worker.close()
+
+
+def test_remote(cache, range_server, bench, monkeypatch):
+    pytest.importorskip("tensorstore")
+    pytest.importorskip("obstore")
+    monkeypatch.setattr("bench.remote.runner.SERVED", cache)
+    monkeypatch.setattr("bench.remote.runner.Process", InProcess)
+    monkeypatch.setattr("bench.remote.runner.Settings.count", lambda *_: 3)
+    document, text = bench(
+        "remote", "--size", "small", "--repeat", "1", "--engines", "voxfetch,tensorstore,obstore",
+        "--workloads", "cubes,tiles_50mb",
+    )  # fmt: skip
+    assert set(document["volumes"]) == {"cubes", "tiles"}
+    assert [len(result["runs"][0]) for result in document["results"]] == [3] * 6
+    assert not any(result["problem"] for result in document["results"])
+    assert "## cubes: one 48^3 box of chunks of 128^3" in text
+    assert "tiles, 20 ms, 50 MB/s a connection, 3 a run." in text
+    assert text.count("| **tensorstore** |") == 2

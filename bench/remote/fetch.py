@@ -1,8 +1,8 @@
 """The floor: obstore alone fetches the bytes of a read and decodes nothing.
 
 Indexes are read by a suffix range and kept; chunks of all boxes are asked for in one wave of merged ranges; objects
-that are needed whole are fetched whole, and so are chunks without shards, of whatever a box needs of them. A reader with this
-client that decodes as well is hardly faster, unless it fetches parts of such chunks.
+that are needed whole are fetched whole, and so is every chunk without a shard. A reader with this client that decodes
+as well is hardly faster, unless it fetches parts of such chunks.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Fetch:
         self._obstore = obstore
         self._store = store
         self._loop = loop
-        self._root, self._separator = (f"{volume.path}/", ".") if volume.zarr_format == 2 else (f"{volume.path}/c/", "/")
+        self._key = volume.key
         self._shard, self._chunk = volume.volume.object_shape, volume.volume.chunk
         self._chunks = tuple(s // c for s, c in zip(self._shard, self._chunk, strict=True))
         self._index: dict[tuple[int, ...], Array] = {}
@@ -106,7 +106,7 @@ class _Fetch:
             yield shard, None if whole else tuple(chunks)
 
     async def _fetch_shard(self, shard: tuple[int, ...], mask: Array | None) -> int:
-        key = self._root + self._separator.join(map(str, shard))
+        key = self._key(shard)
         if mask is None:
             return await self._object(key)
         index = self._index.get(shard)

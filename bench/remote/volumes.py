@@ -10,7 +10,7 @@ import math
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -47,9 +47,15 @@ class RemoteVolume:
         """Below the root of the server."""
         return self.volume.path.relative_to(SERVED).as_posix()
 
+    def key(self, cell: Shape) -> str:
+        """Where an object lies, below the root of the server; ``cell``: its place in the grid of objects."""
+        if self.zarr_format == 2:
+            return f"{self.path}/{'.'.join(map(str, cell))}"
+        return f"{self.path}/c/{'/'.join(map(str, cell))}"
+
     @property
-    def zarr_format(self) -> int:
-        """2 or 3."""
+    def zarr_format(self) -> Literal[2, 3]:
+        """Of its metadata and keys."""
         return 2 if self.volume.format == "zarr" else 3
 
     @property

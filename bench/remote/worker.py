@@ -81,6 +81,12 @@ class RemoteWorker:
             self._check(answers, asked, remote, workload)
         return {"samples": samples}
 
+    def close(self) -> None:
+        """Ends its threads and its connection for control; a process of its own does without."""
+        self._threads.shutdown()
+        if self._server is not None:
+            self._server.close()
+
     def _loaded(self) -> tuple[Engine, Control]:
         if self._engine is None or self._server is None:
             raise RuntimeError("load comes first")
