@@ -14,9 +14,7 @@ from voxfetch.store.whole import Wholes
 from voxfetch.wake import clear_wake_ups, close_descriptors, wake_descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from voxfetch.store import Ask, Get
+    from voxfetch.store import Get, Landings, Strayed
 
 __all__ = ["Connections"]
 
@@ -41,7 +39,7 @@ class Connections:
         self._client: _core.HttpClient | None = None
         self._fds = (-1, -1)
         self._futures: dict[int, asyncio.Future[Answer | NoReply]] = {}
-        self._strayed: Callable[[int, Answer | NoReply], None] | None = None
+        self._strayed: Strayed | None = None
         self._tokens = itertools.count()
         self._unsent: list[tuple[int, Get]] = []
         self._closed = False
@@ -72,12 +70,7 @@ class Connections:
             if self._futures.pop(token, None) is not None:
                 client.cancel(token)
 
-    def land(
-        self,
-        engine: _core.RemoteEngine,
-        requests: Sequence[tuple[int, Ask, Get]],
-        strayed: Callable[[int, Answer | NoReply], None],
-    ) -> None:
+    def land(self, engine: _core.RemoteEngine, requests: Landings, strayed: Strayed) -> None:
         """Sends requests of the core, which takes the replies itself where they are exactly what is asked for.
 
         Any other is for `strayed`, with its number. Raises `StoreError` after `close`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from voxfetch.errors import MetadataError
 
@@ -29,10 +29,12 @@ __all__ = [
     "BodyLimits",
     "Clients",
     "Get",
+    "Landings",
     "NoReply",
     "RemoteStore",
     "Reply",
     "Store",
+    "Strayed",
     "TransientError",
     "check_key",
     "join_key",
@@ -171,6 +173,12 @@ class Get(NamedTuple):
     limits: BodyLimits
 
 
+Landings: TypeAlias = "Sequence[tuple[int, Ask, Get]]"
+"""Requests of the core, by its numbers."""
+Strayed: TypeAlias = "Callable[[int, Answer | NoReply], None]"
+"""Takes the answer to one of them."""
+
+
 class Clients(Protocol):
     """Connections of one engine in one process, made on first use on its loop and closed with it."""
 
@@ -188,12 +196,7 @@ class Clients(Protocol):
         """Sends one GET of an http(s) URL; follows nothing, tries nothing again."""
         ...
 
-    def land(
-        self,
-        engine: _core.RemoteEngine,
-        requests: Sequence[tuple[int, Ask, Get]],
-        strayed: Callable[[int, Answer | NoReply], None],
-    ) -> None:
+    def land(self, engine: _core.RemoteEngine, requests: Landings, strayed: Strayed) -> None:
         """Sends requests of the core, which takes the replies itself where they are exactly what is asked for.
 
         Any other is for `strayed`, with its number.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from voxfetch import _core
-    from voxfetch.store import Answer, Ask, Clients, Get, NoReply
+    from voxfetch.store import Answer, Clients, Get, Landings, NoReply, Strayed
     from voxfetch.store.whole import Wholes
 
 __all__ = ["Answered"]
@@ -42,12 +40,7 @@ class Answered:
         self._answer = None
         return answer
 
-    def land(
-        self,
-        engine: _core.RemoteEngine,
-        requests: Sequence[tuple[int, Ask, Get]],
-        strayed: Callable[[int, Answer | NoReply], None],
-    ) -> None:
+    def land(self, engine: _core.RemoteEngine, requests: Landings, strayed: Strayed) -> None:
         """As the connections do."""
         self._clients.land(engine, requests, strayed)
 
