@@ -187,3 +187,123 @@ def test_the_layout_is_what_the_document_says(tmp_path, engine):
         array = vf.open_array(server.url, engine=engine)
         with pytest.raises(vf.CodecError):
             array[5:9, 5:9, 5:9]
+
+
+# ---------------------------------------------------------------------------- what cannot be had in blocks is had whole
+
+
+@pytest.mark.filterwarnings("ignore:Combining")
+def test_a_shard_with_a_codec_around_it_is_no_chunk(tmp_path, engine):
+    """Its beginning looks like that of its first chunk."""
+    blosc = zarr.codecs.BloscCodec(typesize=2, cname="lz4", shuffle="shuffle")
+    shard = zarr.codecs.ShardingCodec(chunk_shape=(128, 128, 128), codecs=[zarr.codecs.BytesCodec(), blosc])
+    array = zarr.create_array(
+        tmp_path / "v", shape=(256, 128, 128), chunks=(256, 128, 128), dtype="uint16", serializer=shard,
+        compressors=[zarr.codecs.Crc32cCodec()], fill_value=3,
+    )  # fmt: skip
+    data = np.concatenate([NOISE[:, :128, :128], NOISE[:, 128:, 128:]])
+    array[...] = data
+    with FaultyServer(tmp_path / "v") as server:
+        server.rule = lambda request: Fault(no_total=True) if request.range else None
+        opened = vf.open_array(server.url, engine=engine)
+        np.testing.assert_array_equal(opened[168:170, :9, :9], data[168:170, :9, :9])
+        assert ranges(server) == [None]
+
+
+@pytest.mark.parametrize("etags", ["weak", None])
+def test_without_a_version_a_table_counts_for_nothing(tmp_path, engine, etags):
+    objects = objects_in(written(tmp_path / "v", NOISE))
+    other = objects_in(written(tmp_path / "w", NOISE[::-1].copy(), compressor=Blosc("lz4", 0)))
+    with FaultyServer(objects, etags=etags, modified=False) as server:
+        server.rule = lambda request: Fault(no_total=True) if request.range else None
+        array = vf.open_array(server.url, engine=engine)
+        np.testing.assert_array_equal(array[5:9, 5:9, 5:9], NOISE[5:9, 5:9, 5:9])
+        assert ranges(server) == [HEAD, None]
+        server.put("0.0.0", other["0.0.0"])
+        np.testing.assert_array_equal(array[5:9, 5:9, 5:9], NOISE[::-1][5:9, 5:9, 5:9])
+        assert ranges(server) == [HEAD, None, None], "which is remembered"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(ignore_range=True, framing="chunked"),
+        Fault(ignore_range=True, framing="close"),
+        Fault(headers={"Content-Encoding": "br"}),
+    ],
+    ids=["chunked", "close", "compressed"],
+)
+def test_a_server_that_gives_no_parts(tmp_path, engine, fault):
+    with FaultyServer(written(tmp_path / "v", NOISE)) as server:
+        array = vf.open_array(server.url, engine=engine)
+        server.rule = lambda request: fault if request.range else None
+        np.testing.assert_array_equal(array[5:9, 5:9, 5:9], NOISE[5:9, 5:9, 5:9])
+        asked = len(ranges(server))
+        np.testing.assert_array_equal(array[9:12, 5:9, 5:9], NOISE[9:12, 5:9, 5:9])
+        assert ranges(server)[asked:] == [None], "known from then on"
+
+
+def test_a_short_chunk_of_unknown_size(tmp_path, engine):
+    flat = np.full((128, 128, 128), 9, "uint16")
+    with FaultyServer(written(tmp_path / "v", flat, compressor=Blosc("zstd"))) as server:
+        server.rule = lambda request: Fault(no_total=True) if request.range else None
+        array = vf.open_array(server.url, engine=engine)
+        for _ in range(3):
+            np.testing.assert_array_equal(array[5:9, 5:9, 5:9], flat[5:9, 5:9, 5:9])
+        assert ranges(server) == [HEAD, None, None, None]
+
+
+def test_an_array_that_is_made_again_with_larger_chunks(tmp_path, engine):
+    objects = objects_in(written(tmp_path / "v", NOISE))
+    large = np.concatenate([NOISE, NOISE[::-1]])
+    again = objects_in(written(tmp_path / "w", large, chunks=(256, 128, 128)))
+    with FaultyServer(objects) as server:
+        array = vf.open_array(server.url, engine=engine)
+        np.testing.assert_array_equal(array[5:9, 5:9, 5:9], NOISE[5:9, 5:9, 5:9])
+        for key, value in again.items():
+            server.put(key, value)
+        array = vf.open_array(server.url, engine=engine)
+        np.testing.assert_array_equal(array[200:205, 5:9, 5:9], large[200:205, 5:9, 5:9])
+
+
+def test_a_table_with_a_bad_entry_is_left_to_the_decoder(tmp_path, engine):
+    objects = objects_in(written(tmp_path / "v", NOISE))
+    good = objects["0.0.0"]
+    objects["0.0.0"] = good[:16] + bytes(4) + good[20:]
+    with FaultyServer(objects) as server:
+        array = vf.open_array(server.url, engine=engine)
+        with pytest.raises(vf.CodecError):
+            array[0, 5:9, 5:9]
+        np.testing.assert_array_equal(array[100:102, 5:9, 5:9], NOISE[100:102, 5:9, 5:9])
+        server.put("0.0.0", good)
+        np.testing.assert_array_equal(array[0, 5:9, 5:9], NOISE[0, 5:9, 5:9])
+
+
+def test_a_chunk_larger_than_it_can_be_is_not_fetched(tmp_path, engine):
+    objects = objects_in(written(tmp_path / "v", NOISE))
+    nbytes = 64 << 20
+    chunk = bytearray(objects["0.0.0"]) + bytes(nbytes - len(objects["0.0.0"]))
+    chunk[12:16] = nbytes.to_bytes(4, "little")
+    objects["0.0.0"] = bytes(chunk)
+    with FaultyServer(objects) as server:
+        array = vf.open_array(server.url, engine=engine)
+        with pytest.raises(vf.LimitExceededError):
+            array[5:9, 5:9, 5:9]
+        assert engine.stats().bytes_read < 1 << 20
+
+
+def test_explain_is_an_upper_bound(tmp_path, engine):
+    with FaultyServer(written(tmp_path / "v", NOISE)) as server:
+        array = vf.open_array(server.url, engine=engine)
+        box = np.s_[5:9, 5:9, 5:9]
+        report = array.explain(box)
+        assert (report.requests, report.round_trips, report.exact) == (2, 2, False)
+        before = engine.stats()
+        array[box]
+        after = engine.stats()
+        assert after.requests - before.requests == 2
+        assert after.bytes_read - before.bytes_read <= report.bytes_fetched
+        report = array.explain(box)
+        assert (report.requests, report.round_trips, report.exact) == (1, 1, True)
+        array[box]
+        assert engine.stats().bytes_read - after.bytes_read == report.bytes_fetched

@@ -13,6 +13,8 @@ from tests.servers import objects_in
 from tests.servers.faulty import Fault, FaultyServer, redirect, status
 
 import voxfetch as vf
+from voxfetch.connections import Connections
+from voxfetch.store import BodyLimits, Get
 
 FAST = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05)
 RAW = {"chunks": (32, 32, 32), "shards": (64, 64, 64), "compressors": None}
@@ -170,6 +172,84 @@ def test_a_store_that_asked_for_a_pause_gets_it(opened, volume):
     np.testing.assert_array_equal(low, volume.expected[:32, :32, :32])
     np.testing.assert_array_equal(high, volume.expected[64:96, :32, :32])
     assert [request.time_s for request in server.requests[-2:]] > [refused_s + 0.9] * 2
+
+
+def test_answers_that_have_come_wait_for_no_pause(opened, volume):
+    """A pause that one request was told of holds for those to come, once."""
+    server, array, _ = opened(retry=vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05))
+    small = vf.open_array(server.url, engine=array.engine, read_options=vf.ReadOptions(max_request_bytes=1))
+    np.testing.assert_array_equal(small[::32, ::32, ::32], volume.expected[::32, ::32, ::32])
+    server.faults.extend([status(503, retry_after="1")] * 16)
+    began_s = time.monotonic()
+    np.testing.assert_array_equal(small[:64, :64], volume.expected[:64, :64])
+    assert 1 <= time.monotonic() - began_s < 1.9
+    assert array.engine.scheduler._limit.current >= 32, "halved once"
+
+
+def test_a_reply_between_two_looks_is_not_lost(opened, volume):
+    """The core is asked what has landed, and then what there is to send: what lands in between wakes again."""
+    server, array, _ = opened(max_requests=1)
+    small = vf.open_array(server.url, engine=array.engine, read_options=vf.ReadOptions(max_request_bytes=1))
+    small[0, 0, 0]
+    scheduler = array.engine.scheduler
+    taken = scheduler._take_landed
+
+    def slow():
+        taken()
+        time.sleep(0.02)  # replies come and are decoded
+
+    scheduler._take_landed = slow
+    np.testing.assert_array_equal(small[:64, :64, :64], volume.expected[:64, :64, :64])
+
+
+def test_a_client_that_refuses_what_it_is_given(opened, volume, monkeypatch):
+    """Whatever it raises on the loop, those who wait are told."""
+    _, array, _ = opened()
+    array[0, 0, 0]
+    clients = array.engine.scheduler._clients
+
+    class Refusing:
+        def __getattr__(self, name):
+            raise RuntimeError(name)
+
+    monkeypatch.setattr(type(clients), "_started", lambda _: Refusing())
+    np.testing.assert_array_equal(array[:64, :64, :64], volume.expected[:64, :64, :64])
+    monkeypatch.undo()
+
+    async def refused():
+        clients = Connections()
+        try:
+            await clients.get(Get(array.url, {"x-a": "\udc80"}, BodyLimits(1, 1, sized=False)))
+        finally:
+            await clients.close()
+
+    with pytest.raises(UnicodeEncodeError):
+        asyncio.run(asyncio.wait_for(refused(), 10))
+    with pytest.raises(ValueError, match="HTTP does not allow"):
+        vf.open_array("http://localhost:1/", options=vf.StoreOptions(headers={"x-a": "\udc80"}))
+
+
+@pytest.mark.filterwarnings("error")
+def test_closing_amid_answers_that_stray(opened, volume):
+    server, array, _ = opened()
+    array[0, 0, 0]
+    server.rule = lambda request: status(503) if "c/" in request.key else None
+    for _ in range(10):
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(vf.Engine(retry=FAST))
+            other = vf.open_array(server.url, engine=engine)
+            server.rule = lambda _: None
+            other[0, 0, 0]
+            server.rule = lambda request: status(503) if "c/" in request.key else None
+
+            async def begun(other=other, engine=engine):
+                read = asyncio.ensure_future(other.read_async())
+                await asyncio.sleep(0.01)
+                await engine.aclose()
+                with pytest.raises(vf.StoreError):
+                    await read
+
+            asyncio.run(begun())
 
 
 def test_what_nobody_waits_for_is_dropped_with_its_connection(opened, volume):

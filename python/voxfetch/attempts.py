@@ -54,17 +54,23 @@ class Attempts:
         """Drops what is known of a store."""
         self._not_before.pop(identity, None)
 
-    async def make(self, attempt: Callable[[], Coroutine[Any, Any, _T]], store: RemoteStore, key: str) -> _T:
-        """Makes attempts until one succeeds, with growing waits between them (decorrelated jitter)."""
+    async def make(
+        self, attempt: Callable[[], Coroutine[Any, Any, _T]], store: RemoteStore, key: str, *, answered: bool = False
+    ) -> _T:
+        """Makes attempts until one succeeds, with growing waits between them (decorrelated jitter).
+
+        `answered`: the first has its answer already, and waits for nothing.
+        """
         policy, loop = self._policy, asyncio.get_running_loop()
         began_s = loop.time()
         wait_s = policy.base_s
         for number in itertools.count(1):
+            waits = number > 1 or not answered
             pause_s = self.pause_s(store)
-            if pause_s > 0:
+            if waits and pause_s > 0:
                 await asyncio.sleep(pause_s)
             try:
-                result = await self._in_turn(attempt)
+                result = await (self._in_turn(attempt) if waits else attempt())
             except TransientError as failure:
                 now_s = loop.time()
                 wait_s = min(policy.cap_s, random.uniform(policy.base_s, 3 * wait_s))  # noqa: S311

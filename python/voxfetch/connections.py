@@ -113,8 +113,14 @@ class Connections:
     def _send(self) -> None:
         """Hands over all that were made in this turn of the loop."""
         unsent, self._unsent = self._unsent, []
-        if self._client is not None:
+        if self._client is None:
+            return
+        try:
             self._client.get([one for one in unsent if one[0] in self._futures])
+        except Exception as error:  # noqa: BLE001 - those who wait are told
+            for token, _ in unsent:
+                if (future := self._futures.get(token)) is not None and not future.done():
+                    future.set_exception(error)
 
     def _drain(self) -> None:
         clear_wake_ups(self._fds[0])

@@ -344,10 +344,10 @@ class Scheduler:
             else:
                 self._landing[number] = store, ask, get
                 landing.append((number, ask, get))
-        if landing:
-            self._send(landing)
         for token, error, report in ended:
             self._finish(token, error, report)
+        if landing:
+            self._send(landing)
 
     def _take_landed(self) -> None:
         for number in self._remote.landed(self._attempts.are_waiting):
@@ -366,15 +366,14 @@ class Scheduler:
     def _send(self, landing: list[tuple[int, Ask, Get]]) -> None:
         try:
             self._clients.land(self._remote, landing, self._strayed)
-        except (OSError, VoxfetchError):
-            # No client to be had: so each will say.
+        except Exception:  # noqa: BLE001 - whatever it is, each will say
             for number, ask, _ in landing:
                 store = self._landing.pop(number)[0]
                 self._tasks[number] = self._loop.create_task(self._fetch(number, store, ask, self._clients))
 
     def _strayed(self, number: int, answer: Answer | NoReply) -> None:
         """Takes an answer that is not exactly what was asked for: the outcome of a first attempt."""
-        sent = self._landing.pop(number, None)
+        sent = None if self._closing else self._landing.pop(number, None)
         if sent is not None:
             store, ask, get = sent
             clients = Answered(self._clients, get, answer)
@@ -424,7 +423,8 @@ class Scheduler:
                 self._pump_soon()
 
     async def _ask(self, store: RemoteStore, ask: Ask, clients: Clients) -> Reply | None:
-        return await self._attempts.make(lambda: store.get(ask, clients), store, ask.key)
+        answered = isinstance(clients, Answered)
+        return await self._attempts.make(lambda: store.get(ask, clients), store, ask.key, answered=answered)
 
     def _check_thread(self) -> None:
         if threading.get_ident() == self._thread.ident:

@@ -44,7 +44,7 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 # Answers of servers that know ranges but not suffixes, besides a wrong range.
 _NO_SUFFIX = {400, 405, 501}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[^\0\r\n]*")
+_HEADER_VALUE = re.compile(r"[^\0\r\n\ud800-\udfff]*")
 # Set by the ask alone.
 _OWN_HEADERS = {"accept-encoding", "if-match", "if-modified-since", "if-none-match", "if-range", "range"}
 _DEFAULT_HEADERS = {"user-agent": "voxfetch"}
@@ -130,7 +130,7 @@ class HttpStore:
             return None
         try:
             return _request(ask, self._root, self._own_headers)
-        except VoxfetchError:
+        except (VoxfetchError, ValueError):
             # `get` will say what is wrong with it.
             return None
 

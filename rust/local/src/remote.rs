@@ -245,6 +245,8 @@ impl LocalEngine {
     pub fn remote_landed(&self, wait: bool) -> Vec<u64> {
         let remote = &self.state().remote;
         remote.waits.store(wait, Ordering::Release);
+        // What lands from now on wakes its owner again, who has not looked at it yet.
+        remote.woken.store(false, Ordering::Release);
         std::mem::take(&mut *lock(&remote.landed))
     }
 

@@ -97,8 +97,9 @@ fn number(digits: &str) -> Option<u64> {
 
 /// Whether an ETag is strong and no longer than one that is kept.
 fn is_strong(etag: &str) -> bool {
+    let is_allowed = |char| matches!(char, '\u{21}' | '\u{23}'..='\u{7e}' | '\u{80}'..='\u{ff}');
     let inner = etag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    inner.is_some_and(|inner| inner.len() <= 1024 && inner.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x7e)))
+    inner.is_some_and(|inner| inner.chars().count() <= 1024 && inner.chars().all(is_allowed))
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ impl PreparedArray {
         });
         let mut hasher = std::hash::DefaultHasher::new();
         format!("{:?}", meta.levels).hash(&mut hasher);
+        if meta.levels.is_empty() {
+            meta.chunk_nbytes.hash(&mut hasher);
+        }
         Ok(Self { chain, outer: outer.collect::<Result<_>>()?, layout_hash: hasher.finish(), meta })
     }
 
@@ -46,7 +49,7 @@ impl PreparedArray {
         self.outer.get(level)?.as_ref()
     }
 
-    /// Equal for arrays whose shards have their indexes in the same places and forms.
+    /// Equal for arrays whose shards have their indexes in the same places and forms, or whose chunks are of one size.
     #[must_use]
     pub fn layout_hash(&self) -> u64 {
         self.layout_hash

@@ -15,6 +15,7 @@
 //! job at work is waited for first, so that old voxels never overwrite new ones.
 
 mod batch;
+mod blocks;
 mod object;
 mod replies;
 mod requests;
@@ -39,11 +40,6 @@ use object::{Known, Name, Object, Want};
 
 /// Shards that decode to at most this many bytes are fetched whole when nothing is known of them.
 const SMALL_SHARD_NBYTES: u64 = 512 << 10;
-/// Blocks of a chunk are fetched alone where that leaves at least this many decoded bytes out: about half as many stored
-/// ones, which take a connection to an object store as long as the round trip that it costs (20 ms, 50 MB/s).
-const LEFT_OUT_NBYTES: usize = 2 << 20;
-/// So much of a chunk is fetched for the table of its blocks: 1,020 of them.
-const BLOCKS_NBYTES: u64 = 1 << 12;
 
 /// An array behind a store, and how it is read.
 #[derive(Debug)]

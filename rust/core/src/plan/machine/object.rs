@@ -57,7 +57,7 @@ pub(super) enum Known {
         version: Version,
         /// Indexes by nesting level and the bytes of their shard.
         indexes: HashMap<(usize, ByteRange), Result<Arc<ShardIndex>>>,
-        /// Of an object that is one chunk, where its blocks lie.
+        /// Of an object that is one chunk, where its blocks lie; None when they cannot be fetched alone.
         blocks: Option<Arc<BlockTable>>,
     },
 }
@@ -109,8 +109,6 @@ pub(super) struct Object {
     pub pending: Vec<Want>,
     /// Whether it turned out too large to be fetched whole on suspicion.
     pub is_large: bool,
-    /// Whether its blocks cannot be fetched alone: its beginning is not that of a chunk, or too short to tell.
-    pub has_no_blocks: bool,
     /// Requests of its chunks that are not sent yet.
     pub cut: VecDeque<Flight>,
     /// Whether it stands in the queue of objects with pending chunks.
@@ -130,7 +128,6 @@ impl Object {
             asked_inner: Vec::new(),
             pending: Vec::new(),
             is_large: false,
-            has_no_blocks: false,
             cut: VecDeque::new(),
             queued: false,
         }

@@ -1,11 +1,10 @@
 //! What follows from a reply: an index to decode, chunks to deliver, an object that is missing, failed or another one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::blocks::is_of_parts;
 use super::object::UNKNOWN_NBYTES;
 use super::{Delivery, Failure, Flight, IndexTask, Job, Kind, Known, Machine, Mode, Part, Task, Version, What};
-use crate::codec::BlockTable;
 use crate::error::{Error, ErrorKind, Result, TransportClass};
 use crate::index::{ShardIndex, sharding_indexed};
 use crate::plan::shard::StoredChunk;
@@ -81,24 +80,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 true
             }
             Kind::Blocks => {
-                object.asked = false;
-                let table = BlockTable::parse(body.as_ref()).ok().flatten();
-                let is_chunk = |table: &BlockTable| {
-                    table.nbytes() == array.meta.chunk_nbytes
-                        && version.total.is_none_or(|total| total == table.cbytes())
-                };
-                match table.filter(is_chunk) {
-                    Some(table) => {
-                        let version = Version { total: Some(table.cbytes()), ..version };
-                        let blocks = Some(Arc::new(table));
-                        object.known =
-                            Some(Known::Present { since_s: now_s, version, indexes: HashMap::new(), blocks });
-                        self.counters.index_misses += 1;
-                    }
-                    // Whatever is wrong with it, its decoder will say.
-                    None => object.has_no_blocks = true,
-                }
-                self.wake(id, None);
+                self.beginning(id, version, body.as_ref(), now_s);
                 false
             }
             Kind::Object => {
@@ -165,12 +147,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 // Nothing was asked of a version: the object ends before its index does.
                 self.root_failed(id, &Error::shard_index("the object is too short for its index; it is truncated"));
             }
-            (Failure::Changed, Kind::Blocks) => {
-                // Shorter than its blocks were taken to be.
-                object.asked = false;
-                object.has_no_blocks = true;
-                self.wake(id, None);
-            }
+            (Failure::Changed, Kind::Blocks) => self.has_no_blocks(id, now_s),
+            (Failure::Error(error), Kind::Blocks) if is_of_parts(&error) => self.has_no_blocks(id, now_s),
             (Failure::Absent | Failure::Changed, _) => self.changed(id),
             (Failure::Error(error), Kind::Root { whole: true }) if is_too_large(&error) => {
                 // There are bytes between its chunks: its index tells which are needed.

@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use super::object::{Indexes, UNKNOWN_NBYTES};
 use super::{
-    Active, BLOCKS_NBYTES, Batch, Delivery, Flight, Job, Kind, Known, LEFT_OUT_NBYTES, Machine, Mode, Name, Object,
-    Part, RemoteArray, SMALL_SHARD_NBYTES, Task, Want, What, batch,
+    Active, Batch, Delivery, Flight, Job, Kind, Known, Machine, Mode, Name, Object, Part, RemoteArray,
+    SMALL_SHARD_NBYTES, Task, Want, What, batch,
 };
-use crate::codec::BlockTable;
 use crate::error::Error;
 use crate::index::sharding_indexed;
 use crate::metadata::IndexLocation;
 use crate::plan::Item;
 use crate::plan::coalesce::coalesce;
-use crate::plan::shard::{Extent, Resolved, StoredChunk, resolve};
+use crate::plan::shard::{Resolved, resolve};
 use crate::subset::ByteRange;
 
 /// Chunks of visits that have begun, past which no other begins.
@@ -134,46 +133,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             return None;
         }
         if let Some(limit) = array.meta.whole_object_limit() {
-            if let Mode::Explain { .. } = shared.mode {
-                let nbytes = (array.meta.chunk_nbytes as u64).min(limit);
-                batch.tally.requests += 1;
-                batch.tally.bytes_needed += nbytes;
-                batch.tally.bytes_fetched += nbytes;
-                batch.tally.round_trips = batch.tally.round_trips.max(1);
-                batch.tally.inexact = true;
-                self.end_if_over(id);
-                return None;
-            }
-            let window = match shared.mode {
-                Mode::Read if array.meta.chain().has_blocks() && !object.has_no_blocks => {
-                    shared.plan.window(&plan_visit, &visit.items).ok()
-                }
-                _ => None,
-            };
-            let table = match &object.known {
-                Some(Known::Present { blocks, .. }) => blocks.clone(),
-                _ => None,
-            };
-            if let (Some(table), Some(window)) = (table, &window) {
-                return self.in_blocks(id, table, window);
-            }
-            let nbytes = array.meta.chunk_nbytes;
-            let in_blocks = window.is_some_and(|window| nbytes - window.len() >= LEFT_OUT_NBYTES);
-            let (what, kind, nbytes) = if in_blocks {
-                let range = ByteRange { start: 0, end: BLOCKS_NBYTES };
-                (What::Range(range), Kind::Blocks, BLOCKS_NBYTES)
-            } else {
-                (What::Whole(limit), Kind::Object, limit.min(nbytes as u64))
-            };
-            // What comes of a beginning is not known yet.
-            visit.left = usize::from(!in_blocks);
-            visit.waited += u64::from(in_blocks);
-            object.waiting.push(id);
-            if !std::mem::replace(&mut object.asked, true) {
-                let (object, epoch) = (visit.object, object.epoch);
-                self.make_ready(Flight { object, epoch, nbytes, what, kind });
-            }
-            return None;
+            return self.advance_without_index(id, limit);
         }
         let Some(Known::Present { version, indexes, .. }) = &object.known else {
             if fetch {
@@ -204,24 +164,6 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         batch.tally.round_trips = batch.tally.round_trips.max(round_trips);
         batch.tally.bytes_needed += resolved.stored.iter().map(|chunk| chunk.range.len()).sum::<u64>();
         self.resolved(id, resolved, body)
-    }
-
-    /// Goes on with a visit to an object that is one chunk, of which it wants those blocks that hold bytes of `window`.
-    fn in_blocks(&mut self, id: u64, table: Arc<BlockTable>, window: &Range<usize>) -> Option<Part<P>> {
-        let visit = self.visits.get_mut(&id)?;
-        let items = 0..visit.items.len();
-        let mut resolved = Resolved::default();
-        match table.range_of(window) {
-            Ok(range) => {
-                let extent = Extent::Blocks { from: range.start as usize, table };
-                resolved.stored.push(StoredChunk { range, extent, items });
-                let batch = self.batches.get_mut(&visit.batch)?;
-                batch.tally.bytes_needed += range.len();
-                batch.tally.round_trips = batch.tally.round_trips.max(visit.waited + 1);
-            }
-            Err(error) => resolved.failed.push((items, error)),
-        }
-        self.resolved(id, resolved, None)
     }
 
     /// Requests the index of an object, or all of a small one; the visit waits for it.
