@@ -7,8 +7,9 @@ Numbers are voxels unless a name says otherwise. Axes are in the array's own ord
 """
 
 from collections.abc import Sequence
-from typing import Any, Self, final
+from typing import Any, Self, TypeAlias, final
 
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from voxfetch.store import RemoteStore
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 __version__: str
+
+# An array is a `Buffer`, which numpy's types say from Python 3.12 on only.
+_Memory: TypeAlias = Buffer | NDArray[Any]
 
 @final
 class ArrayMeta:
@@ -131,7 +135,7 @@ class Read:
 
     @staticmethod
     def axes(
-        array: LocalArray | RemoteArray, axes: Sequence[tuple[int, int, int] | Buffer], out: Buffer | None
+        array: LocalArray | RemoteArray, axes: Sequence[tuple[int, int, int] | _Memory], out: _Memory | None
     ) -> Read:
         """The outer product of one selection per axis: (start, step, count) with step >= 1, or an int64 buffer of
         indices in any order, all inside the array.
@@ -142,7 +146,12 @@ class Read:
 
     @staticmethod
     def boxes(
-        array: LocalArray | RemoteArray, starts: Buffer, shape: Sequence[int], out: Buffer | None, *, fill_outside: bool
+        array: LocalArray | RemoteArray,
+        starts: _Memory,
+        shape: Sequence[int],
+        out: _Memory | None,
+        *,
+        fill_outside: bool,
     ) -> Read:
         """`n` boxes of one shape. `starts` is a C-contiguous int64 buffer (n, ndim), `out` a writable one (n, *shape).
 
@@ -196,7 +205,7 @@ class LocalEngine:
         (at most 1,000; `problem_count` counts all).
         """
 
-    def write(self, array: LocalArray, start: Sequence[int], data: Buffer) -> None:
+    def write(self, array: LocalArray, start: Sequence[int], data: _Memory) -> None:
         """Writes a box that covers whole stored objects (clipped at the array's end), each through a temporary file
         and a rename. `data` has one dimension per axis and any strides; for an array without axes, one of extent 1.
 

@@ -23,7 +23,6 @@ from voxfetch.handle import local_array, remote_array
 from voxfetch.indexer import Indexer
 from voxfetch.node import parse_json
 from voxfetch.options import ReadOptions, ReadReport, VerifyReport
-from voxfetch.output import exported
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
 from voxfetch.selection import axes_order
@@ -184,7 +183,7 @@ class Array:
 
         Slices clip, ints do not. Raises `SelectionError` for anything else, and what `read` raises.
         """
-        return self.read(selection)
+        return self._run(self._reads.basic(selection))
 
     def read(self, selection: Any = ..., *, out: Any = None, order: Literal["C", "F"] = "C") -> Any:
         """Reads a selection, into `out` if given, which is then returned.
@@ -376,7 +375,7 @@ class Array:
             raise UnsupportedError("remote arrays are not written by this version", key=self._root)
         start, data = self._reads.box_to_write(selection, value)
         if data.size:
-            self.engine.core.write(self._core_array, start, exported(data if data.ndim else data.reshape(1)))
+            self.engine.core.write(self._core_array, start, data if data.ndim else data.reshape(1))
 
     # --- as seen by numpy, dask, people
 

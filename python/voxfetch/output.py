@@ -11,9 +11,8 @@ from voxfetch.errors import SelectionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from typing_extensions import Buffer
 
-__all__ = ["exported", "output_array", "with_unit_axes"]
+__all__ = ["output_array", "with_unit_axes"]
 
 
 def output_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -38,14 +37,14 @@ def output_array(out: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> N
     return array
 
 
-def exported(array: NDArray[Any]) -> Buffer:
-    """The array as a `Buffer`, which numpy's types call it from Python 3.12 on."""
-    return cast("Buffer", array)
-
-
 def with_unit_axes(array: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
     """Returns a view with axes of extent 1 inserted, so that these are its positions."""
-    return np.expand_dims(array, axes) if axes else array
+    if not axes:
+        return array
+    places: list[slice | None] = [slice(None)] * (array.ndim + len(axes))
+    for axis in axes:
+        places[axis] = None
+    return array[tuple(places)]
 
 
 def _as_array(out: object) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from operator import index as as_index
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
 
 import numpy as np
 
@@ -18,11 +18,14 @@ from voxfetch.errors import SelectionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import EllipsisType
 
     from numpy.typing import NDArray
+    from typing_extensions import TypeIs
 
     Indices = NDArray[np.int64]
     AxisSelection = tuple[int, int, int] | Indices
+    Item = SupportsIndex | slice[Any, Any, Any] | EllipsisType | NDArray[Any] | None
 
 __all__ = [
     "Box",
@@ -57,7 +60,8 @@ class Box(NamedTuple):
         return tuple(slice(start, start + extent) for start, extent in zip(self.start, self.shape, strict=True))
 
 
-class Outer(NamedTuple):
+@dataclass(slots=True)  # not frozen, which triples the time to make one
+class Outer:
     """The outer product of one selection per axis.
 
     `axes` holds (start, step, count) or an int64 array of indices >= 0 per axis; `shape` is the result's, without the
@@ -66,8 +70,8 @@ class Outer(NamedTuple):
 
     axes: tuple[AxisSelection, ...]
     shape: tuple[int, ...]
-    dropped: tuple[int, ...]
-    scalar: bool
+    dropped: tuple[int, ...] = ()
+    scalar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +97,17 @@ def parse_basic(selection: object, shape: Sequence[int]) -> Outer:
 
     Slices clip like numpy's, ints do not. Raises `SelectionError`.
     """
-    items: tuple[object, ...] = cast("tuple[object, ...]", selection) if isinstance(selection, tuple) else (selection,)
-    items, scalar = _expand(items, len(shape))
+    items, scalar = _expand(_items(selection), len(shape))
     axes: list[AxisSelection] = []
     kept: list[int] = []
     dropped: list[int] = []
-    for axis, (item, extent) in enumerate(zip(items, shape, strict=True)):
+    for axis, item in enumerate(items):
         if isinstance(item, slice):
-            start, step, count = _slice(cast("slice", item), extent, axis)
-            axes.append((start, step, count))
-            kept.append(count)
+            taken = _slice(item, shape[axis], axis)
+            axes.append(taken)
+            kept.append(taken[2])
         else:
-            axes.append((_int(item, extent, axis), 1, 1))
+            axes.append((_int(item, shape[axis], axis), 1, 1))
             dropped.append(axis)
     return Outer(tuple(axes), tuple(kept), tuple(dropped), scalar and len(dropped) == len(shape))
 
@@ -114,16 +117,15 @@ def parse_outer(selection: object, shape: Sequence[int]) -> Outer:
 
     Raises `SelectionError`.
     """
-    items: tuple[object, ...] = cast("tuple[object, ...]", selection) if isinstance(selection, tuple) else (selection,)
-    items, scalar = _expand(items, len(shape))
+    items, scalar = _expand(_items(selection), len(shape))
     axes: list[AxisSelection] = []
     kept: list[int] = []
     dropped: list[int] = []
     for axis, (item, extent) in enumerate(zip(items, shape, strict=True)):
         if isinstance(item, slice):
-            start, step, count = _slice(cast("slice", item), extent, axis)
-            axes.append((start, step, count))
-            kept.append(count)
+            taken = _slice(item, extent, axis)
+            axes.append(taken)
+            kept.append(taken[2])
         elif _is_int(item):
             axes.append((_int(item, extent, axis), 1, 1))
             dropped.append(axis)
@@ -143,7 +145,7 @@ def parse_points(selection: object, shape: Sequence[int]) -> Points:
     Axes may also be selected by slices with step 1: the result then has the broadcast shape first, these axes after.
     Raises `SelectionError`.
     """
-    items: tuple[object, ...] = cast("tuple[object, ...]", selection) if isinstance(selection, tuple) else (selection,)
+    items = _items(selection)
     if len(items) == 1 and (mask := _whole_mask(items[0], shape)) is not None:
         if not shape:  # the mask selects the one element or nothing
             return Points(np.zeros((int(mask), 0), np.int64), (), (int(mask),), ())
@@ -154,7 +156,7 @@ def parse_points(selection: object, shape: Sequence[int]) -> Points:
     box: list[int] = []
     for axis, (item, extent) in enumerate(zip(items, shape, strict=True)):
         if isinstance(item, slice):
-            start, step, count = _slice(cast("slice", item), extent, axis)
+            start, step, count = _slice(item, extent, axis)
             if step != 1:
                 message = f"axis {axis}: vindex takes slices with step 1 only, not {step}"
                 raise SelectionError(message, hint="give an index array instead")
@@ -180,16 +182,17 @@ def parse_points(selection: object, shape: Sequence[int]) -> Points:
 
 def parse_shape(shape: Sequence[int] | int, ndim: int, *, what: str = "shape", minimum: int = 0) -> tuple[int, ...]:
     """Returns one int >= `minimum` per axis; an int counts for every axis. Raises `SelectionError`."""
-    values = (as_index(cast("Any", shape)),) * ndim if _is_int(shape) else parse_start(shape, ndim, what=what)
-    if any(not minimum <= extent < 1 << 62 for extent in values):
-        raise SelectionError(f"{what} {values} has an extent outside {minimum} .. 2**62")
+    values = (as_index(shape),) * ndim if _is_int(shape) else parse_start(shape, ndim, what=what)
+    for extent in values:
+        if not minimum <= extent < 1 << 62:
+            raise SelectionError(f"{what} {values} has an extent outside {minimum} .. 2**62")
     return values
 
 
-def parse_start(start: object, ndim: int, *, what: str = "start") -> tuple[int, ...]:
+def parse_start(start: Sequence[int], ndim: int, *, what: str = "start") -> tuple[int, ...]:
     """Returns one int per axis. Raises `SelectionError`."""
     try:
-        values = tuple(as_index(value) for value in cast("Sequence[int]", start))
+        values = tuple(map(as_index, start))
     except TypeError:
         raise SelectionError(f"{what}: one int per axis was expected, not {start!r:.200}") from None
     if len(values) != ndim:
@@ -219,26 +222,33 @@ def axes_order(wanted: str | Sequence[str], axes: Sequence[str]) -> tuple[int, .
     return tuple(list(axes).index(name) for name in names)
 
 
-def _expand(items: tuple[object, ...], ndim: int) -> tuple[tuple[object, ...], bool]:
+def _items(selection: Any) -> tuple[Item, ...]:
+    """The parts of an index expression, if it is one."""
+    return cast("tuple[Item, ...]", selection) if isinstance(selection, tuple) else (selection,)
+
+
+def _expand(items: tuple[Item, ...], ndim: int) -> tuple[tuple[Item, ...], bool]:
     """Fills the expression up to `ndim` items; also returns whether it had no Ellipsis."""
-    # Not `Ellipsis in items`: comparing an array with == gives an array.
-    ellipses = [position for position, item in enumerate(items) if item is Ellipsis]
-    if len(ellipses) > 1:
-        raise SelectionError("an index expression can have one Ellipsis (...) only")
-    given = len(items) - len(ellipses)
-    if any(item is None for item in items):
-        message = "None (newaxis) does not select voxels"
-        raise SelectionError(message, hint="add axes to the result with numpy; " + _HINT)
+    ellipsis = None
+    # Not `in`: comparing an array with == gives an array.
+    for position, item in enumerate(items):
+        if item is None:
+            message = "None (newaxis) does not select voxels"
+            raise SelectionError(message, hint="add axes to the result with numpy; " + _HINT)
+        if item is ...:
+            if ellipsis is not None:
+                raise SelectionError("an index expression can have one Ellipsis (...) only")
+            ellipsis = position
+    given = len(items) - (ellipsis is not None)
     if given > ndim:
         raise SelectionError(f"{given} indices for an array with {ndim} axes")
     fill = (slice(None),) * (ndim - given)
-    if not ellipses:
+    if ellipsis is None:
         return items + fill, True
-    position = ellipses[0]
-    return items[:position] + fill + items[position + 1 :], False
+    return items[:ellipsis] + fill + items[ellipsis + 1 :], False
 
 
-def _slice(item: slice, extent: int, axis: int) -> tuple[int, int, int]:
+def _slice(item: slice[Any, Any, Any], extent: int, axis: int) -> tuple[int, int, int]:
     try:
         start, stop, step = item.indices(extent)
     except (TypeError, ValueError) as error:
@@ -247,23 +257,25 @@ def _slice(item: slice, extent: int, axis: int) -> tuple[int, int, int]:
     if step < 1:
         message = f"axis {axis}: slice steps are at least 1, not {step}"
         raise SelectionError(message, hint="flip the result with numpy: block[::-1]")
-    count = len(range(start, stop, step))
-    if count <= 1:  # a single voxel needs no step, and the step may be any int
-        return (start if count else 0, 1, count)
+    if stop <= start:
+        return 0, 1, 0
+    count = (stop - start - 1) // step + 1
+    if count == 1:  # a single voxel needs no step, and the step may be any int
+        return start, 1, 1
     return start, step, count
 
 
-def _is_int(item: object) -> bool:
-    if isinstance(item, (int, np.integer)):
+def _is_int(item: object) -> TypeIs[SupportsIndex]:
+    if isinstance(item, int):
         return not isinstance(item, bool)
-    # Scalars of other libraries; arrays of one element have __index__ too, and are arrays all the same.
-    return hasattr(item, "__index__") and not hasattr(item, "shape")
+    # Scalars of numpy and of others; arrays of one element have __index__ too, and are arrays all the same.
+    return hasattr(item, "__index__") and (isinstance(item, np.integer) or not hasattr(item, "shape"))
 
 
 def _int(item: object, extent: int, axis: int) -> int:
     if not _is_int(item):
         raise SelectionError(f"axis {axis}: {type(item).__name__} is not an int, a slice or an Ellipsis", hint=_HINT)
-    value = as_index(cast("Any", item))
+    value = as_index(item)
     if not -extent <= value < extent:
         raise SelectionError(f"axis {axis}: index {value} is outside an axis of {extent}")
     return value + extent if value < 0 else value
