@@ -1,10 +1,11 @@
 //! Files: positioned reads, the identity of a version of a file, and a bounded set of open ones.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::error::{Error, ErrorKind, Result};
@@ -131,7 +132,8 @@ pub struct Files {
 
 #[derive(Debug, Default)]
 struct Kept {
-    files: HashMap<PathBuf, (Arc<OpenFile>, u64)>,
+    /// By path, not taken apart into names as a `Path` is where it is a key.
+    files: HashMap<OsString, (Arc<OpenFile>, u64)>,
     clock: u64,
 }
 
@@ -170,7 +172,7 @@ impl Files {
         let known = self.kept(|kept| {
             kept.clock += 1;
             let clock = kept.clock;
-            kept.files.get_mut(path).map(|(file, age)| {
+            kept.files.get_mut(path.as_os_str()).map(|(file, age)| {
                 *age = clock;
                 Arc::clone(file)
             })
@@ -194,7 +196,7 @@ impl Files {
                 kept.files.remove(&oldest);
             }
             if self.limit > 0 {
-                kept.files.insert(path.to_owned(), (Arc::clone(&file), kept.clock));
+                kept.files.insert(path.into(), (Arc::clone(&file), kept.clock));
             }
         });
         Ok(Some(file))
@@ -202,7 +204,7 @@ impl Files {
 
     /// Closes a file that is kept open.
     pub fn forget(&self, path: &Path) {
-        self.kept(|kept| kept.files.remove(path));
+        self.kept(|kept| kept.files.remove(path.as_os_str()));
     }
 
     /// Closes all files that are kept open; true when there were any.

@@ -71,6 +71,8 @@ struct State {
     pass: u32,
     requests: VecDeque<Task>,
     active: usize,
+    /// Threads that wait for `changed`: telling nobody costs a system call too.
+    waiting: usize,
     replaced: Vec<u64>,
     failures: Vec<(u64, Error)>,
     errors: u64,
@@ -141,7 +143,13 @@ impl Job {
     /// Starts no further task.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
-        self.changed.notify_all();
+        self.wake(&self.lock());
+    }
+
+    fn wake(&self, state: &State) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Works on the calling thread until nothing is left to start. Between tasks, `busy` is told how many tasks are known
@@ -158,7 +166,8 @@ impl Job {
                 let (order, result) = match task {
                     Task::Visit(visit) => (visit, self.guarded(visit, || self.visit(visit, thread))),
                     Task::Requests(found, some) => {
-                        (found.visit, self.guarded(found.visit, || self.requests(&found, some, thread)))
+                        let visit = || self.plan.visit(found.visit);
+                        (found.visit, self.guarded(found.visit, || self.requests(&visit(), &found, some, thread)))
                     }
                 };
                 state = self.lock();
@@ -167,7 +176,7 @@ impl Job {
                     Ok(After::Nothing) => {}
                     Ok(After::Requests(requests)) => {
                         state.requests.extend(requests);
-                        self.changed.notify_all();
+                        self.wake(&state);
                     }
                     Ok(After::Changed) => state.replaced.push(order),
                     Err(error) => self.fail(&mut state, order, error),
@@ -187,7 +196,7 @@ impl Job {
                     continue;
                 }
                 state.done = true;
-                self.changed.notify_all();
+                self.wake(&state);
                 let on_done = state.on_done.take();
                 drop(state);
                 self.totals.add(&self.counters);
@@ -196,9 +205,11 @@ impl Job {
                 }
                 return;
             }
+            state.waiting += 1;
             let (back, timeout) =
                 self.changed.wait_timeout(state, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner);
             state = back;
+            state.waiting -= 1;
             if timeout.timed_out() {
                 drop(state);
                 if busy(0) {
@@ -374,27 +385,33 @@ impl Job {
                 for group in &resolved.missing {
                     self.deliver_missing(&visit, &items[group.clone()], thread)?;
                 }
-                let found = Arc::new(Found { visit: number, items, stored: resolved.stored, requests, file });
-                let batches = batches(&found.requests, self.threads);
+                let batches = batches(&requests, self.threads);
+                let found = Found { visit: number, items, stored: resolved.stored, requests, file };
                 if let [one] = &batches[..] {
-                    return self.requests(&found, one.clone(), thread);
+                    return self.requests(&visit, &found, one.clone(), thread);
                 }
+                let found = Arc::new(found);
                 Ok(After::Requests(batches.into_iter().map(|some| Task::Requests(Arc::clone(&found), some)).collect()))
             }
         }
     }
 
-    fn requests(&self, found: &Found, some: Range<usize>, thread: &mut ThreadState) -> Result<After> {
+    fn requests(
+        &self,
+        visit: &Visit<'_>,
+        found: &Found,
+        some: Range<usize>,
+        thread: &mut ThreadState,
+    ) -> Result<After> {
         for request in &found.requests[some] {
-            if matches!(self.request(found, request, thread)?, After::Changed) {
+            if matches!(self.request(visit, found, request, thread)?, After::Changed) {
                 return Ok(After::Changed);
             }
         }
         Ok(After::Nothing)
     }
 
-    fn request(&self, found: &Found, request: &Request, thread: &mut ThreadState) -> Result<After> {
-        let visit = self.plan.visit(found.visit);
+    fn request(&self, visit: &Visit<'_>, found: &Found, request: &Request, thread: &mut ThreadState) -> Result<After> {
         let read = found.file.read(request.range, &mut thread.body).map_err(|error| error.in_range(request.range))?;
         if !read {
             self.caches.files.forget(&self.arrays[visit.array].path(&visit.shard));
@@ -410,7 +427,7 @@ impl Job {
             let encoded = Encoded { bytes, extent: &chunk.extent };
             let items = &found.items[chunk.items.clone()];
             let delivered = assembly
-                .deliver(&mut thread.worker, &visit, items, Some(encoded))
+                .deliver(&mut thread.worker, visit, items, Some(encoded))
                 .map_err(|error| error.in_range(chunk.range));
             match delivered {
                 Err(error) if self.check => {

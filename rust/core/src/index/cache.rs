@@ -39,6 +39,9 @@ impl<K: Hash + Eq + Clone, V> ByteCache<K, V> {
     /// The value of `key`, if it is kept.
     pub fn get(&mut self, key: &K) -> Option<&V> {
         let entry = self.entries.get_mut(key)?;
+        if entry.age == self.clock {
+            return Some(&entry.value); // the youngest already
+        }
         self.clock += 1;
         if let Some(owned) = self.by_age.remove(&entry.age) {
             self.by_age.insert(self.clock, owned);
