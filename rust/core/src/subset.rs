@@ -1,5 +1,7 @@
 //! Boxes of voxels and ranges of bytes.
 
+use std::borrow::Borrow;
+
 /// Largest rank of an array; every per-axis list is at most this long.
 pub const MAX_RANK: usize = 32;
 
@@ -60,9 +62,13 @@ impl ArraySubset {
 
 /// Product of extents, or None when it does not fit a `u64`. The product of no extents is 1.
 #[must_use]
-pub fn product(extents: &[u64]) -> Option<u64> {
-    if extents.contains(&0) {
-        return Some(0);
+pub fn product(extents: impl IntoIterator<Item = impl Borrow<u64>>) -> Option<u64> {
+    let mut product = Some(1u64);
+    for extent in extents {
+        match *extent.borrow() {
+            0 => return Some(0),
+            extent => product = product.and_then(|product| product.checked_mul(extent)),
+        }
     }
-    extents.iter().try_fold(1u64, |acc, &e| acc.checked_mul(e))
+    product
 }

@@ -78,6 +78,12 @@ pub(super) enum AxisView<'a> {
     List(&'a [(u64, u64)]),
 }
 
+/// Steps to go at least `distance` voxels.
+fn steps(distance: u64, step: u64) -> u64 {
+    // A division is worth avoiding: each axis of each chunk comes here.
+    if step == 1 { distance } else { distance.div_ceil(step) }
+}
+
 impl<'a> AxisView<'a> {
     pub(super) fn is_empty(&self) -> bool {
         match self {
@@ -90,8 +96,8 @@ impl<'a> AxisView<'a> {
     pub(super) fn within(self, low: u64, high: u64) -> Option<AxisPart<'a>> {
         match self {
             Self::Range { start, step, count, dst } => {
-                let first = if start >= low { 0 } else { (low - start).div_ceil(step) };
-                let end = if start >= high { 0 } else { count.min((high - start).div_ceil(step)) };
+                let first = steps(low.saturating_sub(start), step);
+                let end = count.min(steps(high.saturating_sub(start), step));
                 if first >= end {
                     return None;
                 }

@@ -233,8 +233,7 @@ impl Plan {
                 };
                 axes.push(cells);
             }
-            let counts: Vec<u64> = axes.iter().map(Cells::len).collect();
-            let total = product(&counts).unwrap_or(u64::MAX);
+            let total = product(axes.iter().map(Cells::len)).unwrap_or(u64::MAX);
             let all = total.saturating_add(items.len() as u64);
             if all > MAX_ITEMS || items.try_reserve(total as usize).is_err() {
                 return Err(Error::limit("chunks of one shard in one plan", all, MAX_ITEMS));
@@ -373,8 +372,8 @@ impl Plan {
             let (cells, total) = match self.shard_cells(piece) {
                 None => (Vec::new(), 0),
                 Some(cells) => {
-                    let counts: Vec<u64> = cells.iter().map(Cells::len).collect();
-                    (cells, product(&counts).ok_or_else(|| too_many("stored objects to visit"))?)
+                    let total = product(cells.iter().map(Cells::len));
+                    (cells, total.ok_or_else(|| too_many("stored objects to visit"))?)
                 }
             };
             return Ok(Visits::Product { cells, total, piece: [piece] });
@@ -384,8 +383,8 @@ impl Plan {
         let mut touched: Vec<(usize, usize, Piece)> = Vec::new();
         for piece in self.pieces() {
             let Some(cells) = self.shard_cells(piece) else { continue };
-            let counts: Vec<u64> = cells.iter().map(Cells::len).collect();
-            let total = product(&counts).filter(|&n| n < 1 << 32).ok_or_else(|| too_many("stored objects to visit"))?;
+            let total = product(cells.iter().map(Cells::len)).filter(|&n| n < 1 << 32);
+            let total = total.ok_or_else(|| too_many("stored objects to visit"))?;
             for number in 0..total {
                 let at = shards.len();
                 shards.resize(at + cells.len(), 0);
