@@ -155,12 +155,17 @@ impl Files {
     /// # Errors
     /// As [`Files::get`].
     pub fn open(&self, path: &Path) -> Result<Option<OpenFile>> {
-        match OpenFile::open(path) {
-            // Out of descriptors: give ours back and try once more.
-            Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) && self.clear() => OpenFile::open(path),
-            result => result,
+        let mut result = OpenFile::open(path);
+        for _ in 0..MAX_TRIES {
+            match &result {
+                // Out of descriptors: give ours back and try again. Another thread may have taken them meanwhile.
+                Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) && self.clear() => {
+                    result = OpenFile::open(path);
+                }
+                _ => break,
+            }
         }
-        .map_err(|error| store_error(&error))
+        result.map_err(|error| store_error(&error))
     }
 
     /// The current version of a file, from those kept open if it still is that; None when there is no such file. With
@@ -221,3 +226,5 @@ impl Files {
 const O_NONBLOCK: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 0x4 };
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
+/// Times that a file is opened again after others were closed for it.
+const MAX_TRIES: usize = 16;
