@@ -186,11 +186,11 @@ impl Assembly<'_> {
             let chunk = &mut scratch[..nbytes];
             if let Extent::Blocks { from, table } = extent {
                 let blocks = (&**table, *from, encoded);
-                array.chain().decode_blocks(codec, blocks, self.plan.window(visit, items)?, chunk)?;
+                array.chain().decode_blocks(codec, blocks, self.plan.window(visit, items, &mut parts)?, chunk)?;
             } else {
                 // Of a chunk that is only checked, nothing may be left out.
                 let in_part = array.chain().has_parts() && items.iter().all(|&item| self.output(visit, item).is_some());
-                let window = if in_part { self.plan.window(visit, items)? } else { 0..nbytes };
+                let window = if in_part { self.plan.window(visit, items, &mut parts)? } else { 0..nbytes };
                 array.chain().decode_window(codec, encoded, self.verify, window, chunk)?;
             }
             (chunk, 0)

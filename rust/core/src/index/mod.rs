@@ -3,20 +3,20 @@
 //! An entry is named by its position in C order over the shard's grid, in array axis order, whatever order the file
 //! keeps. [`sharding_indexed`] decodes the Zarr v3 form; [`cache::IndexCache`] bounds what is kept.
 
+mod bits;
 pub mod cache;
+mod compact;
 pub mod morton;
 pub mod sharding_indexed;
 
 use crate::error::{Error, Result};
 use crate::subset::ByteRange;
+use compact::Compact;
 
 /// Offset and size of an entry that is not stored (2^64 - 1).
 pub const MISSING: u64 = u64::MAX;
 
-/// Entries between two absolute offsets in the dense form.
-const CHECKPOINT: usize = 64;
-/// Size of a missing entry in the dense form.
-const DENSE_MISSING: u16 = u16::MAX;
+const NOT_STORED: (u64, u64) = (MISSING, MISSING);
 
 /// The index of one shard. Entries are checked when they are used, so that one bad entry does not hide the others.
 #[derive(Debug)]
@@ -29,11 +29,13 @@ pub struct ShardIndex {
     index_range: ByteRange,
 }
 
-/// Three forms of the same table; the smallest that fits is used.
+/// Forms of the same table; the smallest that fits is used.
 #[derive(Debug)]
 enum Entries {
-    /// Chunks lie end to end in a known order: 2 bytes an entry and an absolute offset every `CHECKPOINT` entries.
-    Dense { ranks: morton::Order, base_size: u64, sizes: Box<[u16]>, checkpoints: Box<[u64]> },
+    /// Nothing is stored.
+    None,
+    /// Chunks do not overlap: 2 to 4 bytes an entry.
+    Compact(Compact),
     /// Shards below 4 GiB: (offset, size).
     Narrow(Box<[(u32, u32)]>),
     /// (offset, size) as in the file.
@@ -47,12 +49,14 @@ impl ShardIndex {
     /// `Limit` when memory for it cannot be had.
     pub fn from_pairs(pairs: Vec<(u64, u64)>, grid: &[u64], shard_nbytes: u64, index_range: ByteRange) -> Result<Self> {
         let count = pairs.len() as u64;
-        let entries = if let Some(dense) = dense(&pairs, grid)? {
-            dense
-        } else if pairs.iter().all(|&(offset, size)| is_narrow(offset) && is_narrow(size)) {
-            Entries::Narrow(pairs.into_iter().map(|(offset, size)| (offset as u32, size as u32)).collect())
-        } else {
-            Entries::Wide(pairs.into_boxed_slice())
+        let narrow = pairs.iter().all(|&(offset, size)| is_narrow(offset) && is_narrow(size));
+        let plain_nbytes = pairs.len() * if narrow { size_of::<(u32, u32)>() } else { size_of::<(u64, u64)>() };
+        let compact = Compact::new(&pairs, grid)?.filter(|compact| compact.nbytes() < plain_nbytes);
+        let entries = match compact {
+            Some(compact) => Entries::Compact(compact),
+            None if pairs.iter().all(|pair| *pair == NOT_STORED) => Entries::None,
+            None if narrow => Entries::Narrow(pairs.iter().map(|pair| (pair.0 as u32, pair.1 as u32)).collect()),
+            None => Entries::Wide(pairs.into_boxed_slice()),
         };
         Ok(Self { entries, count, shard_nbytes, index_range })
     }
@@ -67,7 +71,8 @@ impl ShardIndex {
     #[must_use]
     pub fn memory_nbytes(&self) -> u64 {
         let table = match &self.entries {
-            Entries::Dense { sizes, checkpoints, .. } => sizes.len() * 2 + checkpoints.len() * 8,
+            Entries::None => 0,
+            Entries::Compact(compact) => compact.nbytes(),
             Entries::Narrow(pairs) => pairs.len() * 8,
             Entries::Wide(pairs) => pairs.len() * 16,
         };
@@ -107,27 +112,18 @@ impl ShardIndex {
     }
 
     fn pair(&self, entry: u64) -> Result<(u64, u64)> {
-        let outside = || Error::internal(format!("index entry {entry} of {}", self.count));
-        let position = usize::try_from(entry).map_err(|_| outside())?;
-        match &self.entries {
-            Entries::Narrow(pairs) => {
-                let &(offset, size) = pairs.get(position).ok_or_else(outside)?;
-                Ok((widen(offset), widen(size)))
-            }
-            Entries::Wide(pairs) => pairs.get(position).copied().ok_or_else(outside),
-            Entries::Dense { ranks, base_size, sizes, checkpoints } => {
-                let rank = ranks.rank(entry) as usize;
-                let size = *sizes.get(rank).ok_or_else(outside)?;
-                if size == DENSE_MISSING {
-                    return Ok((MISSING, MISSING));
-                }
-                let block = rank / CHECKPOINT;
-                let before = &sizes[block * CHECKPOINT..rank];
-                let stored = before.iter().filter(|&&s| s != DENSE_MISSING);
-                let offset = checkpoints[block] + stored.map(|&s| base_size + u64::from(s)).sum::<u64>();
-                Ok((offset, base_size + u64::from(size)))
-            }
+        if entry >= self.count {
+            return Err(Error::internal(format!("index entry {entry} of {}", self.count)));
         }
+        Ok(match &self.entries {
+            Entries::None => NOT_STORED,
+            Entries::Compact(compact) => compact.pair(entry),
+            Entries::Narrow(pairs) => {
+                let (offset, size) = pairs[entry as usize];
+                (widen(offset), widen(size))
+            }
+            Entries::Wide(pairs) => pairs[entry as usize],
+        })
     }
 }
 
@@ -139,72 +135,11 @@ fn widen(value: u32) -> u64 {
     if value == u32::MAX { MISSING } else { u64::from(value) }
 }
 
-/// The dense form, when the stored chunks lie end to end in one of the orders writers use.
-fn dense(pairs: &[(u64, u64)], grid: &[u64]) -> Result<Option<Entries>> {
-    let stored = || pairs.iter().filter(|p| **p != (MISSING, MISSING));
-    let Some(first) = stored().map(|p| p.0).min() else {
-        return Ok(None);
-    };
-    let (smallest, largest) = stored().fold((u64::MAX, 0), |(lo, hi), p| (lo.min(p.1), hi.max(p.1)));
-    if largest == MISSING || largest - smallest >= u64::from(DENSE_MISSING) {
-        return Ok(None);
-    }
-    for ranks in morton::Order::candidates(grid) {
-        let mut by_rank = Vec::new();
-        by_rank.try_reserve_exact(pairs.len()).map_err(|_| {
-            Error::limit(
-                "memory for a shard index",
-                (pairs.len() * 16) as u64,
-                crate::metadata::limits::MAX_INDEX_NBYTES,
-            )
-        })?;
-        by_rank.resize(pairs.len(), (MISSING, MISSING));
-        for (&pair, rank) in pairs.iter().zip(ranks.ranks(grid)) {
-            if let Some(slot) = by_rank.get_mut(rank as usize) {
-                *slot = pair;
-            }
-        }
-        // None once an entry is half missing or reaches past 2^64: such a table is kept as it is, for `get` to refuse.
-        let mut next = Some(first).filter(|&offset| offset != MISSING);
-        let end_to_end = by_rank.iter().all(|&(offset, size)| {
-            if (offset, size) == (MISSING, MISSING) {
-                return true;
-            }
-            let fits = next == Some(offset);
-            next = next.and_then(|at| at.checked_add(size));
-            fits
-        }) && next.is_some();
-        if !end_to_end {
-            continue;
-        }
-        let mut checkpoints = Vec::with_capacity(pairs.len().div_ceil(CHECKPOINT));
-        let mut sizes = Vec::with_capacity(pairs.len());
-        let mut at = first;
-        for (rank, &(offset, size)) in by_rank.iter().enumerate() {
-            if rank % CHECKPOINT == 0 {
-                checkpoints.push(at);
-            }
-            if offset == MISSING {
-                sizes.push(DENSE_MISSING);
-            } else {
-                sizes.push((size - smallest) as u16);
-                at += size;
-            }
-        }
-        return Ok(Some(Entries::Dense {
-            ranks,
-            base_size: smallest,
-            sizes: sizes.into_boxed_slice(),
-            checkpoints: checkpoints.into_boxed_slice(),
-        }));
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{MISSING, ShardIndex};
+    use super::{Entries, MISSING, NOT_STORED, ShardIndex, morton};
     use crate::subset::ByteRange;
+    use proptest::prelude::*;
 
     fn index(pairs: &[(u64, u64)], grid: &[u64]) -> ShardIndex {
         ShardIndex::from_pairs(pairs.to_vec(), grid, 1 << 20, ByteRange { start: (1 << 20) - 100, end: 1 << 20 })
@@ -234,22 +169,117 @@ mod tests {
         assert_eq!(wide.get(0).unwrap(), Some(ByteRange { start: far, end: far + 9 }));
     }
 
-    #[test]
-    fn a_dense_index_takes_under_three_bytes_an_entry() {
+    /// An index of 32^3 chunks with sizes from 20,000 to 24,095 bytes that lie in the order of `ranks`.
+    fn index_of_em(ranks: &[u64], is_stored: impl Fn(u64) -> bool) -> ShardIndex {
+        let mut cells: Vec<usize> = (0..ranks.len()).collect();
+        cells.sort_unstable_by_key(|&cell| ranks[cell]);
+        let mut pairs = vec![NOT_STORED; ranks.len()];
         let mut at = 0;
-        let pairs: Vec<_> = (0..32768u64)
-            .map(|i| {
-                let size = 20_000 + (i * 7919) % 4096;
-                at += size;
-                (at - size, size)
-            })
-            .collect();
-        let end = at + 524_292;
-        let index = ShardIndex::from_pairs(pairs.clone(), &[32, 32, 32], end, ByteRange { start: at, end }).unwrap();
-        assert!(index.memory_nbytes() < 3 * 32768, "{}", index.memory_nbytes());
-        for (i, &(offset, size)) in pairs.iter().enumerate().step_by(97) {
-            assert_eq!(index.get(i as u64).unwrap(), ByteRange::from_len(offset, size));
+        for cell in cells.into_iter().filter(|&cell| is_stored(cell as u64)) {
+            let size = 20_000 + (cell as u64 * 7919) % 4096;
+            pairs[cell] = (at, size);
+            at += size;
         }
+        let range = ByteRange { start: at, end: at + 524_292 };
+        let index = ShardIndex::from_pairs(pairs.clone(), &[32, 32, 32], range.end, range).unwrap();
+        for (entry, &pair) in pairs.iter().enumerate() {
+            assert_eq!(index.pair(entry as u64).unwrap(), pair);
+        }
+        index
+    }
+
+    #[test]
+    fn an_index_takes_under_three_bytes_an_entry() {
+        let orders = morton::Order::candidates(&[32, 32, 32]);
+        let mut written: Vec<Vec<u64>> = orders.map(|order| order.ranks(&[32, 32, 32])).collect();
+        assert_eq!(written.len(), 4);
+        // As eight threads leave it that each take the next run of 512 entries and append a chunk in turn.
+        written.push((0..32768).map(|i| i / 4096 * 4096 + i % 512 * 8 + i / 512 % 8).collect());
+        for ranks in written {
+            assert!(index_of_em(&ranks, |_| true).memory_nbytes() < 3 * 32768);
+            assert!(index_of_em(&ranks, |cell| cell % 5 > 0).memory_nbytes() < 3 * 32768);
+        }
+        // In no order at all, where the order alone takes most of two bytes.
+        let shuffled: Vec<u64> = (0..32768).map(|i| i * 20_479 % 32768).collect();
+        assert!(index_of_em(&shuffled, |_| true).memory_nbytes() < 4 * 32768);
+        assert!(index_of_em(&shuffled, |_| false).memory_nbytes() < 200);
+    }
+
+    /// Pairs over a grid: as writers leave them, then some of them broken.
+    fn pairs() -> impl Strategy<Value = (Vec<u64>, Vec<(u64, u64)>)> {
+        let grid = prop_oneof![
+            prop::collection::vec(1u64..7, 1..5),
+            prop::collection::vec(prop::sample::select(vec![1u64, 2, 4, 8]), 1..5),
+            Just(vec![20, 20])
+        ];
+        let spread = prop::sample::select(vec![1u64, 30, 5000, 65_534, 65_535, 1 << 20, 1 << 33]);
+        let start = prop::sample::select(vec![0u64, 7, 1 << 31, u64::from(u32::MAX) - 60, 1 << 57, MISSING - 5000]);
+        let rare = |most: u32| prop_oneof![Just(0u32), 0..most];
+        (grid, 0usize..7, spread, start, rare(90), rare(60), rare(20), any::<u64>()).prop_map(
+            |(grid, order, spread, start, missing, gaps, broken, seed)| {
+                let mut dice = seed;
+                let mut roll = move |n: u64| {
+                    dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (dice >> 33) % n.max(1)
+                };
+                let count = grid.iter().product::<u64>() as usize;
+                let ranks = match morton::Order::candidates(&grid).nth(order) {
+                    Some(order) => order.ranks(&grid),
+                    None if order % 2 == 0 => (0..count).map(|_| roll(1 << 30)).collect(),
+                    None => (0..count as u64).map(|cell| cell + roll(9)).collect(),
+                };
+                let mut cells: Vec<usize> = (0..count).collect();
+                cells.sort_by_key(|&cell| ranks[cell]);
+                let mut at = start;
+                let mut pairs = vec![NOT_STORED; count];
+                for cell in cells {
+                    if roll(100) < u64::from(missing) {
+                        continue;
+                    }
+                    if roll(100) < u64::from(gaps) {
+                        at = at.saturating_add(roll(3 * spread));
+                    }
+                    let size = 10 + roll(spread);
+                    pairs[cell] = (at, size);
+                    at = at.saturating_add(size);
+                }
+                for cell in 0..count {
+                    if roll(100) < u64::from(broken) {
+                        let other = pairs[roll(count as u64) as usize];
+                        pairs[cell] = match roll(6) {
+                            0 => (MISSING, 3),
+                            1 => (3, MISSING),
+                            2 => (pairs[cell].0, 0),
+                            3 => other,
+                            4 => (other.0.saturating_sub(1), 40),
+                            _ => (MISSING - 1, 8),
+                        };
+                    }
+                }
+                (grid, pairs)
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn every_form_is_the_table_it_was_made_of((grid, pairs) in pairs()) {
+            let index = index(&pairs, &grid);
+            for (entry, &pair) in pairs.iter().enumerate() {
+                prop_assert_eq!(index.pair(entry as u64).unwrap(), pair, "{:?} in {:?}", entry, index);
+            }
+            prop_assert!(index.memory_nbytes() <= (pairs.len() * 16 + size_of::<ShardIndex>()) as u64);
+            prop_assert!(index.pair(pairs.len() as u64).is_err());
+        }
+    }
+
+    #[test]
+    fn overlapping_chunks_are_kept_as_they_are() {
+        let pairs: Vec<_> = (0..512u64).map(|i| (i * 10, if i == 300 { 11 } else { 10 })).collect();
+        assert!(matches!(index(&pairs, &[8, 8, 8]).entries, Entries::Narrow(_)));
+        let apart: Vec<_> = (0..512u64).map(|i| (i * 10, if i == 300 { 9 } else { 10 })).collect();
+        assert!(matches!(index(&apart, &[8, 8, 8]).entries, Entries::Compact(_)));
     }
 
     #[test]

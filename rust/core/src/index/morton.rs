@@ -18,10 +18,8 @@ pub enum Order {
     },
     /// Interleaved bits; only for grids whose extents are powers of two, where codes have no holes.
     Morton {
-        /// log2 of the cells along each axis.
-        bits: Box<[u8]>,
-        /// Whether axis 0 (else the last axis) gives the lowest bit.
-        first_axis_lowest: bool,
+        /// For each bit of a cell's number in C order, lowest first, its place in the rank.
+        places: Box<[u8]>,
     },
 }
 
@@ -33,9 +31,9 @@ impl Order {
         let mut orders = vec![Self::C];
         if several_axes && grid.len() <= MAX_RANK {
             if powers_of_two {
-                let bits: Box<[u8]> = grid.iter().map(|n| n.trailing_zeros() as u8).collect();
-                orders.insert(0, Self::Morton { bits: bits.clone(), first_axis_lowest: true });
-                orders.push(Self::Morton { bits, first_axis_lowest: false });
+                let bits: Vec<u8> = grid.iter().map(|n| n.trailing_zeros() as u8).collect();
+                orders.insert(0, Self::Morton { places: places(&bits, true) });
+                orders.push(Self::Morton { places: places(&bits, false) });
             }
             orders.push(Self::F { grid: grid.into() });
         }
@@ -57,14 +55,8 @@ impl Order {
                 }
                 rank
             }
-            Self::Morton { bits, first_axis_lowest } => {
-                let mut coordinates = [0u64; MAX_RANK];
-                let mut rest = cell;
-                for (coordinate, &b) in coordinates.iter_mut().zip(bits.iter()).rev() {
-                    *coordinate = rest & ((1 << b) - 1);
-                    rest >>= b;
-                }
-                interleave(&coordinates[..bits.len()], bits, *first_axis_lowest)
+            Self::Morton { places } => {
+                places.iter().enumerate().fold(0, |rank, (bit, &place)| rank | ((cell >> bit) & 1) << place)
             }
         }
     }
@@ -83,6 +75,18 @@ impl Order {
         }
         ranks
     }
+}
+
+/// `places` of an order on a grid of `1 << bits[axis]` cells along each axis; axis 0, else the last one, gives the lowest bit.
+fn places(bits: &[u8], first_axis_lowest: bool) -> Box<[u8]> {
+    let of_axis = |axis: usize| {
+        (0..bits[axis]).map(move |bit| {
+            let mut coordinates = [0u64; MAX_RANK];
+            coordinates[axis] = 1 << bit;
+            interleave(&coordinates[..bits.len()], bits, first_axis_lowest).trailing_zeros() as u8
+        })
+    };
+    (0..bits.len()).rev().flat_map(of_axis).collect()
 }
 
 fn interleave(coordinates: &[u64], bits: &[u8], first_axis_lowest: bool) -> u64 {

@@ -303,17 +303,22 @@ impl Plan {
         Ok(())
     }
 
-    /// The bytes of a decoded chunk from the first to the last voxel that some of `items`, all of one chunk, need.
+    /// The bytes of a decoded chunk from the first to the last voxel that some of `items`, all of one chunk, need. `parts`
+    /// is memory to work in.
     ///
     /// # Errors
     /// As [`Plan::project`].
-    pub fn window(&self, visit: &Visit<'_>, items: &[Item]) -> Result<Range<usize>> {
+    pub fn window<'p>(
+        &'p self,
+        visit: &Visit<'_>,
+        items: &[Item],
+        parts: &mut Vec<AxisPart<'p>>,
+    ) -> Result<Range<usize>> {
         let array = &self.arrays[visit.array];
-        let mut parts = Vec::with_capacity(array.rank());
         let mut all: Option<Range<usize>> = None;
         for &item in items {
-            self.project(visit, item, &mut parts)?;
-            let one = window(&parts, array)?;
+            self.project(visit, item, parts)?;
+            let one = window(parts, array)?;
             all = Some(all.map_or_else(|| one.clone(), |all| all.start.min(one.start)..all.end.max(one.end)));
         }
         all.ok_or_else(|| Error::internal("a chunk that no item needs"))

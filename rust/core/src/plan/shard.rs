@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::codec::BlockTable;
 use crate::error::{Error, Result};
 use crate::index::ShardIndex;
-use crate::plan::{Item, Plan, Visit};
+use crate::plan::{AxisPart, Item, Plan, Visit};
 use crate::subset::{ByteRange, MAX_RANK};
 
 /// Gives indexes by their place.
@@ -80,34 +80,37 @@ pub fn resolve(
     let mut last: Vec<Option<(ByteRange, Arc<ShardIndex>)>> = vec![None; array.levels.len()];
     let mut coordinates = [0u64; MAX_RANK];
     let coordinates = &mut coordinates[..array.rank()];
+    let is_nested = array.levels.len() > 1;
+    let mut parts = Vec::with_capacity(array.rank());
     let mut first = 0;
     'chunks: while first < items.len() {
         let chunk = items[first].chunk;
         let end = first + items[first..].iter().take_while(|item| item.chunk == chunk).count();
         let group = first..end;
         first = end;
-        plan.chunk_coordinates(visit.array, chunk, coordinates);
+        if is_nested {
+            plan.chunk_coordinates(visit.array, chunk, coordinates);
+        }
         let mut range = ByteRange { start: 0, end: object_nbytes };
         for (level, last) in last.iter_mut().enumerate() {
-            let known = match &*last {
-                Some((at, index)) if *at == range => Ok(Some(Arc::clone(index))),
-                _ => source.index(level, range),
-            };
-            let index = match known {
-                Ok(Some(index)) => index,
-                Ok(None) => {
-                    if !resolved.needs.contains(&(level, range)) {
-                        resolved.needs.push((level, range));
+            let index = match last {
+                Some((at, index)) if *at == range => &*index,
+                _ => match source.index(level, range) {
+                    Ok(Some(index)) => &last.insert((range, index)).1,
+                    Ok(None) => {
+                        if !resolved.needs.contains(&(level, range)) {
+                            resolved.needs.push((level, range));
+                        }
+                        continue 'chunks;
                     }
-                    continue 'chunks;
-                }
-                Err(error) => {
-                    resolved.failed.push((group, error.in_range(range)));
-                    continue 'chunks;
-                }
+                    Err(error) => {
+                        resolved.failed.push((group, error.in_range(range)));
+                        continue 'chunks;
+                    }
+                },
             };
-            let found = index.get(array.entry(level, coordinates));
-            *last = Some((range, index));
+            // With one level its entries are the chunks.
+            let found = index.get(if is_nested { array.entry(level, coordinates) } else { chunk });
             match found {
                 Ok(Some(within)) => {
                     // Inside the parent by ShardIndex::get, so the sums cannot pass the object's size.
@@ -130,7 +133,7 @@ pub fn resolve(
             resolved.failed.push((group, Error::shard_index(what).in_range(range)));
             continue;
         }
-        match needed(plan, visit, &items[group.clone()], range) {
+        match needed(plan, visit, &items[group.clone()], range, &mut parts) {
             Ok((range, extent)) => resolved.stored.push(StoredChunk { range, extent, items: group }),
             Err(error) => resolved.failed.push((group, error.in_range(range))),
         }
@@ -140,13 +143,19 @@ pub fn resolve(
 }
 
 /// The bytes of a chunk stored at `range` that are to be read.
-fn needed(plan: &Plan, visit: &Visit<'_>, items: &[Item], range: ByteRange) -> Result<(ByteRange, Extent)> {
+fn needed<'p>(
+    plan: &'p Plan,
+    visit: &Visit<'_>,
+    items: &[Item],
+    range: ByteRange,
+    parts: &mut Vec<AxisPart<'p>>,
+) -> Result<(ByteRange, Extent)> {
     let array = &plan.arrays()[visit.array];
     // A chunk of another length is read as it is, for the decoder to refuse.
     if !array.chain().is_plain() || range.len() != array.chunk_nbytes as u64 {
         return Ok((range, Extent::Whole));
     }
-    let window = plan.window(visit, items)?;
+    let window = plan.window(visit, items, parts)?;
     if window.len() == array.chunk_nbytes {
         return Ok((range, Extent::Whole));
     }

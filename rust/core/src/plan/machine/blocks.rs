@@ -59,7 +59,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             Mode::Check => Way::Whole,
             _ => shared
                 .plan
-                .window(&plan_visit, &visit.items)
+                .window(&plan_visit, &visit.items, &mut Vec::new())
                 .map_or(Way::Whole, |window| Way::of(object, array, &window)),
         };
         if let Mode::Explain { .. } = shared.mode {
