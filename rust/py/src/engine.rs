@@ -19,7 +19,7 @@ use voxfetch_local::{Config, LocalRead};
 use crate::error::{build, to_python};
 use crate::input::LocalArray;
 use crate::remote::RemoteArray;
-use crate::{buffer, detached};
+use crate::{buffer, detached, yield_gil};
 
 /// Time between two looks at pending signals while a call waits.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -191,7 +191,8 @@ type Completed = (u64, Outcome, Vec<Py<Read>>);
 #[derive(Default)]
 struct Channel {
     completed: Vec<Completed>,
-    running: HashMap<u64, Arc<Job>>,
+    /// None while it is being submitted.
+    running: HashMap<u64, Option<Arc<Job>>>,
 }
 
 type Channels = Arc<Mutex<HashMap<i32, Channel>>>;
@@ -248,30 +249,48 @@ impl LocalEngine {
             // A full counter or pipe means that the loop has a wake-up pending anyway.
             let _ = wake.write(&1u64.to_ne_bytes());
         });
-        let job = detached(py, || self.engine.submit(local, on_done))?;
-        let mut open = lock(self.channels());
-        let channel = open.entry(wake_fd).or_default();
-        if !channel.completed.iter().any(|done| done.0 == token) {
-            channel.running.insert(token, job);
-        }
-        Ok(())
+        let channels = self.channels();
+        // The lock of the channels is never waited for with the GIL held.
+        detached(py, || {
+            lock(channels).entry(wake_fd).or_default().running.insert(token, None);
+            let submitted = self.engine.submit(local, on_done);
+            let mut open = lock(channels);
+            let running = &mut open.entry(wake_fd).or_default().running;
+            match submitted {
+                Ok(job) => {
+                    // Unless it has ended by now.
+                    if let Some(slot) = running.get_mut(&token) {
+                        *slot = Some(job);
+                    }
+                    Ok(())
+                }
+                Err(error) => {
+                    running.remove(&token);
+                    Err(error)
+                }
+            }
+        })
     }
 
     fn take_completed<'py>(&self, py: Python<'py>, wake_fd: i32) -> PyResult<Bound<'py, PyList>> {
-        let completed = lock(self.channels()).get_mut(&wake_fd).map(|channel| std::mem::take(&mut channel.completed));
+        let take = |channel: &mut Channel| std::mem::take(&mut channel.completed);
+        let completed = py.detach(|| lock(self.channels()).get_mut(&wake_fd).map(take));
         let list = PyList::empty(py);
-        for (token, outcome, _held) in completed.unwrap_or_default() {
+        for (number, (token, outcome, _held)) in completed.unwrap_or_default().into_iter().enumerate() {
+            yield_gil(py, number);
             let error = outcome.error.map(|error| build(py, &error, outcome.errors.saturating_sub(1))).transpose()?;
             list.append((token, error))?;
         }
         Ok(list)
     }
 
-    fn cancel(&self, token: u64, wake_fd: i32) {
-        let job = lock(self.channels()).get(&wake_fd).and_then(|channel| channel.running.get(&token).cloned());
-        if let Some(job) = job {
-            job.cancel();
-        }
+    fn cancel(&self, py: Python<'_>, token: u64, wake_fd: i32) {
+        py.detach(|| {
+            let known = lock(self.channels()).get(&wake_fd).and_then(|channel| channel.running.get(&token).cloned());
+            if let Some(Some(job)) = known {
+                job.cancel();
+            }
+        });
     }
 
     #[pyo3(signature = (reads, *, fetch_indexes))]

@@ -32,3 +32,13 @@ mod _core {
 fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> voxfetch_core::error::Result<T> + Send) -> PyResult<T> {
     py.detach(work).map_err(|error| error::to_python(py, &error, 0))
 }
+
+/// Passes of a loop between two calls of [`yield_gil`]; so many take well under a millisecond.
+const YIELD_EVERY: usize = 64;
+
+/// Lets other threads have the GIL, now and then in a loop over what may be tens of thousands. `number` is that of the pass.
+fn yield_gil(py: Python<'_>, number: usize) {
+    if number % YIELD_EVERY == YIELD_EVERY - 1 {
+        py.detach(|| ());
+    }
+}

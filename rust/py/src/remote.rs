@@ -17,6 +17,7 @@ use crate::engine::{LocalEngine, Read};
 use crate::error::{build, from_python};
 use crate::input::ArrayMeta;
 use crate::net::Received;
+use crate::yield_gil;
 
 /// An array behind a store and how it is read.
 #[pyclass(frozen, module = "voxfetch._core")]
@@ -103,10 +104,12 @@ impl RemoteEngine {
         Ok(())
     }
 
-    fn submit<'py>(&self, py: Python<'py>, calls: Vec<Call<'py>>, mode: &str) -> PyResult<Bound<'py, PyList>> {
+    fn submit<'py>(&self, py: Python<'py>, calls: &Bound<'py, PyAny>, mode: &str) -> PyResult<Bound<'py, PyList>> {
         let mode = self::mode(mode)?;
-        let mut remote = Vec::with_capacity(calls.len());
-        for (token, reads) in calls {
+        let mut remote = Vec::new();
+        for (number, call) in calls.try_iter()?.enumerate() {
+            yield_gil(py, number);
+            let (token, reads): Call<'py> = call?.extract()?;
             let call = RemoteCall { token, reads: reads.iter().filter_map(|read| read.get().to_remote()).collect() };
             remote.push(call);
             self.held().insert(token, reads.into_iter().map(Bound::unbind).collect());
@@ -162,7 +165,8 @@ impl RemoteEngine {
         let (requests, ended, spent) = py.detach(|| self.engine().remote_turn(most));
         drop(spent);
         let list = PyList::empty(py);
-        for Ended { token, error, errors, problems, tally } in ended {
+        for (number, Ended { token, error, errors, problems, tally }) in ended.into_iter().enumerate() {
+            yield_gil(py, number);
             let _memory = self.held().remove(&token);
             let error = error.map(|error| build(py, &error, errors.saturating_sub(1))).transpose()?;
             let report = as_dict(py, &tally)?;
