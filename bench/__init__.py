@@ -9,6 +9,7 @@ Run from the root of the repository as ``python -m bench --help``; README.md say
     runner.py     alternates the workers, collects samples
     report.py     JSON -> Markdown
     start.py      new interpreters instead of workers: imports, first voxels
+    limits/       counts, memory and times of voxfetch alone where there is very much of something
     arguments.py, circumstances.py, document.py   what all benchmarks share: options, what numbers depend on, tables
     remote/       the same over HTTP
     server/       its server, in Rust

@@ -1,4 +1,4 @@
-"""Command line: ``python -m bench {run,scale,start,report,check,build,remote}``, from the root of the repository."""
+"""Command line: ``python -m bench {run,scale,start,limits,report,check,build,remote}``, from the root."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bench import start
 from bench.arguments import add_names, add_timing
 from bench.document import publish
 from bench.engines import ENGINES
+from bench.limits import command as limits
 from bench.remote import command as remote
 from bench.remote.runner import check_range_server
 from bench.report import markdown
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_reads(scale, size="full", volumes="em_long", workloads="parts", engines=engines, name="scale")
     scale.set_defaults(cores=(1, 2))
     start.add_arguments(commands.add_parser("start", help="from the start of an interpreter to the first voxels"))
+    limits.add_arguments(commands.add_parser("limits", help="counts, memory and times at very large sizes"))
     answers = commands.add_parser("check", help="answers only, small volumes, every layout; for CI")
     add_names(answers, "--engines", ENGINES)
     add_names(answers, "--workloads", WORKLOADS, groups=WORKLOAD_GROUPS)
@@ -60,13 +62,15 @@ def _add_reads(
 
 
 def main() -> int:
-    """Returns the exit code: 1 when check, or remote --quick, found a wrong answer or a failure."""
+    """Returns the exit code: 1 when check, or remote --quick, found something wrong, or limits a count too high."""
     options = _parser().parse_args()
     if options.command == "report":
         print(markdown(json.loads(options.results.read_text())), end="")
         return 0
     if options.command == "remote":
         return remote.main(options)
+    if options.command == "limits":
+        return limits.main(options)
     if options.command == "start":
         start.main(options)
         return 0

@@ -90,7 +90,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     for number in range(settings.repeat + 1):
         for key, (python, text) in programs.items():
             began = time.perf_counter()
-            _ran(python, text)
+            ran(python, text)
             if number:  # the first one fills caches of bytecode and of pages
                 seconds[key].append(time.perf_counter() - began)
     return {
@@ -115,7 +115,7 @@ def _loaded(engine: str, volume: Volume) -> dict[str, Any]:
     try:
         process = Process(engine)
         process.close()
-        answer = _ran(interpreter(engine), f"{_program(engine, volume)}\n{SHOW}")
+        answer = ran(interpreter(engine), f"{_program(engine, volume)}\n{SHOW}")
         problem, failed = "first voxels differ", answer != volume.truth(_box(volume)).tobytes()
     except (EngineUnsupportedError, EngineFailedError) as reason:
         problem, failed = str(reason), isinstance(reason, EngineFailedError)
@@ -137,7 +137,7 @@ def _program(engine: str, volume: Volume) -> str:
     return "\n".join((imports, known, *reads))
 
 
-def _ran(python: str, text: str) -> bytes:
+def ran(python: str, text: str) -> bytes:
     """What a program wrote to standard output; EngineFailedError when it failed."""
     done = subprocess.run([python, "-c", text], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:

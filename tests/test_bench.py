@@ -24,6 +24,7 @@ from bench import __main__ as command
 from bench import start
 from bench.arguments import add_names
 from bench.engines import load
+from bench.limits import command as limits
 from bench.remote.engines import load as load_remote
 from bench.remote.server import Server
 from bench.remote.volumes import RemoteVolume, prepare
@@ -197,6 +198,20 @@ def test_run_without_a_floor(cache, bench):
     assert [bool(result["problem"]) for result in document["results"]] == [False, False, True]
     assert "of zarr / -" in text
     assert "## Failures" not in text
+
+
+def test_limits(bench):
+    document, text = bench("limits", "--quick")
+    figures = [figure for group in document["groups"].values() for figure in group]
+    assert list(document["groups"]) == ["planning", "vast", "indexes", "epoch", "crowd", "gil", "start", "requests"]
+    assert all(figure["samples"] for figure in figures)
+    counts = [figure for figure in figures if figure["exact"] and figure["most"] is not None]
+    assert len(counts) >= 10
+    assert all(figure["samples"][0] <= figure["most"] for figure in counts)
+    assert "| plan of 32,768 chunks, missing |" in text
+    missed = limits.Figure("of chunks", "ns", [3.0, 1.0, 2.0], 1.5)
+    assert not missed.holds
+    assert "**missed**" in limits.markdown(document | {"groups": {"all": [missed.as_json()]}})
 
 
 def test_start(cache, bench):
