@@ -2,10 +2,10 @@
 
 A turn of that thread takes microseconds unless somebody else has the GIL, or the system runs something else on a core
 that one of us needs. The second is in ``schedstat`` of the threads and is taken off: of the watching thread, and of the
-others that run Python, as one of them may have been stopped while it had the GIL. What is left on a busy machine is
-still not all ours (a lock of ours may be in the hands of a thread that was stopped): hence the least of several runs,
-which has only what happens in each of them. Python's collector of cyclic garbage is off: it has the GIL for as long as
-it looks at all objects of the program.
+others that run Python, as one of them may have been stopped while it had the GIL. On a busy machine that takes off too
+much (delays overlap), or too little (a lock of ours in the hands of a thread that was stopped): only a run on a quiet
+one tells whether the limit holds, and ``while nothing is read`` tells whether it was. Python's collector of cyclic
+garbage is off: it has the GIL for as long as it looks at all objects of the program.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def gil(repeat: int, *, few: bool) -> list[Figure]:
                         samples.append(round(seen.longest_s * MS, 3))
                         places.update(seen.places)
                         turns += seen.turns
-                    figure = Figure(f"longest wait for the GIL, {what}, {medium}", "ms", [min(samples)], MOST_MS)
-                    figure.more = {"of_runs_ms": samples, "turns": turns, "places": places.most_common(5)}
+                    figure = Figure(f"longest wait for the GIL, {what}, {medium}", "ms", samples, MOST_MS)
+                    figure.more = {"turns": turns, "places": places.most_common(5)}
                     figures.append(figure)
     with Watching() as seen:
         time.sleep(1)
