@@ -107,6 +107,7 @@ class RetryPolicy:
     `max_attempts` counts the first one too; the wait starts at `base_s` and grows to `cap_s`; a reply that stands
     still for `idle_timeout_s` has failed. A request without a whole reply after `hedge_s` is sent once more, one in ten
     at most, and the first reply counts: for stores that answer a few requests far later than most (None: never).
+    What is fetched twice comes on top of the engine's `memory_limit_bytes`.
     """
 
     max_attempts: int = 8

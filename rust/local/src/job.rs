@@ -3,7 +3,6 @@
 //! Tasks are visits (find the bytes of one stored object) and requests (read one merged range, decode, deliver). Requests
 //! come first, so that few are known at a time. The first error in plan order wins whatever order the threads come in.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +19,7 @@ use voxfetch_core::plan::{Item, Plan, Visit};
 
 use crate::file::OpenFile;
 use crate::locate::{Caches, How, LocalArray, Located, locate};
-use crate::pool::{ThreadState, Work};
+use crate::pool::{ThreadState, Work, from_panic};
 use crate::stats::Counters;
 
 /// Passes over objects that change while they are read.
@@ -493,13 +492,4 @@ fn batches(requests: &[Request], threads: usize) -> Vec<Range<usize>> {
         nbytes += request.range.len();
     }
     batches
-}
-
-pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Error {
-    let what = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic".into());
-    Error::internal(what)
 }

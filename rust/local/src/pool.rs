@@ -4,8 +4,11 @@
 //! left to do in it. After a fork the child has none of these threads: it must not touch this pool, and its owner makes
 //! another (see `PerProcess`).
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use voxfetch_core::error::Error;
 
 /// Something that several threads can do together.
 pub trait Work: Send + Sync {
@@ -130,4 +133,14 @@ fn serve(shared: &Shared) {
         work.run(&mut state);
         state.trim();
     }
+}
+
+/// The error that a panic of some work becomes.
+pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Error {
+    let what = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic".into());
+    Error::internal(what)
 }

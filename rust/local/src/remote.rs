@@ -20,8 +20,7 @@ use voxfetch_core::plan::machine::{
 };
 
 use crate::LocalEngine;
-use crate::job::from_panic;
-use crate::pool::{ThreadState, Work};
+use crate::pool::{ThreadState, Work, from_panic};
 
 /// Received bytes.
 #[derive(Clone)]
