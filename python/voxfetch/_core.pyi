@@ -49,11 +49,22 @@ class ArrayMeta:
         Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`.
         """
 
+    @staticmethod
+    def from_document(document: bytes, format: str) -> ArrayMeta:  # noqa: A002 - the word of the public names
+        """Parses the document of an array of a format beside Zarr: `wkw`.
+
+        Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`, `ValueError` for another format.
+        """
+
     def check_writable(self) -> None:
         """Raises `UnsupportedError` when one of the codecs is only read."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
+    @property
+    def origin(self) -> tuple[int, ...]:
+        """Coordinates of the first voxel as the users of the format count."""
+
     @property
     def dtype(self) -> str:
         """numpy spelling in native byte order, such as `uint16` or `datetime64[ns]`."""

@@ -21,7 +21,7 @@ from voxfetch.engine import Engine, default_engine, run_in_thread
 from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
 from voxfetch.handle import local_array, remote_array
 from voxfetch.indexer import Indexer
-from voxfetch.node import parse_json
+from voxfetch.node import Format, document_name, parse_json
 from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
@@ -55,11 +55,11 @@ class Array:
         self._root = node.store.place(node.path)
         self._remote = node.store.remote if isinstance(node.store, RemoteDocuments) else None
         self._path = node.path
-        self._format = node.format
+        self._format: Format = node.format
         self._document = node.document
         self._separator = node.settings.dimension_separator if node.format == "zarr2" else None
         # Zarr v3 has the attributes in the document: they are parsed again where they are asked for after a pickle.
-        self._attributes = node.attributes if node.format == "zarr2" else None
+        self._attributes = None if node.format == "zarr3" else node.attributes
         self._names = None if axes is None else tuple(axes)
         self._order: tuple[int, ...] | None = None
         self._options = node.settings.read_options
@@ -72,8 +72,10 @@ class Array:
         try:
             if self._format == "zarr3":
                 meta = _core.ArrayMeta.from_zarr3(self._document)
-            else:
+            elif self._format == "zarr2":
                 meta = _core.ArrayMeta.from_zarr2(self._document, self._separator)
+            else:
+                meta = _core.ArrayMeta.from_document(self._document, self._format)
         except VoxfetchError as error:
             error.in_object(f"{self._root}/{self._document_name}")
             raise
@@ -94,7 +96,7 @@ class Array:
 
     @property
     def _document_name(self) -> str:
-        return "zarr.json" if self._format == "zarr3" else ".zarray"
+        return document_name(self._format, "array")
 
     # --- what it is
 
@@ -158,7 +160,7 @@ class Array:
 
     @property
     def format(self) -> str:
-        """`zarr3` or `zarr2`."""
+        """`zarr3`, `zarr2` or `wkw`."""
         return self._format
 
     @property
@@ -169,7 +171,7 @@ class Array:
     @property
     def origin(self) -> tuple[int, ...]:
         """Coordinates of the first voxel where `absolute=True` is given; zeros for Zarr."""
-        return (0,) * len(self._shape)
+        return self._in_view(self._meta.origin)
 
     @property
     def engine(self) -> Engine:
@@ -437,7 +439,7 @@ class Array:
 
     def __getstate__(self) -> dict[str, Any]:
         # The engine belongs to its process; the attributes of Zarr v3 are in the document.
-        dropped = _DERIVED if self._format == "zarr2" else _DERIVED | {"_attributes"}
+        dropped = _DERIVED | {"_attributes"} if self._format == "zarr3" else _DERIVED
         state = {name: value for name, value in self.__dict__.items() if name not in dropped}
         state["_engine"] = None
         return state

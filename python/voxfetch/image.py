@@ -45,6 +45,8 @@ def open_group_node(node: Node) -> Image | Group | Collection:
 
 def image_from_node(node: Node) -> Image | None:
     """Returns the image that a group describes, None when it describes none. Raises like `open_group_node`."""
+    if node.multiscale is not None:
+        return Image(node, node.multiscale)
     if node.kind != "group" or not ngff.is_image(node.attributes):
         return None
     return Image(node, _named(node, ngff.parse_image))
@@ -64,14 +66,15 @@ def _named(node: Node, parse: Callable[[Mapping[str, Any]], _T]) -> _T:
     try:
         return parse(node.attributes)
     except VoxfetchError as error:
-        error.in_object(f"{node.url}/{'zarr.json' if node.format == 'zarr3' else '.zattrs'}")
+        error.in_object(f"{node.url}/{'.zattrs' if node.format == 'zarr2' else node.document_name}")
         raise
 
 
 def _portable(node: Node) -> Node:
     """The node as it is pickled: without the engine, and without what it knows of nodes below."""
-    settings = dataclasses.replace(node.settings, engine=None)
-    return dataclasses.replace(node, document=b"", consolidated=None, settings=settings)
+    node = dataclasses.replace(node, settings=dataclasses.replace(node.settings, engine=None))
+    # Of a format with one document for all its nodes, that is how the nodes below are known.
+    return dataclasses.replace(node, document=b"", consolidated=None) if node.format in ("zarr3", "zarr2") else node
 
 
 class Image:
@@ -126,8 +129,8 @@ class Image:
 
     @property
     def format(self) -> str:
-        """Format and version, such as `OME-Zarr 0.5`."""
-        return f"OME-Zarr {self._multiscale.version}"
+        """Format and version, such as `OME-Zarr 0.5` or `WEBKNOSSOS`."""
+        return f"OME-Zarr {self._multiscale.version}" if self._node.multiscale is None else self._multiscale.version
 
     @property
     def url(self) -> str:
@@ -286,7 +289,7 @@ class Group:
 
     @property
     def format(self) -> str:
-        """`zarr3` or `zarr2`."""
+        """`zarr3`, `zarr2` or `wkw`."""
         return self._node.format
 
     @property

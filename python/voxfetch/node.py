@@ -1,7 +1,8 @@
 """A node of a hierarchy, an array or a group: which documents it has and what they say of its children.
 
 Store and key prefix go in, a `Node` comes out: format, kind, the document's bytes, attributes. The array document
-itself is read by the compiled core; Python parses JSON only for attributes and groups. Sources: Zarr v3 core spec 3.1
+itself is read by the compiled core; Python parses JSON only for attributes and groups. Formats beside Zarr are in
+`voxfetch.formats`. Sources: Zarr v3 core spec 3.1
 ("Metadata"), Zarr v2 spec ("Metadata", "Hierarchies"), consolidated metadata as zarr-python writes it.
 """
 
@@ -11,7 +12,9 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from voxfetch import formats
 from voxfetch.errors import LimitExceededError, MetadataError, NotFoundError, PermissionDeniedError
+from voxfetch.formats import DOCUMENTS
 from voxfetch.options import ReadOptions
 from voxfetch.store import MAX_DOCUMENT_NBYTES, Store, check_key, join_key
 
@@ -19,10 +22,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from voxfetch.engine import Engine
+    from voxfetch.ngff import Multiscale
 
-__all__ = ["Node", "Settings", "child", "child_names", "find_node", "open_node", "parse_json", "with_children"]
+__all__ = [
+    "Described",
+    "Format",
+    "Node",
+    "Settings",
+    "child",
+    "child_names",
+    "document_name",
+    "find_node",
+    "inside",
+    "open_node",
+    "parse_json",
+    "with_children",
+]
 
-Format = Literal["zarr3", "zarr2"]
+Format = Literal["zarr3", "zarr2", "wkw"]
 Kind = Literal["array", "group"]
 
 MAX_DOCUMENT_DEPTH = 64
@@ -45,7 +62,8 @@ class Node:
 
     `path` is its key prefix in `store` ("" for the root), `document` the bytes of `zarr.json`, `.zarray` or `.zgroup`,
     `attributes` the user's attributes, `consolidated` what the metadata of this node or of one above says of the nodes
-    below (path relative to this node -> node), None when there is no such metadata.
+    below (path relative to this node -> node), None when there is no such metadata, `multiscale` the image that a group
+    is where its format, and not its attributes, says so.
     """
 
     store: Store
@@ -56,6 +74,7 @@ class Node:
     attributes: Mapping[str, Any]
     consolidated: Mapping[str, Described] | None = None
     settings: Settings = field(default_factory=Settings)
+    multiscale: Multiscale | None = None
 
     @property
     def name(self) -> str:
@@ -70,17 +89,25 @@ class Node:
     @property
     def document_name(self) -> str:
         """Name of the file that `document` came from."""
-        return "zarr.json" if self.format == "zarr3" else f".z{self.kind}"
+        return document_name(self.format, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A node as consolidated metadata describes it."""
+    """A node as consolidated metadata describes it, or the document of a format that describes all of its nodes."""
 
     format: Format
     kind: Kind
     document: Mapping[str, Any]
     attributes: Mapping[str, Any]
+    multiscale: Multiscale | None = None
+
+
+def document_name(format: Format, kind: Kind) -> str:  # noqa: A002 - the word of the public names
+    """Returns the name of the file that describes a node."""
+    if format in DOCUMENTS:
+        return DOCUMENTS[format][0 if kind == "array" else -1]
+    return "zarr.json" if format == "zarr3" else f".z{kind}"
 
 
 def open_node(store: Store, path: str = "", *, format: Format | None = None, settings: Settings | None = None) -> Node:  # noqa: A002 - the word of the public names
@@ -91,36 +118,43 @@ def open_node(store: Store, path: str = "", *, format: Format | None = None, set
     check_key(path)
     node = find_node(store, path, format=format, settings=settings or Settings())
     if node is None:
-        tried = _TRIED[format]
-        message = f"no Zarr array or group here; tried {', '.join(tried)}"
+        formats_tried: tuple[Format, ...] = (format,) if format else _FORMATS
+        tried = [name for known in formats_tried for name in _documents(known)]
+        message = f"nothing that is read is here; tried {', '.join(tried)}"
         raise NotFoundError(
             message, key=join_key(store.url, path), hint="give the folder that holds one of these files"
         )
     return node
 
 
-_TRIED: dict[Format | None, tuple[str, ...]] = {
-    None: ("zarr.json", ".zarray", ".zgroup", ".zmetadata"),
-    "zarr3": ("zarr.json",),
-    "zarr2": (".zarray", ".zgroup", ".zmetadata"),
-}
+_ZARR2 = (".zarray", ".zgroup", ".zattrs", ".zmetadata")
+_FORMATS: tuple[Format, ...] = ("zarr3", "zarr2", "wkw")
+
+
+def _documents(format: Format) -> tuple[str, ...]:  # noqa: A002
+    """The files by which a node of a format is found."""
+    return ("zarr.json",) if format == "zarr3" else _ZARR2 if format == "zarr2" else DOCUMENTS[format]
 
 
 def find_node(store: Store, path: str, *, format: Format | None, settings: Settings) -> Node | None:  # noqa: A002
     """Returns the node at `path`, None when there is none. Raises like `open_node`."""
     refused: PermissionDeniedError | None = None
-    if format != "zarr2":
+    if format in (None, "zarr3"):
         # Stores that hide their listing answer "forbidden" for what does not exist: it means "not this one" here.
         document = store.get_many([join_key(path, "zarr.json")])[0]
         if isinstance(document, bytes):
             return _node_zarr3(store, path, document, settings)
         refused = document
-    node = None
-    if format != "zarr3":
-        node = _find_zarr2(store, path, settings)
-    if node is None and refused is not None:
+    others = [name for name in _FORMATS[1:] if format in (None, name)]
+    # What the others need is fetched in one round trip.
+    near = store.ahead([join_key(path, name) for other in others for name in _documents(other)]) if others else store
+    for other in others:
+        node = _find_zarr2(near, path, settings) if other == "zarr2" else formats.find(near, path, other, settings)
+        if node is not None:
+            return node
+    if refused is not None:
         raise refused
-    return node
+    return None
 
 
 def child(node: Node, name: str) -> Node:
@@ -143,6 +177,7 @@ def child(node: Node, name: str) -> Node:
             attributes=described.attributes,
             consolidated=below,
             settings=node.settings,
+            multiscale=described.multiscale,
         )
     return open_node(node.store, path, settings=node.settings)
 
@@ -150,7 +185,7 @@ def child(node: Node, name: str) -> Node:
 def with_children(node: Node, names: Sequence[str]) -> Node:
     """Returns the node with the documents of some children fetched at once, for `child` to find them."""
     unknown = [name for name in names if node.consolidated is None or name not in node.consolidated]
-    documents = ("zarr.json",) if node.format == "zarr3" else (".zarray", ".zgroup", ".zattrs", ".zmetadata")
+    documents = _documents(node.format)
     if not unknown:
         return node
     keys = [join_key(node.path, name.strip("/"), document) for name in unknown for document in documents]
@@ -250,14 +285,13 @@ def _consolidated_zarr3(value: object, key: str) -> dict[str, Described] | None:
             found = Described("zarr2", kind, node, _attributes(node.get("attributes", {}), key))
         else:
             found = _described_zarr3(node, f"{key}: consolidated_metadata[{name[:100]!r}]")
-        nodes[_inside(name, key)] = found
+        nodes[inside(name, key)] = found
     nodes.pop("", None)
     return nodes
 
 
 def _find_zarr2(store: Store, path: str, settings: Settings) -> Node | None:
-    names = (".zarray", ".zgroup", ".zattrs", ".zmetadata")
-    found = dict(zip(names, store.get_many([join_key(path, name) for name in names]), strict=True))
+    found = dict(zip(_ZARR2, store.get_many([join_key(path, name) for name in _ZARR2]), strict=True))
     document = found[".zarray"]
     kind: Kind = "array"
     consolidated: dict[str, Described] | None = None
@@ -300,12 +334,12 @@ def _consolidated_zarr2(document: bytes, key: str) -> tuple[dict[str, Described]
             continue
         kind: Kind = "array" if last == ".zarray" else "group"
         attributes = _attributes(entries.get(join_key(parent, ".zattrs"), {}), key)
-        nodes[_inside(parent, key)] = Described("zarr2", kind, _object(value, key, name[:200]), attributes)
+        nodes[inside(parent, key)] = Described("zarr2", kind, _object(value, key, name[:200]), attributes)
     return nodes, nodes.pop("", None)
 
 
-def _inside(name: str, key: str) -> str:
-    """The path of a node in consolidated metadata. Raises `MetadataError` if it leads out of its group."""
+def inside(name: str, key: str) -> str:
+    """Returns the path of a node in the document at `key`. Raises `MetadataError` if it leads out of its group."""
     try:
         return check_key(name.strip("/"))
     except MetadataError as error:

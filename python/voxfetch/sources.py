@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine
 from voxfetch.errors import NotFoundError, UnsupportedError
-from voxfetch.node import Node, Settings, open_node
+from voxfetch.node import Format, Node, Settings, open_node
 from voxfetch.options import ReadOptions
 from voxfetch.store import check_key, join_key
 from voxfetch.store.local import LocalStore
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["is_remote", "local_folder", "node_of", "settings_of"]
 
-_FORMATS: dict[str | None, Literal["zarr3", "zarr2"] | None] = {
+_FORMATS: dict[str | None, Format | None] = {
     None: None,
     "zarr": None,
     "ome-zarr": None,
     "zarr3": "zarr3",
     "zarr2": "zarr2",
+    "wkw": "wkw",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ADAPTER = re.compile(r"\|([a-z][a-z0-9-]*):([^|]*)$")
@@ -89,7 +90,7 @@ def node_of(
     store = LocalStore(folder)
     if not os.path.isdir(folder):  # noqa: PTH112 - str in, str out
         if os.path.exists(folder):  # noqa: PTH110
-            message = "this is a file; this version reads Zarr folders"
+            message = "this is a file; this version reads folders"
             raise UnsupportedError(message, key=folder, hint="unpack it, or give the folder that holds zarr.json")
         # A folder that may not be looked into seems not to exist: asking for a document tells the two apart.
         store.get("zarr.json")
@@ -104,26 +105,26 @@ def is_remote(source: object) -> bool:
     return not isinstance(source, (str, os.PathLike)) or (isinstance(source, str) and _is_url(source))
 
 
-def local_folder(source: object) -> tuple[str, str, Literal["zarr3", "zarr2"] | None]:
+def local_folder(source: object) -> tuple[str, str, Format | None]:
     """Returns (absolute path, key inside, format or None) of a source. Raises `UnsupportedError` if it is not local."""
     source, inside, wanted = _without_adapters(source)
     folder, within = _local_folder(source)
     return folder, join_key(within, inside), wanted
 
 
-def _without_adapters(source: object) -> tuple[object, str, Literal["zarr3", "zarr2"] | None]:
+def _without_adapters(source: object) -> tuple[object, str, Format | None]:
     """Takes `zarr3://` and `|zarr3:inside` off a path or URL: (the rest, key inside, format or None)."""
     if isinstance(source, PurePath):
         source = str(source)
     if not isinstance(source, str):
         return source, "", None
     text, inside = source, ""
-    wanted: Literal["zarr3", "zarr2"] | None = None
+    wanted: Format | None = None
     while (adapter := _ADAPTER.search(text)) is not None:
         wanted = _format_of(adapter[1]) or wanted
         inside = join_key(adapter[2].strip("/"), inside)
         text = text[: adapter.start()]
-    while (scheme := _SCHEME.match(text)) is not None and scheme[1].lower() in ("zarr", "zarr2", "zarr3"):
+    while (scheme := _SCHEME.match(text)) is not None and scheme[1].lower() in _FORMATS:
         wanted = _format_of(scheme[1].lower()) or wanted
         text = text[scheme.end() :]
     return text, inside, wanted
@@ -171,11 +172,11 @@ def _local_folder(source: object) -> tuple[str, str]:
     return os.path.abspath(text), inside  # noqa: PTH100 - links stay links
 
 
-def _format_of(adapter: str) -> Literal["zarr3", "zarr2"] | None:
-    if adapter not in ("zarr", "zarr2", "zarr3"):
+def _format_of(adapter: str) -> Format | None:
+    if adapter not in _FORMATS:
         # Without the URL in which it stands, which may hold a password.
         message = f"the format {adapter!r} in this source is not read by this version"
-        raise UnsupportedError(message, hint="it reads zarr2 and zarr3")
+        raise UnsupportedError(message, hint=f"it reads {', '.join(name for name in _FORMATS if name)}")
     return _FORMATS[adapter]
 
 

@@ -118,6 +118,15 @@ def shard_index() -> None:
             save("shard_index", struct.pack("<BQ", 0, at) + b"".join(order))
 
 
+def wkw() -> None:
+    """(entry u64, bytes behind the jump table u64, document or slice of the table)."""
+    header = "574b5701430202020000000000000000"
+    document = json.dumps({"header": header, "start": [0, 0, 0], "shape": [128, 128, 128]})
+    save("wkw", struct.pack("<QQ", 0, 0) + document.encode())
+    ends = [16 + 8 * 4096 + 9 * (block + 1) for block in range(512)]
+    save("wkw", struct.pack("<QQ", 0, 9 * 512) + struct.pack("<512Q", *ends))
+
+
 def lz4(decoded: bytes) -> bytes:
     """numcodecs lz4 of at most 14 bytes: literals only."""
     return struct.pack("<I", len(decoded)) + bytes([len(decoded) << 4]) + decoded
@@ -191,6 +200,7 @@ def main() -> None:
         decoded = b"one chunk of a few bytes" * 5
         codec("zlib", len(decoded), zlib.compress(decoded, level))
     shard_index()
+    wkw()
     read_shard()
     planner()
     for folder in sorted(path for path in CORPUS.iterdir() if path.is_dir()):

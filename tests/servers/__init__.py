@@ -54,10 +54,13 @@ class ThreadedServer:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        server.close()
-        # What was accepted at this moment is let begin, for only then does it end its connection.
+        # What was accepted at this moment is let begin, for only then does it end its connection; a closed server has
+        # no place for it.
+        for listening in server.sockets:
+            self._loop.remove_reader(listening.fileno())
         for _ in range(10):
             await asyncio.sleep(0)
+        server.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::metadata::ArrayMeta;
 use crate::plan::shard::Extent;
 use crate::plan::{AxisPart, Item, Plan, Visit, window};
-use crate::subset::MAX_RANK;
+use crate::subset::{ByteRange, MAX_RANK};
 use copy::Dim;
 
 /// The memory of one read's output: where a place along each axis lies. Strides in bytes, any sign.
@@ -236,14 +236,10 @@ impl Assembly<'_> {
             }
         };
         let nbytes = shard.len() as u64;
-        let range = crate::index::sharding_indexed::index_range(&spec.index, nbytes)?;
-        let index = crate::index::sharding_indexed::decode(
-            &spec.index,
-            &spec.grid,
-            &shard[range.start as usize..range.end as usize],
-            nbytes,
-            self.verify,
-        )?;
+        let whole = ByteRange { start: 0, end: nbytes };
+        let range = spec.index.range(whole)?.ok_or_else(|| Error::internal("an encoded shard without an index"))?;
+        let encoded = &shard[range.start as usize..range.end as usize];
+        let index = spec.index.decode(&spec.grid, encoded, whole, nbytes)?;
         // Groups by entry of this level.
         let mut entries: Vec<(u64, &[Item])> = Vec::with_capacity(groups.len());
         let mut coordinates = [0u64; MAX_RANK];

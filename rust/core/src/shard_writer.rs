@@ -7,7 +7,7 @@ use crate::assemble::Input;
 use crate::codec::{CodecContext, PreparedArray};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{MISSING, morton, sharding_indexed};
-use crate::metadata::{ArrayMeta, CodecSpec, IndexLocation};
+use crate::metadata::{ArrayMeta, CodecSpec, IndexLayout, IndexLocation, ShardLevel};
 use crate::subset::MAX_RANK;
 
 /// Checks that a box covers whole stored objects, clipped at the array's end.
@@ -42,6 +42,7 @@ pub fn check_whole(array: &ArrayMeta, start: &[u64], counts: &[u64]) -> Result<(
 /// # Errors
 /// `Unsupported` for a codec that is only read.
 pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
+    array.levels.iter().try_for_each(|level| layout(level).map(|_| ()))?;
     let mut codecs = array.levels.iter().flat_map(|level| &level.outer).chain(&array.chunk_codecs);
     match codecs.find(|codec| matches!(codec, CodecSpec::Blosc(_))) {
         None => Ok(()),
@@ -49,6 +50,12 @@ pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
             Err(Error::unsupported(format!("writing the {} codec", codec.name()), "make the array with zstd instead"))
         }
     }
+}
+
+/// The layout of an index that can be written.
+fn layout(level: &ShardLevel) -> Result<&IndexLayout> {
+    let hint = "write a Zarr v3 array with voxfetch.create";
+    level.layout().ok_or_else(|| Error::unsupported("writing this format", hint))
 }
 
 /// Encodes the stored object at grid coordinates `shard`. None when all its voxels are the fill value.
@@ -91,11 +98,12 @@ fn encode_level(
         return Ok(stored);
     };
     let mut shard = Vec::new();
-    let index_nbytes = spec.index.nbytes as usize;
-    if spec.index.location == IndexLocation::Start {
+    let layout = layout(spec)?;
+    let index_nbytes = layout.nbytes as usize;
+    if layout.location == IndexLocation::Start {
         shard.resize(index_nbytes, 0);
     }
-    let mut pairs = vec![(MISSING, MISSING); spec.index.entries as usize];
+    let mut pairs = vec![(MISSING, MISSING); layout.entries as usize];
     let mut any = false;
     for cell in morton::morton_sequence(&spec.grid) {
         let mut corner = [0u64; MAX_RANK];
@@ -117,8 +125,8 @@ fn encode_level(
     if !any {
         return Ok(false);
     }
-    let index = sharding_indexed::encode(&spec.index, &spec.grid, &pairs);
-    match spec.index.location {
+    let index = sharding_indexed::encode(layout, &spec.grid, &pairs);
+    match layout.location {
         IndexLocation::Start => shard[..index_nbytes].copy_from_slice(&index),
         IndexLocation::End => shard.extend_from_slice(&index),
     }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::codec::{PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
+use voxfetch_core::index::ShardIndex;
 use voxfetch_core::index::cache::ByteCache;
-use voxfetch_core::index::{ShardIndex, sharding_indexed};
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
 use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
 use voxfetch_core::plan::{Item, Plan, Visit};
@@ -189,25 +189,28 @@ impl IndexSource for Source<'_> {
             caches.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&(self.file.id, shard)).cloned()
         };
         let spec = self.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
+        let object_nbytes = self.file.id.nbytes;
+        if let Some(known) = spec.index.known(object_nbytes) {
+            spec.index.check_object(object_nbytes)?;
+            return Ok(Some(Arc::new(known)));
+        }
         if let Some(index) = cached(self.caches) {
             self.cost.hits += 1;
-            self.cost.hit_bytes += spec.index.nbytes;
+            self.cost.hit_bytes += spec.index.nbytes();
             return Ok(Some(index));
         }
         if !self.fetch {
             self.cost.unknown += 1;
             return Ok(None);
         }
-        let within = sharding_indexed::index_range(&spec.index, shard.len())?;
-        let range = ByteRange { start: shard.start + within.start, end: shard.start + within.end };
+        let range = spec.index.range(shard)?.ok_or_else(|| Error::internal("an index that is known was looked for"))?;
         let mut encoded = Vec::new();
         if !self.file.read(range, &mut encoded)? {
             self.changed = true;
             return Err(ErrorKind::ObjectChanged { what: "the file changed while its index was read".into() }.into());
         }
         let index = Arc::new(
-            sharding_indexed::decode(&spec.index, &spec.grid, &encoded, shard.len(), Verify::Full)
-                .map_err(|error| error.in_range(range))?,
+            spec.index.decode(&spec.grid, &encoded, shard, object_nbytes).map_err(|error| error.in_range(range))?,
         );
         self.cost.misses += 1;
         self.cost.bytes += range.len();

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use voxfetch_core::codec::{PreparedArray, Verify};
-use voxfetch_core::metadata::{CodecSpec, zarr};
+use voxfetch_core::metadata::{CodecSpec, wkw, zarr};
 use voxfetch_core::plan::coalesce::Merge;
 use voxfetch_core::shard_writer;
 
@@ -30,6 +31,16 @@ impl ArrayMeta {
             .map(|array| Self(Arc::new(array)))
     }
 
+    /// Of a format beside Zarr: its name as `voxfetch.node.Format` has it.
+    #[staticmethod]
+    fn from_document(py: Python<'_>, document: &[u8], format: &str) -> PyResult<Self> {
+        let parse = match format {
+            "wkw" => wkw::parse,
+            other => return Err(PyValueError::new_err(format!("no parser of {other}"))),
+        };
+        detached(py, || PreparedArray::new(parse(document)?)).map(|array| Self(Arc::new(array)))
+    }
+
     fn check_writable(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || shard_writer::check_codecs(&self.0))
     }
@@ -37,6 +48,11 @@ impl ArrayMeta {
     #[getter]
     fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, &self.0.shape)
+    }
+
+    #[getter]
+    fn origin<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.0.origin)
     }
 
     #[getter]

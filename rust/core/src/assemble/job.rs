@@ -3,9 +3,7 @@
 use std::ops::Range;
 
 use super::{Assembly, Encoded, Output, Worker};
-use crate::codec::Verify;
 use crate::error::{Error, Result};
-use crate::index::sharding_indexed;
 use crate::plan::machine::{Delivery, Job, Outcome, Part, Task};
 
 /// The memory of the reads of a plan; None for a read that is only checked.
@@ -20,7 +18,7 @@ pub fn carry_out<B: AsRef<[u8]>>(job: &Job<Outputs, B>, worker: &mut Worker) -> 
             |spec| {
                 let encoded =
                     body.get(task.encoded.clone()).ok_or_else(|| Error::internal("an index outside its body"));
-                sharding_indexed::decode(&spec.index, &spec.grid, encoded?, task.shard.len(), Verify::Full)
+                spec.index.decode(&spec.grid, encoded?, task.shard, task.object_nbytes)
             },
         )),
         Task::Deliver { body_start, parts } => {

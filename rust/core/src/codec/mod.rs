@@ -256,6 +256,18 @@ impl CodecChain {
         out: &mut [u8],
     ) -> Result<()> {
         self.check_window(&window, out)?;
+        self.decode_any(context, encoded, verify, window, out)
+    }
+
+    /// As [`CodecChain::decode_window`], for bytes that decode to `out.len()` bytes, which need not be a chunk's size.
+    fn decode_any(
+        &self,
+        context: &mut CodecContext,
+        encoded: &[u8],
+        verify: Verify,
+        window: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<()> {
         let mut scratch = std::mem::take(&mut context.scratch);
         let size = Size::Exactly(out.len() as u64);
         let decoded =
@@ -424,6 +436,7 @@ fn decode_exact(context: &mut CodecContext, codec: &CodecSpec, encoded: &[u8], o
         CodecSpec::Zlib { .. } => context.deflate.decode_exact(Container::Zlib, encoded, out),
         CodecSpec::Blosc(_) => BloscChunk::parse(encoded)?.decode(context, out),
         CodecSpec::Lz4 => lz4::decode_exact(encoded, out),
+        CodecSpec::Lz4Block => lz4::decode_block(encoded, out),
         CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
         _ => Err(not_a_compressor(codec)),
     }

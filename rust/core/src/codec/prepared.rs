@@ -62,7 +62,7 @@ impl PreparedArray {
         let nbytes = self.levels.get(level..).unwrap_or(&[]).iter().rev().fold(
             self.chain.max_encoded_nbytes(),
             |entry, spec| {
-                max_encoded_nbytes(entry.saturating_mul(spec.index.entries).saturating_add(spec.index.nbytes))
+                max_encoded_nbytes(entry.saturating_mul(spec.index.entries()).saturating_add(spec.index.nbytes()))
             },
         );
         nbytes.min(MAX_CHUNK_NBYTES)
@@ -91,9 +91,9 @@ impl Deref for PreparedArray {
 #[cfg(test)]
 mod tests {
     use super::PreparedArray;
-    use crate::metadata::ArrayMeta;
     use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
     use crate::metadata::zarr::parse_v3;
+    use crate::metadata::{ArrayMeta, IndexSpec};
 
     /// uint16 (1024, 8), shards of (256, 8) around shards of (4, 8) around chunks of (2, 2).
     fn array(chunk: &str, middle: &str, outer: &str) -> ArrayMeta {
@@ -133,7 +133,8 @@ mod tests {
             PreparedArray::new(array(r#", "gzip""#, "", "")).unwrap().chain().max_encoded_nbytes(),
             max_encoded_nbytes(8)
         );
-        meta.levels[0].index.entries = u64::MAX;
+        let IndexSpec::ShardingIndexed(layout) = &mut meta.levels[0].index else { panic!("not a shard") };
+        layout.entries = u64::MAX;
         assert_eq!(PreparedArray::new(meta).unwrap().max_shard_nbytes(0), MAX_CHUNK_NBYTES);
     }
 

@@ -1,17 +1,20 @@
 //! Shard indexes: chunk -> byte range or MISSING, kept small in memory.
 //!
 //! An entry is named by its position in C order over the shard's grid, in array axis order, whatever order the file
-//! keeps. [`sharding_indexed`] decodes the Zarr v3 form; [`cache::IndexCache`] bounds what is kept.
+//! keeps. [`sharding_indexed`] and [`wkw`] decode what files hold; [`spec`] chooses between them, [`cache`] bounds what is kept.
 
 mod bits;
 pub mod cache;
 mod compact;
 pub mod morton;
 pub mod sharding_indexed;
+mod spec;
+pub mod wkw;
 
 use crate::error::{Error, Result};
 use crate::subset::ByteRange;
 use compact::Compact;
+use morton::Order;
 
 /// Offset and size of an entry that is not stored (2^64 - 1).
 pub const MISSING: u64 = u64::MAX;
@@ -40,6 +43,16 @@ enum Entries {
     Narrow(Box<[(u32, u32)]>),
     /// (offset, size) as in the file.
     Wide(Box<[(u64, u64)]>),
+    /// At even distances in an order.
+    Even(Order, Even),
+}
+
+/// Entry of rank `r`: `stride` bytes from `first + r * stride` on and, but for rank 0, the `before` bytes before them.
+#[derive(Debug)]
+struct Even {
+    first: u64,
+    stride: u64,
+    before: u64,
 }
 
 impl ShardIndex {
@@ -75,6 +88,7 @@ impl ShardIndex {
             Entries::Compact(compact) => compact.nbytes(),
             Entries::Narrow(pairs) => pairs.len() * 8,
             Entries::Wide(pairs) => pairs.len() * 16,
+            Entries::Even(..) => 64,
         };
         (table + size_of::<Self>()) as u64
     }
@@ -123,6 +137,11 @@ impl ShardIndex {
                 (widen(offset), widen(size))
             }
             Entries::Wide(pairs) => pairs[entry as usize],
+            Entries::Even(order, Even { first, stride, before }) => {
+                let rank = order.rank(entry);
+                let before = if rank == 0 { 0 } else { *before };
+                (first.saturating_add(rank.saturating_mul(*stride)) - before, stride + before)
+            }
         })
     }
 }

@@ -1,7 +1,6 @@
 //! The index of the Zarr v3 `sharding_indexed` codec (v1.0): u64 pairs (offset, nbytes) of fixed total size at one end of
 //! the shard, offsets from the shard's start.
 
-use crate::codec::Verify;
 use crate::dtype::Endian;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{MISSING, ShardIndex};
@@ -29,13 +28,7 @@ pub fn index_range(layout: &IndexLayout, shard_nbytes: u64) -> Result<ByteRange>
 ///
 /// # Errors
 /// `ShardIndex` when sizes do not fit, `Checksum` when a checksum differs.
-pub fn decode(
-    layout: &IndexLayout,
-    grid: &[u64],
-    encoded: &[u8],
-    shard_nbytes: u64,
-    verify: Verify,
-) -> Result<ShardIndex> {
+pub fn decode(layout: &IndexLayout, grid: &[u64], encoded: &[u8], shard_nbytes: u64) -> Result<ShardIndex> {
     if encoded.len() as u64 != layout.nbytes {
         return Err(Error::shard_index(format!("index of {} bytes, expected {}", encoded.len(), layout.nbytes)));
     }
@@ -45,7 +38,6 @@ pub fn decode(
             return Err(Error::shard_index("index too short for its checksum"));
         };
         // The cost is small against the data an index leads to, so it is paid with Verify::Cheap too.
-        let _ = verify;
         let (stored, computed) = (u32::from_le_bytes(*tail), crc32c::crc32c(body));
         if stored != computed {
             return Err(ErrorKind::Checksum {
@@ -124,7 +116,6 @@ pub fn encode(layout: &IndexLayout, grid: &[u64], pairs: &[(u64, u64)]) -> Vec<u
 #[cfg(test)]
 mod tests {
     use super::{decode, encode, index_range};
-    use crate::codec::Verify;
     use crate::dtype::Endian;
     use crate::index::MISSING;
     use crate::metadata::{IndexLayout, IndexLocation};
@@ -159,7 +150,7 @@ mod tests {
         };
         let encoded = encode(&layout, &[2, 2], &entries);
         assert_eq!(encoded[64..], [0x1b, 0xa7, 0x35, 0xa3]);
-        let index = decode(&layout, &[2, 2], &encoded, 92, Verify::Full).unwrap();
+        let index = decode(&layout, &[2, 2], &encoded, 92).unwrap();
         assert_eq!(index.get(0).unwrap(), None);
         assert_eq!(index.get(2).unwrap(), Some(ByteRange { start: 0, end: 8 }));
         assert_eq!(index_range(&layout, 92).unwrap(), ByteRange { start: 24, end: 92 });
@@ -167,7 +158,7 @@ mod tests {
         for bit in 0..encoded.len() * 8 {
             let mut broken = encoded.clone();
             broken[bit / 8] ^= 1 << (bit % 8);
-            let error = decode(&layout, &[2, 2], &broken, 92, Verify::Full).unwrap_err();
+            let error = decode(&layout, &[2, 2], &broken, 92).unwrap_err();
             assert_eq!(error.kind().class_name(), "ChecksumError");
         }
     }
@@ -184,7 +175,7 @@ mod tests {
                         assert_eq!(encoded.len() as u64, layout.nbytes);
                         let mut at_end = vec![0; 1000];
                         at_end.extend_from_slice(&encoded);
-                        let index = decode(&layout, &[2, 3], &encoded, at_end.len() as u64, Verify::Full).unwrap();
+                        let index = decode(&layout, &[2, 3], &encoded, at_end.len() as u64).unwrap();
                         for (entry, &(offset, size)) in pairs.iter().enumerate() {
                             let range = (offset != MISSING).then(|| ByteRange { start: offset, end: offset + size });
                             if range.is_some_and(|r| location == IndexLocation::Start && r.start < layout.nbytes) {
@@ -192,7 +183,7 @@ mod tests {
                             }
                             assert_eq!(index.get(entry as u64).unwrap(), range);
                         }
-                        assert!(decode(&layout, &[2, 3], &encoded[1..], 2000, Verify::Full).is_err());
+                        assert!(decode(&layout, &[2, 3], &encoded[1..], 2000).is_err());
                     }
                 }
             }

@@ -40,6 +40,8 @@ pub enum CodecSpec {
     Blosc(BloscSpec),
     /// bytes -> bytes. u32 little-endian decoded size, then one raw LZ4 block (Zarr v2 `lz4`).
     Lz4,
+    /// bytes -> bytes. One raw LZ4 block whose decoded size is known (WKW).
+    Lz4Block,
     /// bytes -> bytes. bzip2 stream (Zarr v2 `bz2`).
     Bz2 {
         /// 1-9, used by the encoder only.
@@ -62,6 +64,7 @@ impl CodecSpec {
             Self::Zstd { .. } => "zstd",
             Self::Blosc(_) => "blosc",
             Self::Lz4 => "lz4",
+            Self::Lz4Block => "lz4_block",
             Self::Bz2 { .. } => "bz2",
             Self::Crc32c => "crc32c",
         }

@@ -5,13 +5,18 @@
 
 pub mod codec_spec;
 mod grid;
+mod index_spec;
 mod json;
+mod keys;
 pub mod limits;
 mod resolve;
+pub mod wkw;
 pub mod zarr;
 
 pub use codec_spec::{BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
 pub use grid::AxisGrid;
+pub use index_spec::{IndexLayout, IndexSpec, WkwFile};
+pub use keys::KeyEncoding;
 pub use resolve::{Parsed, resolve};
 
 use crate::dtype::{DataType, Endian};
@@ -29,6 +34,10 @@ pub struct ArrayMeta {
     pub dimension_names: Vec<Option<String>>,
     /// Grid of stored objects (shards; chunks when unsharded), one entry an axis.
     pub shard_grid: Vec<AxisGrid>,
+    /// Voxel of that grid which is the array's first, one entry an axis; zeros where the grid begins with the array.
+    pub grid_origin: Vec<u64>,
+    /// Coordinates of the first voxel as the users of the format count, one entry an axis.
+    pub origin: Vec<i64>,
     /// Grid coordinates -> key of the stored object.
     pub keys: KeyEncoding,
     /// Shard levels from the stored object inwards; empty when the array is unsharded.
@@ -56,68 +65,18 @@ pub struct ShardLevel {
     pub grid: Vec<u64>,
     /// Extent of one entry (a chunk, or a shard of the next level) in voxels.
     pub entry_shape: Vec<u64>,
-    /// How the index is stored.
-    pub index: IndexLayout,
+    /// How the index is found and read.
+    pub index: IndexSpec,
 }
 
-/// Place and layout of a shard's index: u64 pairs (offset, nbytes) with fixed total size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IndexLayout {
-    /// End of the shard at which it lies.
-    pub location: IndexLocation,
-    /// Byte order of its integers.
-    pub endian: Endian,
-    /// Number of entries.
-    pub entries: u64,
-    /// Position (in u64 words) of an entry's offset is the sum of `coordinate[k] * strides[k]` over the array's axes.
-    pub strides: Vec<u64>,
-    /// Words from an entry's offset to its nbytes.
-    pub pair_stride: u64,
-    /// Number of CRC-32C values that follow the words, each over all bytes before it.
-    pub checksums: u32,
-    /// Bytes in all: `16 * entries + 4 * checksums`.
-    pub nbytes: u64,
-}
-
-/// Grid coordinates -> key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyEncoding {
-    /// Zarr v3 `default`: `c` and the coordinates joined by the separator; `c` alone for rank 0.
-    Default {
-        /// `/` or `.`.
-        separator: char,
-    },
-    /// Zarr v2: the coordinates joined by the separator; `0` for rank 0.
-    V2 {
-        /// `.` or `/`.
-        separator: char,
-    },
-}
-
-impl KeyEncoding {
-    /// The key of one stored object, relative to the array.
+impl ShardLevel {
+    /// Layout of the index, where it is that of `sharding_indexed`.
     #[must_use]
-    pub fn key(&self, coordinates: &[u64]) -> String {
-        use std::fmt::Write as _;
-        let mut key = String::with_capacity(4 + coordinates.len() * 4);
-        let (separator, prefixed) = match *self {
-            Self::Default { separator } => {
-                key.push('c');
-                (separator, true)
-            }
-            Self::V2 { separator } => (separator, false),
-        };
-        for (axis, coordinate) in coordinates.iter().enumerate() {
-            if prefixed || axis > 0 {
-                key.push(separator);
-            }
-            // Writing to a String cannot fail.
-            let _ = write!(key, "{coordinate}");
+    pub fn layout(&self) -> Option<&IndexLayout> {
+        match &self.index {
+            IndexSpec::ShardingIndexed(layout) => Some(layout),
+            _ => None,
         }
-        if key.is_empty() {
-            key.push('0');
-        }
-        key
     }
 }
 

@@ -7,7 +7,9 @@
 use crate::dtype::DataType;
 use crate::error::{Error, Result};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, MAX_INDEX_NBYTES, MAX_SHARD_LEVELS};
-use crate::metadata::{ArrayMeta, AxisGrid, CodecList, CodecSpec, IndexLayout, IndexLocation, KeyEncoding, ShardLevel};
+use crate::metadata::{
+    ArrayMeta, AxisGrid, CodecList, CodecSpec, IndexLayout, IndexLocation, IndexSpec, KeyEncoding, ShardLevel,
+};
 use crate::subset::{MAX_EXTENT, MAX_RANK, product};
 
 /// Content of an array's document, each part well-formed by itself.
@@ -66,15 +68,17 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
             return Err(Error::limit(format!("{at}: levels of sharding"), limit + 1, limit));
         }
         let (level_grid, entry_shape) = subdivide(&chunk_shape, &spec.chunk_shape, &order, &at)?;
-        let index = index_layout(&level_grid, &order, &spec.index_codecs, spec.index_location, &at)?;
+        let layout = index_layout(&level_grid, &order, &spec.index_codecs, spec.index_location, &at)?;
         let outer = parts.bytes_to_bytes.to_vec();
         chunk_shape.clone_from(&entry_shape);
-        levels.push(ShardLevel { outer, grid: level_grid, entry_shape, index });
+        levels.push(ShardLevel { outer, grid: level_grid, entry_shape, index: IndexSpec::ShardingIndexed(layout) });
         at.push_str(".codecs");
         list = &spec.codecs;
     };
     Ok(ArrayMeta {
         chunk_nbytes: chunk_nbytes(&chunk_shape, &dtype)?,
+        grid_origin: vec![0; rank],
+        origin: vec![0; rank],
         shape,
         dtype,
         fill_value,
@@ -91,7 +95,7 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
 }
 
 /// Ranks agree, extents are within bounds, chunks are not empty.
-fn check_shapes(shape: &[u64], chunk_shape: &[u64]) -> Result<()> {
+pub(super) fn check_shapes(shape: &[u64], chunk_shape: &[u64]) -> Result<()> {
     if shape.len() > MAX_RANK {
         return Err(Error::limit("number of axes", shape.len() as u64, MAX_RANK as u64));
     }
@@ -109,7 +113,7 @@ fn check_shapes(shape: &[u64], chunk_shape: &[u64]) -> Result<()> {
 }
 
 /// The grid of stored objects, whose number fits an `i64`.
-fn grid(shape: &[u64], chunk_shape: &[u64]) -> Result<Vec<AxisGrid>> {
+pub(super) fn grid(shape: &[u64], chunk_shape: &[u64]) -> Result<Vec<AxisGrid>> {
     let axes: Vec<_> = shape.iter().zip(chunk_shape).map(|(&extent, &step)| AxisGrid::regular(extent, step)).collect();
     let cells: Vec<u64> = axes.iter().map(AxisGrid::cells).collect();
     match product(&cells) {
@@ -230,7 +234,7 @@ fn index_layout(
 }
 
 /// Bytes of one decoded chunk, at least 1.
-fn chunk_nbytes(chunk_shape: &[u64], dtype: &DataType) -> Result<usize> {
+pub(super) fn chunk_nbytes(chunk_shape: &[u64], dtype: &DataType) -> Result<usize> {
     let nbytes = product(chunk_shape).and_then(|voxels| voxels.checked_mul(dtype.item_size() as u64));
     match nbytes {
         Some(nbytes) if nbytes <= MAX_CHUNK_NBYTES => Ok(nbytes as usize),

@@ -41,6 +41,17 @@ pub enum AxisSelection {
     Indices(Vec<(u64, u64)>),
 }
 
+impl AxisSelection {
+    /// Names voxels by their places in a grid in which `first` is the array's first.
+    fn shift(&mut self, first: u64) {
+        match self {
+            _ if first == 0 => {}
+            Self::Range { start, .. } => *start = start.saturating_add(first),
+            Self::Indices(voxels) => voxels.iter_mut().for_each(|(voxel, _)| *voxel += first),
+        }
+    }
+}
+
 /// What is wanted of one array.
 #[derive(Debug, Clone)]
 pub enum Selection {
@@ -122,11 +133,14 @@ impl Plan {
     ///
     /// # Errors
     /// `Selection` when a read does not fit its array, `Limit` when there are too many chunks to count.
-    pub fn new(arrays: Vec<Arc<PreparedArray>>, reads: Vec<ReadSpec>) -> Result<Self> {
+    pub fn new(arrays: Vec<Arc<PreparedArray>>, mut reads: Vec<ReadSpec>) -> Result<Self> {
         let chunk_grids = arrays.iter().map(|array| chunk_grid(array)).collect::<Result<Vec<_>>>()?;
-        for read in &reads {
+        for read in &mut reads {
             let array = arrays.get(read.array).ok_or_else(|| Error::internal("read of an array the plan lacks"))?;
             check(array, &read.selection)?;
+            if let Selection::Axes(axes) = &mut read.selection {
+                axes.iter_mut().zip(&array.grid_origin).for_each(|(axis, &first)| axis.shift(first));
+            }
         }
         let mut plan = Self {
             arrays,
@@ -335,12 +349,13 @@ impl Plan {
             },
             Selection::Boxes { starts, shape, .. } => {
                 let start = starts[piece.part as usize * shape.len() + axis];
-                let extent = i128::from(self.arrays[read.array].shape[axis]);
+                let array = &self.arrays[read.array];
+                let extent = i128::from(array.shape[axis]);
                 let low = i128::from(start).clamp(0, extent);
                 let high = (i128::from(start) + i128::from(shape[axis])).clamp(low, extent);
                 // Both ends lie inside the array, and the distance from a negative start is at most the box.
                 AxisView::Range {
-                    start: low as u64,
+                    start: low as u64 + array.grid_origin[axis],
                     step: 1,
                     count: (high - low) as u64,
                     dst: if start < 0 { start.unsigned_abs().min(shape[axis]) } else { 0 },

@@ -112,6 +112,7 @@ pub fn resolve(
             // With one level its entries are the chunks.
             let found = index.get(if is_nested { array.entry(level, coordinates) } else { chunk });
             match found {
+                Ok(Some(place)) if array.levels[level].index.is_absolute() => range = place,
                 Ok(Some(within)) => {
                     // Inside the parent by ShardIndex::get, so the sums cannot pass the object's size.
                     range = ByteRange { start: range.start + within.start, end: range.start + within.end };

@@ -63,10 +63,10 @@ fn resolved(parsed: Parsed, mut coordinates: Vec<u64>) -> Place {
     let mut place = Place::default();
     for level in &meta.levels {
         let entry = coordinates.iter().zip(&level.entry_shape).map(|(v, n)| v / n);
-        let word = entry.zip(&level.index.strides).map(|(e, stride)| e * stride).sum();
-        place.words.push((word, word + level.index.pair_stride));
+        let word = entry.zip(&level.layout().unwrap().strides).map(|(e, stride)| e * stride).sum();
+        place.words.push((word, word + level.layout().unwrap().pair_stride));
         coordinates.iter_mut().zip(&level.entry_shape).for_each(|(v, n)| *v %= n);
-        assert_eq!(level.index.entries, level.grid.iter().product::<u64>());
+        assert_eq!(level.layout().unwrap().entries, level.grid.iter().product::<u64>());
     }
     place.element = ravel(&permute(&coordinates, &meta.chunk_order), &permute(&meta.chunk_shape, &meta.chunk_order));
     assert_eq!(meta.chunk_nbytes as u64, 4 * meta.chunk_shape.iter().product::<u64>());
@@ -167,8 +167,8 @@ proptest! {
         let meta = resolve(parsed).unwrap();
         for (level, wanted) in meta.levels.iter().zip(&levels) {
             prop_assert_eq!(!level.outer.is_empty(), wanted.outer);
-            prop_assert_eq!(level.index.checksums, 1);
-            prop_assert_eq!(level.index.nbytes, 16 * level.index.entries + 4);
+            prop_assert_eq!(level.layout().unwrap().checksums, 1);
+            prop_assert_eq!(level.layout().unwrap().nbytes, 16 * level.layout().unwrap().entries + 4);
         }
     }
 }
@@ -184,6 +184,6 @@ fn a_layout_that_tensorstore_writes() {
     let meta = super::v3(&[("shape", "[4, 6, 10]"), ("chunk_grid", grid), ("codecs", codecs)]).unwrap();
     let level = &meta.levels[0];
     assert_eq!((&*level.grid, &*level.entry_shape), (&[2, 2, 2][..], &[2, 3, 5][..]));
-    assert_eq!((&*level.index.strides, level.index.pair_stride), (&[4, 2, 1][..], 8));
+    assert_eq!((&*level.layout().unwrap().strides, level.layout().unwrap().pair_stride), (&[4, 2, 1][..], 8));
     assert_eq!((&*meta.chunk_shape, &*meta.chunk_order), (&[2, 3, 5][..], &[0, 1, 2][..]));
 }

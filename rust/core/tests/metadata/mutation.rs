@@ -90,7 +90,7 @@ fn assert_sound(meta: &ArrayMeta) {
         let whole: Vec<u64> = level.grid.iter().zip(&level.entry_shape).map(|(n, extent)| n * extent).collect();
         assert_eq!(whole, outer);
         outer.clone_from(&level.entry_shape);
-        let index = &level.index;
+        let index = level.layout().unwrap();
         assert_eq!(index.entries, level.grid.iter().product::<u64>());
         assert_eq!(index.nbytes, 16 * index.entries + 4 * u64::from(index.checksums));
         assert!(index.nbytes <= MAX_INDEX_NBYTES);

@@ -33,7 +33,7 @@ fn rank_0() {
     assert_eq!((meta.rank(), meta.chunk_nbytes, meta.keys.key(&[])), (0, 2, "c".into()));
     let sharded = shards(&format!(r#"{{"chunk_shape": [], "codecs": ["bytes"], "index_codecs": {INDEX}}}"#));
     let meta = v3(&[("shape", "[]"), ("chunk_grid", grid), ("codecs", &sharded)]).unwrap();
-    assert_eq!((meta.levels[0].index.entries, meta.levels[0].index.nbytes), (1, 20));
+    assert_eq!((meta.levels[0].layout().unwrap().entries, meta.levels[0].layout().unwrap().nbytes), (1, 20));
     let meta = v2(&[("shape", "[]"), ("chunks", "[]"), ("order", r#""F""#)]).unwrap();
     assert_eq!((meta.rank(), meta.keys.key(&[])), (0, "0".into()));
 }
@@ -56,9 +56,15 @@ fn a_sharded_array() {
     let [level] = meta.levels.as_slice() else { panic!("one level") };
     assert_eq!(meta.shard_shape(), Some(vec![1, 1024, 1024, 512]));
     assert_eq!((&*level.grid, &*level.entry_shape), (&[1, 32, 32, 16][..], &[1, 32, 32, 32][..]));
-    assert_eq!(level.index.location, IndexLocation::Start);
-    assert_eq!((level.index.entries, level.index.nbytes, level.index.checksums), (16384, 262_148, 1));
-    assert_eq!((&*level.index.strides, level.index.pair_stride), (&[32768, 1024, 32, 2][..], 1));
+    assert_eq!(level.layout().unwrap().location, IndexLocation::Start);
+    assert_eq!(
+        (level.layout().unwrap().entries, level.layout().unwrap().nbytes, level.layout().unwrap().checksums),
+        (16384, 262_148, 1)
+    );
+    assert_eq!(
+        (&*level.layout().unwrap().strides, level.layout().unwrap().pair_stride),
+        (&[32768, 1024, 32, 2][..], 1)
+    );
     assert_eq!((&*meta.chunk_shape, &*meta.chunk_order), (&[1, 32, 32, 32][..], &[3, 2, 1, 0][..]));
     assert!(!meta.has_outer_codecs());
 }
@@ -505,5 +511,5 @@ fn absurd_indexes_are_refused_before_anything_is_allocated() {
     assert_error(array(1 << 40, 1), "LimitExceededError", "bytes of a shard index: needs 18446744073709551615");
     assert_error(array(1 << 30, 1 << 20), "LimitExceededError", "bytes of a decoded chunk");
     assert_error(array(1 << 11, 1), "LimitExceededError", "bytes of a shard index");
-    assert_eq!(array(1 << 10, 1).unwrap().levels[0].index.nbytes, (16 << 20) + 4);
+    assert_eq!(array(1 << 10, 1).unwrap().levels[0].index.nbytes(), (16 << 20) + 4);
 }

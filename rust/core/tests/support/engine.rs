@@ -6,7 +6,7 @@ use std::sync::Arc;
 use voxfetch_core::assemble::{Assembly, Encoded, Output, Worker};
 use voxfetch_core::codec::Verify;
 use voxfetch_core::error::Result;
-use voxfetch_core::index::{ShardIndex, sharding_indexed};
+use voxfetch_core::index::ShardIndex;
 use voxfetch_core::plan::coalesce::{Merge, coalesce};
 use voxfetch_core::plan::shard::{IndexSource, resolve};
 use voxfetch_core::plan::{Plan, Selection};
@@ -65,9 +65,9 @@ pub fn carry_out(plan: &Plan, outputs: &[Output], objects: &[Objects], verify: V
             }
             for (level, shard) in resolved.needs {
                 let spec = &array.levels[level];
-                let within = sharding_indexed::index_range(&spec.index, shard.len())?;
-                let encoded = &object[(shard.start + within.start) as usize..(shard.start + within.end) as usize];
-                let index = sharding_indexed::decode(&spec.index, &spec.grid, encoded, shard.len(), verify)?;
+                let range = spec.index.range(shard)?.unwrap();
+                let encoded = &object[range.start as usize..range.end as usize];
+                let index = spec.index.decode(&spec.grid, encoded, shard, object.len() as u64)?;
                 known.0.insert((level, shard), Arc::new(index));
             }
         };

@@ -81,8 +81,8 @@ impl RemoteArray {
     /// Whether objects of which nothing is known are fetched whole although their parts could be had alone.
     fn is_small(&self) -> bool {
         let [level] = self.meta.levels.as_slice() else { return false };
-        let chunks = level.index.entries.saturating_mul(self.meta.chunk_nbytes as u64);
-        !self.meta.has_outer_codecs() && chunks.saturating_add(level.index.nbytes) <= SMALL_SHARD_NBYTES
+        let chunks = level.index.entries().saturating_mul(self.meta.chunk_nbytes as u64);
+        !self.meta.has_outer_codecs() && chunks.saturating_add(level.index.nbytes()) <= SMALL_SHARD_NBYTES
     }
 }
 
@@ -159,6 +159,8 @@ pub struct IndexTask {
     pub shard: ByteRange,
     /// Bytes of the index in the body.
     pub encoded: Range<usize>,
+    /// Bytes of the object.
+    pub object_nbytes: u64,
     object: u64,
     epoch: u32,
     /// Of the object itself: the version of the reply, and whether the body is the whole object.

@@ -63,6 +63,11 @@ pub(super) enum Known {
 }
 
 impl Known {
+    /// What the first reply of an object tells.
+    pub fn first(version: Version, since_s: f64) -> Self {
+        Self::Present { since_s, version, indexes: HashMap::new(), blocks: None }
+    }
+
     pub fn since_s(&self) -> f64 {
         match self {
             Self::Absent { since_s } | Self::Present { since_s, .. } => *since_s,
@@ -132,12 +137,24 @@ impl Object {
             queued: false,
         }
     }
+
+    /// Forgets what was asked for; replies to it are dropped.
+    pub fn start_over(&mut self, known: Option<Known>) {
+        self.known = known;
+        self.epoch += 1;
+        self.asked = false;
+        self.asked_inner.clear();
+        self.pending.clear();
+        self.cut.clear();
+        self.waiting.clear();
+    }
 }
 
 /// The indexes of an object for one resolution, with what they would have cost.
 pub(super) struct Indexes<'a> {
     pub known: &'a HashMap<(usize, ByteRange), Result<Arc<ShardIndex>>>,
     pub array: &'a RemoteArray,
+    pub object_nbytes: u64,
     /// Bytes of the indexes that were used, as stored.
     pub nbytes: u64,
     pub hits: u64,
@@ -148,11 +165,11 @@ impl IndexSource for Indexes<'_> {
         let spec =
             self.array.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
         match self.known.get(&(level, shard)) {
-            None => Ok(None),
+            None => Ok(spec.index.known(self.object_nbytes).map(Arc::new)),
             Some(Err(error)) => Err(error.clone()),
             Some(Ok(index)) => {
                 self.hits += 1;
-                self.nbytes += spec.index.nbytes;
+                self.nbytes += spec.index.nbytes();
                 Ok(Some(Arc::clone(index)))
             }
         }

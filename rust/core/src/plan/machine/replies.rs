@@ -6,7 +6,7 @@ use super::blocks::is_of_parts;
 use super::object::UNKNOWN_NBYTES;
 use super::{Delivery, Failure, Flight, IndexTask, Job, Kind, Known, Machine, Mode, Part, Task, Version, What};
 use crate::error::{Error, ErrorKind, Result, TransportClass};
-use crate::index::{ShardIndex, sharding_indexed};
+use crate::index::ShardIndex;
 use crate::plan::shard::StoredChunk;
 use crate::subset::ByteRange;
 
@@ -30,12 +30,27 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let nbytes = body.as_ref().len() as u64;
         let id = flight.object;
         let array = Arc::clone(&object.array);
-        if let (Some(Known::Present { version: known, .. }), Kind::Chunks(_) | Kind::Inner { .. }) =
-            (&object.known, &flight.kind)
-            && !known.is_same(&version)
-        {
-            self.changed(id);
-            return false;
+        if let Kind::Chunks(_) | Kind::Inner { .. } = flight.kind {
+            match &mut object.known {
+                Some(Known::Present { version: known, .. }) if *known != Version::default() => {
+                    if !known.is_same(&version) {
+                        self.changed(id);
+                        return false;
+                    }
+                }
+                // The first reply of this object.
+                known => {
+                    let level = array.meta.levels.first().zip(version.total);
+                    if let Some(Err(error)) = level.map(|(level, total)| level.index.check_object(total)) {
+                        self.object_failed(id, &error);
+                        return false;
+                    }
+                    match known {
+                        Some(Known::Present { version: known, .. }) => *known = version.clone(),
+                        _ => *known = Some(Known::first(version.clone(), now_s)),
+                    }
+                }
+            }
         }
         if let What::Range(range) = flight.what
             && (start, start + nbytes) != (range.start, range.end)
@@ -47,23 +62,26 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         match flight.kind {
             Kind::Root { whole } => {
                 let total = version.total.unwrap_or(UNKNOWN_NBYTES);
-                let level = &array.meta.levels[0].index;
+                let index = &array.meta.levels[0].index;
                 // Of an object of unknown size the suffix ends where the object does.
                 let is_suffix = matches!(flight.what, What::Suffix(_));
                 let start = if version.total.is_none() && is_suffix { total - nbytes } else { start };
                 let end = start + nbytes;
-                let found =
-                    sharding_indexed::index_range(level, if whole { nbytes } else { total }).and_then(|range| {
-                        let inside = start <= range.start && range.end <= end;
-                        inside.then_some(range).ok_or_else(|| Error::shard_index("the reply does not hold the index"))
-                    });
+                let object_nbytes = if whole { nbytes } else { total };
+                let shard = ByteRange { start: 0, end: object_nbytes };
+                let found = index.range(shard).and_then(|range| {
+                    range
+                        .filter(|range| start <= range.start && range.end <= end)
+                        .ok_or_else(|| Error::shard_index("the reply does not hold the index"))
+                });
                 match found {
                     Ok(range) => {
                         let encoded = (range.start - start) as usize..(range.end - start) as usize;
-                        let shard = ByteRange { start: 0, end: if whole { nbytes } else { total } };
                         let version = Version { total: Some(shard.end).filter(|_| whole).or(version.total), ..version };
                         let root = Some((version, whole));
-                        let task = IndexTask { array, level: 0, shard, encoded, object: id, epoch: flight.epoch, root };
+                        let epoch = flight.epoch;
+                        let task =
+                            IndexTask { array, level: 0, shard, encoded, object_nbytes, object: id, epoch, root };
                         self.jobs.push(Job { task: Task::Index(task), body: Some(body), nbytes });
                         true
                     }
@@ -75,7 +93,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
             Kind::Inner { level, shard } => {
                 let encoded = 0..nbytes as usize;
-                let task = IndexTask { array, level, shard, encoded, object: id, epoch: flight.epoch, root: None };
+                let (epoch, object_nbytes) = (flight.epoch, version.total.unwrap_or(UNKNOWN_NBYTES));
+                let task = IndexTask { array, level, shard, encoded, object_nbytes, object: id, epoch, root: None };
                 self.jobs.push(Job { task: Task::Index(task), body: Some(body), nbytes });
                 true
             }
@@ -147,6 +166,12 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 // Nothing was asked of a version: the object ends before its index does.
                 self.root_failed(id, &Error::shard_index("the object is too short for its index; it is truncated"));
             }
+            (Failure::Absent, _) if object.known.is_none() => {
+                self.begin_again(id, Some(Known::Absent { since_s: now_s }))
+            }
+            (Failure::Changed, Kind::Inner { .. } | Kind::Chunks(_)) if object.known.is_none() => {
+                self.object_failed(id, &Error::shard_index("the object is too short for its layout; it is truncated"));
+            }
             (Failure::Changed, Kind::Blocks) => self.has_no_blocks(id, now_s),
             (Failure::Error(error), Kind::Blocks) if is_of_parts(&error) => self.has_no_blocks(id, now_s),
             (Failure::Absent | Failure::Changed, _) => self.changed(id),
@@ -158,6 +183,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
             (Failure::Error(error), Kind::Root { .. } | Kind::Object | Kind::Blocks) => self.root_failed(id, &error),
             (Failure::Error(error), Kind::Inner { level, shard }) => {
+                object.known.get_or_insert_with(|| Known::first(Version::default(), now_s));
                 self.inner_known(id, (level, shard), Err(error));
             }
             (Failure::Error(error), Kind::Chunks(wants)) => {
@@ -246,22 +272,36 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         }
     }
 
+    /// Fails every visit of an object, whatever it waits for.
+    fn object_failed(&mut self, id: u64, error: &Error) {
+        let Some(object) = self.objects.get_mut(&id) else { return };
+        object.start_over(None);
+        for visit_id in object.visits.clone() {
+            let Some(visit) = self.visits.get_mut(&visit_id) else { continue };
+            visit.pass += 1;
+            visit.left = 0;
+            let (batch, number, items) = (visit.batch, visit.number, Arc::clone(&visit.items));
+            self.fail(batch, number, &items, error);
+            self.end_if_over(visit_id);
+        }
+    }
+
     /// Forgets an object that turned out to be another one; its visits begin again.
     pub(super) fn changed(&mut self, id: u64) {
+        self.begin_again(id, None);
+    }
+
+    /// Lets the visits of an object begin again, with what is `known` of it now.
+    fn begin_again(&mut self, id: u64, known: Option<Known>) {
         let Some(object) = self.objects.get_mut(&id) else { return };
-        object.known = None;
-        object.epoch += 1;
-        object.asked = false;
-        object.asked_inner.clear();
-        object.pending.clear();
-        object.cut.clear();
-        object.waiting.clear();
+        let is_settled = known.is_some();
+        object.start_over(known);
         for visit_id in object.visits.clone() {
             let Some(visit) = self.visits.get_mut(&visit_id) else { continue };
             visit.pass += 1;
             visit.left = 0;
             visit.again = true;
-            if visit.pass >= MAX_PASSES {
+            if visit.pass >= MAX_PASSES && !is_settled {
                 visit.again = false;
                 let what = format!("the object was replaced during each of {MAX_PASSES} reads of it");
                 let error = ErrorKind::ObjectChanged { what }.into();

@@ -1,5 +1,6 @@
 //! Visits: begun, resolved to chunks of their object, delivered, ended.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,7 +10,6 @@ use super::{
     SMALL_SHARD_NBYTES, Task, Want, What, batch,
 };
 use crate::error::Error;
-use crate::index::sharding_indexed;
 use crate::metadata::IndexLocation;
 use crate::plan::Item;
 use crate::plan::coalesce::coalesce;
@@ -135,18 +135,26 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         if let Some(limit) = array.meta.whole_object_limit() {
             return self.advance_without_index(id, limit);
         }
-        let Some(Known::Present { version, indexes, .. }) = &object.known else {
-            if fetch {
+        let unknown = HashMap::new();
+        let (object_nbytes, known) = match &object.known {
+            Some(Known::Present { version, indexes, .. }) => (version.total.unwrap_or(UNKNOWN_NBYTES), indexes),
+            // Parts can be asked for at once; whether there is such an object their replies tell.
+            _ if array.meta.levels.first().is_some_and(|level| level.index.is_known()) => {
+                batch.tally.inexact |= matches!(shared.mode, Mode::Explain { .. });
+                (UNKNOWN_NBYTES, &unknown)
+            }
+            _ if fetch => {
                 self.ask_root(id, array, shared.mode);
-            } else {
+                return None;
+            }
+            _ => {
                 batch.tally.inexact = true;
                 self.end_if_over(id);
+                return None;
             }
-            return None;
         };
-        let total = version.total.unwrap_or(UNKNOWN_NBYTES);
-        let mut source = Indexes { known: indexes, array, nbytes: 0, hits: 0 };
-        let resolved = resolve(&shared.plan, &plan_visit, &visit.items, total, &mut source);
+        let mut source = Indexes { known, array, object_nbytes, nbytes: 0, hits: 0 };
+        let resolved = resolve(&shared.plan, &plan_visit, &visit.items, object_nbytes, &mut source);
         if visit.waited == 0 {
             batch.tally.bytes_from_cache += source.nbytes;
         }
@@ -177,10 +185,11 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         }
         let whole = array.is_small() && !object.is_large && !matches!(mode, Mode::Explain { .. });
         let index = &array.meta.levels[0].index;
-        let (what, nbytes) = match index.location {
+        let nbytes = index.nbytes();
+        let (what, nbytes) = match index.location() {
             _ if whole => (What::Whole(array.meta.max_shard_nbytes(0)), SMALL_SHARD_NBYTES),
-            IndexLocation::End => (What::Suffix(index.nbytes), index.nbytes),
-            IndexLocation::Start => (What::Range(ByteRange { start: 0, end: index.nbytes }), index.nbytes),
+            IndexLocation::End => (What::Suffix(nbytes), nbytes),
+            IndexLocation::Start => (What::Range(ByteRange { start: 0, end: nbytes }), nbytes),
         };
         let (object, epoch) = (visit.object, object.epoch);
         self.make_ready(Flight { object, epoch, nbytes, what, kind: Kind::Root { whole } });
@@ -196,11 +205,12 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             if object.asked_inner.contains(&(level, shard)) {
                 continue;
             }
-            let range = sharding_indexed::index_range(&array.meta.levels[level].index, shard.len());
+            let range = array.meta.levels[level].index.range(shard);
+            let range =
+                range.and_then(|range| range.ok_or_else(|| Error::internal("an index that is known is asked for")));
             match range {
-                Ok(within) => {
+                Ok(range) => {
                     object.asked_inner.push((level, shard));
-                    let range = ByteRange { start: shard.start + within.start, end: shard.start + within.end };
                     let flight = Flight {
                         object: visit.object,
                         epoch: object.epoch,

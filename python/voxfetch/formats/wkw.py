@@ -1,0 +1,268 @@
+"""WEBKNOSSOS datasets: `datasource-properties.json` and the headers of their WKW mags -> nodes.
+
+A dataset is a group of layers, a layer an image, a mag a level of it. Arrays have the axes (c, x, y, z) and begin where
+the layer's bounding box does: `origin` says where, in voxels of the mag. Layers of other formats (Zarr, N5) are opened
+as what they are. Source: webknossos-libs `DatasetProperties`; webknossos-wrap, "File format".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
+from voxfetch.ngff import Axis, Dataset, Multiscale
+from voxfetch.node import Described, Node, Settings, child, inside, open_node, parse_json
+from voxfetch.store import join_key
+from voxfetch.store.local import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from voxfetch.store import Store
+
+__all__ = ["find"]
+
+PROPERTIES = "datasource-properties.json"
+HEADER = "header.wkw"
+
+#: Layers and mags of one dataset.
+_MAX_MAGS = 10_000
+_NANOMETER = "nanometer"
+_FILE = re.compile(r"([xyz])(\d+)(?:\.wkw)?")
+
+_Triple = tuple[int, int, int]
+
+
+class _Box(NamedTuple):
+    """Voxels `start` to `end` of the finest mag."""
+
+    start: _Triple
+    end: _Triple
+
+    def at(self, mag: _Triple) -> tuple[list[int], list[int]]:
+        """(first voxel, extent) in a mag: all voxels that a voxel of the finest lies in."""
+        start = [low // factor for low, factor in zip(self.start, mag, strict=True)]
+        end = [-(-high // factor) for high, factor in zip(self.end, mag, strict=True)]
+        return start, [high - low for low, high in zip(start, end, strict=True)]
+
+
+class _Mag(NamedTuple):
+    factors: _Triple
+    path: str
+
+
+class _Layer(NamedTuple):
+    name: str
+    box: _Box
+    mags: list[_Mag]
+    is_wkw: bool
+    is_label: bool
+    attributes: Mapping[str, Any]
+
+
+def find(store: Store, path: str, settings: Settings) -> Node | None:
+    """Returns the dataset, layer or mag at `path`, None when there is none. Raises like `formats.find`."""
+    above = [path.rpartition("/")[0]] if path else []
+    above += [above[0].rpartition("/")[0]] if above and above[0] else []
+    keys = [join_key(path, HEADER), *(join_key(folder, PROPERTIES) for folder in (path, *above))]
+    header, *properties = (
+        None if isinstance(found, PermissionDeniedError) else found for found in store.get_many(keys)
+    )
+    for folder, document in zip((path, *above), properties, strict=True):
+        if document is None:
+            continue
+        dataset = _dataset(store, folder, document, settings)
+        name = path[len(folder) :].strip("/")
+        if not name:
+            return dataset
+        return child(dataset, name) if name in (dataset.consolidated or {}) else None
+    if isinstance(store, LocalStore) and not path:
+        folder, name = store.root.rpartition("/")[::2]
+        outer, layer = folder.rpartition("/")[::2]
+        for root, below in ((folder, name), (outer, f"{layer}/{name}")):
+            if root and LocalStore(root).exists(PROPERTIES):
+                return find(LocalStore(root), below, settings)
+    if header is None:
+        return None
+    # A mag whose dataset is not at hand: its extent is that of its files.
+    document = _mag_document(header, _extent_of_files(store, path, header), (1, 1, 1))
+    return Node(store, path, "wkw", "array", document, {}, settings=settings)
+
+
+def _extent_of_files(store: Store, path: str, header: bytes) -> _Box:
+    key = join_key(store.url, path, HEADER)
+    hint = f"open the folder with the dataset's {PROPERTIES} and name the mag in it, such as open_array(URL, 'color/1')"
+    voxels = 1 << ((header[4] & 15) + (header[4] >> 4)) if len(header) > 4 else 1
+    low, high = [1 << 62] * 3, [0] * 3
+    try:
+        for z in store.list(path):
+            for y in store.list(join_key(path, z)) if _FILE.fullmatch(z) else ():
+                for x in store.list(join_key(path, z, y)) if _FILE.fullmatch(y) else ():
+                    places = [_FILE.fullmatch(name) for name in (x, y, z)]
+                    for axis, place in enumerate(places):
+                        if place is None or place[1] != "xyz"[axis]:
+                            break
+                        low[axis] = min(low[axis], int(place[2]) * voxels)
+                        high[axis] = max(high[axis], (int(place[2]) + 1) * voxels)
+    except UnsupportedError:
+        high = [0] * 3
+    if not all(high):
+        message = f"the extent of a WKW mag is in its dataset's {PROPERTIES}, which is not within this source"
+        raise MetadataError(message, key=key, hint=hint)
+    return _Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+def _dataset(store: Store, path: str, document: bytes, settings: Settings) -> Node:
+    key = join_key(store.url, path, PROPERTIES)
+    properties = parse_json(document, key)
+    unit, voxel = _voxel_size(properties.get("scale"), key)
+    layers = [_layer(value, key) for value in _list(properties.get("dataLayers"), "dataLayers", key)]
+    if sum(len(layer.mags) for layer in layers) > _MAX_MAGS:
+        raise MetadataError(f"more than {_MAX_MAGS:,} mags", key=key)
+    mags = [(layer, mag) for layer in layers if layer.is_wkw for mag in layer.mags]
+    found = store.get_many([join_key(path, mag.path, HEADER) for _, mag in mags])
+    nodes: dict[str, Described] = {}
+    for (layer, mag), header in zip(mags, found, strict=True):
+        if isinstance(header, PermissionDeniedError):
+            raise header
+        if header is not None:
+            value = _mag_document(header, layer.box, mag.factors)
+            nodes[mag.path] = Described("wkw", "array", json.loads(value), {})
+    for layer in layers:
+        levels = tuple(_level(layer, mag, voxel) for mag in layer.mags)
+        axes = (Axis("c", "channel"), *(Axis(name, "space", unit) for name in "xyz"))
+        is_image = layer.is_wkw and bool(levels)
+        multiscale = Multiscale("WEBKNOSSOS", layer.name, axes, levels, is_label=layer.is_label) if is_image else None
+        if layer.is_wkw:
+            nodes[layer.name] = Described("wkw", "group", {}, layer.attributes, multiscale)
+    foreign = [layer.name for layer in layers if not layer.is_wkw]
+    attributes = {name: value for name, value in properties.items() if name != "dataLayers"}
+    node = Node(store, path, "wkw", "group", document, attributes, nodes, settings)
+    return node if not foreign else _with_foreign(node, foreign)
+
+
+def _with_foreign(node: Node, names: Sequence[str]) -> Node:
+    """The dataset with the layers that are of another format, as those who wrote them describe them."""
+    nodes = dict(node.consolidated or {})
+    for name in names:
+        layer = open_node(node.store, join_key(node.path, name), settings=node.settings)
+        value = parse_json(layer.document, layer.url) if layer.format in ("zarr3", "zarr2") else {}
+        nodes[name] = Described(layer.format, layer.kind, value, layer.attributes, layer.multiscale)
+        nodes.update({f"{name}/{inner}": described for inner, described in (layer.consolidated or {}).items()})
+    return replace(node, consolidated=nodes)
+
+
+def _level(layer: _Layer, mag: _Mag, voxel: tuple[float, float, float]) -> Dataset:
+    """How the voxels of a mag lie in the world, by their centres; that of voxel 0 of the finest mag is 0."""
+    start, _ = layer.box.at(mag.factors)
+    scale = [size * factor for size, factor in zip(voxel, mag.factors, strict=True)]
+    places = [
+        size * (first * factor + (factor - 1) / 2)
+        for size, first, factor in zip(voxel, start, mag.factors, strict=True)
+    ]
+    path = mag.path[len(layer.name) + 1 :]
+    return Dataset(path, (1.0, *scale), (0.0, *places))
+
+
+def _mag_document(header: bytes, box: _Box, factors: _Triple) -> bytes:
+    start, shape = box.at(factors)
+    return json.dumps({"header": header[:64].hex(), "start": start, "shape": shape}).encode()
+
+
+def _layer(value: object, key: str) -> _Layer:
+    layer = _object(value, "dataLayers[]", key)
+    name = layer.get("name")
+    if not isinstance(name, str) or not name or "/" in name:
+        raise MetadataError(f"dataLayers[].name: {name!r} is not a name of a layer", key=key)
+    where = f"layer {name[:100]!r}"
+    inside(name, key)
+    listed = layer.get("mags") or layer.get("wkwResolutions") or []
+    mags = [_mag(one, name, f"{where}: mags", key) for one in _list(listed, f"{where}: mags", key)]
+    mags.sort(key=lambda mag: mag.factors)
+    return _Layer(
+        name,
+        _box(_object(layer.get("boundingBox"), f"{where}: boundingBox", key), where, key),
+        mags,
+        str(layer.get("dataFormat", "wkw")).lower() == "wkw",
+        layer.get("category") == "segmentation",
+        {name: value for name, value in layer.items() if name not in ("mags", "wkwResolutions")},
+    )
+
+
+def _mag(value: object, layer: str, where: str, key: str) -> _Mag:
+    mag = _object(value, where, key)
+    named = mag.get("mag", mag.get("resolution"))
+    if isinstance(named, dict):
+        named = [cast("dict[str, Any]", named).get(axis) for axis in "xyz"]
+    if isinstance(named, str):
+        named = [int(part) for part in named.split("-") if part.isdecimal()]
+    if _is_count(named):
+        named = [named]
+    factors = _triple([*named] * 3 if isinstance(named, list) and len(named) == 1 else named, where, key)
+    if not all(factor > 0 for factor in factors):
+        raise MetadataError(f"{where}: {named!r} is not a mag", key=key)
+    isotropic = len(set(factors)) == 1
+    path = mag.get("path")
+    folder = str(factors[0]) if isotropic else "-".join(map(str, factors))
+    if not isinstance(path, str) or not path:
+        return _Mag(factors, f"{layer}/{folder}")
+    path = path.removeprefix("./").strip("/")
+    if path.partition("/")[0] != layer:
+        message = f"{where}: the mag {folder} lies at {path[:200]!r}, outside of its layer"
+        raise UnsupportedError(message, key=key, hint="open that place itself")
+    return _Mag(factors, inside(path, key))
+
+
+def _box(value: dict[str, Any], where: str, key: str) -> _Box:
+    start = _triple(value.get("topLeft"), f"{where}: boundingBox.topLeft", key)
+    size = _triple([value.get(name) for name in ("width", "height", "depth")], f"{where}: boundingBox", key)
+    if min(start) < 0:
+        message = f"{where}: its bounding box begins at {start}; WKW has no negative coordinates"
+        raise MetadataError(message, key=key)
+    if min(size) < 0:
+        raise MetadataError(f"{where}: a bounding box of {size} voxels", key=key)
+    end = [first + extent for first, extent in zip(start, size, strict=True)]
+    return _Box(start, (end[0], end[1], end[2]))
+
+
+def _voxel_size(value: object, key: str) -> tuple[str | None, tuple[float, float, float]]:
+    """(unit, size of a voxel of the finest mag): a list is in nanometers."""
+    unit: str | None = _NANOMETER
+    if isinstance(value, dict):
+        named = cast("dict[str, Any]", value)
+        given, value = named.get("unit"), named.get("factor")
+        unit = given if isinstance(given, str) else None
+    if value is None:
+        return None, (1.0, 1.0, 1.0)
+    sizes = _list(value, "scale", key)
+    if len(sizes) != 3 or not all(isinstance(size, int | float) and 0 < size < 1e30 for size in sizes):
+        raise MetadataError(f"scale: three sizes were expected, not {str(sizes)[:80]}", key=key)
+    return unit, (float(sizes[0]), float(sizes[1]), float(sizes[2]))
+
+
+def _triple(value: object, where: str, key: str) -> _Triple:
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        if len(items) == 3 and all(_is_count(item) for item in items):
+            x, y, z = cast("list[int]", items)
+            return x, y, z
+    raise MetadataError(f"{where}: three integers were expected, not {str(value)[:80]}", key=key)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 61
+
+
+def _object(value: object, where: str, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise MetadataError(f"{where}: a JSON object was expected, not {str(value)[:80]}", key=key)
+    return cast("dict[str, Any]", value)
+
+
+def _list(value: object, where: str, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise MetadataError(f"{where}: a list was expected, not {str(value)[:80]}", key=key)
+    return cast("list[Any]", value)

@@ -1,0 +1,58 @@
+//! What can be done with an index of any kind: find it, decode it.
+
+use super::{ShardIndex, sharding_indexed, wkw};
+use crate::error::{Error, Result};
+use crate::metadata::IndexSpec;
+use crate::subset::ByteRange;
+
+impl IndexSpec {
+    /// Where the index of the shard at `shard` lies in its object; None for one that follows from the metadata.
+    ///
+    /// # Errors
+    /// `ShardIndex` when the shard is too small to hold its index.
+    pub fn range(&self, shard: ByteRange) -> Result<Option<ByteRange>> {
+        match self {
+            Self::ShardingIndexed(layout) => {
+                let within = sharding_indexed::index_range(layout, shard.len())?;
+                Ok(Some(ByteRange { start: shard.start + within.start, end: shard.start + within.end }))
+            }
+            Self::WkwRaw(_) | Self::WkwTable(_) => Ok(None),
+            Self::WkwSlice(_) => Ok(Some(shard)),
+        }
+    }
+
+    /// The index that follows from the metadata, for an object of `object_nbytes` bytes; None for one that is read.
+    #[must_use]
+    pub fn known(&self, object_nbytes: u64) -> Option<ShardIndex> {
+        match self {
+            Self::ShardingIndexed(_) | Self::WkwSlice(_) => None,
+            Self::WkwRaw(file) => Some(wkw::raw(file, object_nbytes)),
+            Self::WkwTable(file) => Some(wkw::slices(file, object_nbytes)),
+        }
+    }
+
+    /// Checks what the size of an object tells of its layout, where its index does not.
+    ///
+    /// # Errors
+    /// `ShardIndex` when it is not an object of this kind.
+    pub fn check_object(&self, object_nbytes: u64) -> Result<()> {
+        match self {
+            Self::ShardingIndexed(_) | Self::WkwSlice(_) => Ok(()),
+            Self::WkwRaw(file) => wkw::check_nbytes(file, false, object_nbytes),
+            Self::WkwTable(file) => wkw::check_nbytes(file, true, object_nbytes),
+        }
+    }
+
+    /// Decodes the index of the shard at `shard` of an object of `object_nbytes` bytes. `encoded` are the bytes of
+    /// [`IndexSpec::range`], `grid` the entries along each axis.
+    ///
+    /// # Errors
+    /// `ShardIndex` when sizes do not fit, `Checksum` when a checksum differs, `Limit` when memory is short.
+    pub fn decode(&self, grid: &[u64], encoded: &[u8], shard: ByteRange, object_nbytes: u64) -> Result<ShardIndex> {
+        match self {
+            Self::ShardingIndexed(layout) => sharding_indexed::decode(layout, grid, encoded, shard.len()),
+            Self::WkwSlice(file) => wkw::decode_slice(file, encoded, shard, object_nbytes),
+            Self::WkwRaw(_) | Self::WkwTable(_) => Err(Error::internal("an index that is known was read")),
+        }
+    }
+}

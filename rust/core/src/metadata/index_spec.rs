@@ -1,0 +1,111 @@
+//! How the index of a shard is stored; what it says is decoded by [`index`](crate::index).
+
+use super::IndexLocation;
+use crate::dtype::Endian;
+
+/// How the index of a shard is found and read. A level of nesting in a stored object has one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexSpec {
+    /// Zarr v3 `sharding_indexed`: (offset, nbytes) of each entry, relative to the shard.
+    ShardingIndexed(IndexLayout),
+    /// WKW without compression: nothing is stored, blocks of one size lie in Morton order.
+    WkwRaw(WkwFile),
+    /// WKW with compression: nothing is stored, its entries are the slices of the file's jump table.
+    WkwTable(WkwFile),
+    /// A slice of that jump table; its entries are blocks, anywhere in the file.
+    WkwSlice(WkwFile),
+}
+
+/// Place and layout of a shard's index: u64 pairs (offset, nbytes) with fixed total size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexLayout {
+    /// End of the shard at which it lies.
+    pub location: IndexLocation,
+    /// Byte order of its integers.
+    pub endian: Endian,
+    /// Number of entries.
+    pub entries: u64,
+    /// Position (in u64 words) of an entry's offset is the sum of `coordinate[k] * strides[k]` over the array's axes.
+    pub strides: Vec<u64>,
+    /// Words from an entry's offset to its nbytes.
+    pub pair_stride: u64,
+    /// Number of CRC-32C values that follow the words, each over all bytes before it.
+    pub checksums: u32,
+    /// Bytes in all: `16 * entries + 4 * checksums`.
+    pub nbytes: u64,
+}
+
+/// Geometry of a WKW file (webknossos-wrap, "File format").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WkwFile {
+    /// The file holds `2^blocks_log2` blocks along each of its three axes.
+    pub blocks_log2: u32,
+    /// A slice of the jump table concerns `2^slice_log2` blocks along each axis.
+    pub slice_log2: u32,
+    /// Bytes of a decoded block.
+    pub block_nbytes: u64,
+    /// Bytes before the first block: the header and, with compression, the jump table.
+    pub data_offset: u64,
+}
+
+impl WkwFile {
+    /// Bytes of the header of a file.
+    pub const HEADER_NBYTES: u64 = 16;
+
+    /// Number of blocks in the file.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        1 << (3 * self.blocks_log2)
+    }
+
+    /// Number of blocks in a slice of the jump table.
+    #[must_use]
+    pub fn slice_blocks(&self) -> u64 {
+        1 << (3 * self.slice_log2)
+    }
+}
+
+impl IndexSpec {
+    /// Number of entries.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        match self {
+            Self::ShardingIndexed(layout) => layout.entries,
+            Self::WkwRaw(file) => file.blocks(),
+            Self::WkwTable(file) => file.blocks() / file.slice_blocks(),
+            Self::WkwSlice(file) => file.slice_blocks(),
+        }
+    }
+
+    /// Bytes of the index as stored; 0 for one that follows from the metadata.
+    #[must_use]
+    pub fn nbytes(&self) -> u64 {
+        match self {
+            Self::ShardingIndexed(layout) => layout.nbytes,
+            Self::WkwRaw(_) | Self::WkwTable(_) => 0,
+            // But for the first slice, one entry more.
+            Self::WkwSlice(file) => 8 * (file.slice_blocks() + 1),
+        }
+    }
+
+    /// End of its shard at which the index lies.
+    #[must_use]
+    pub fn location(&self) -> IndexLocation {
+        match self {
+            Self::ShardingIndexed(layout) => layout.location,
+            _ => IndexLocation::Start,
+        }
+    }
+
+    /// True when the index follows from the metadata, so that nothing has to be read for it.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        matches!(self, Self::WkwRaw(_) | Self::WkwTable(_))
+    }
+
+    /// True when entries are places in the stored object rather than in the shard that the index belongs to.
+    #[must_use]
+    pub fn is_absolute(&self) -> bool {
+        matches!(self, Self::WkwSlice(_))
+    }
+}
