@@ -33,7 +33,7 @@ PYTHON_LAYERS = [
     {"engine", "ngff"},
     {"documents"},
     {"reads", "node"},
-    {"blocks", "indexer"},
+    {"blocks", "indexer", "formats"},
     {"array"},
     {"sources", "level", "scales", "together"},
     {"image"},

@@ -48,10 +48,12 @@ def strings(value: object) -> Iterator[str]:
 
 def metadata() -> None:
     words: set[str] = set()
-    for name, target in (("zarr.json", "metadata_v3"), (".zarray", "metadata_v2")):
+    names = (("zarr.json", "metadata_v3"), (".zarray", "metadata_v2"), ("attributes.json", "metadata_n5"))
+    for name, target in names:
         for path in DATA.rglob(name):
             text = path.read_bytes()
-            document = json.loads(text)
+            # Java writers may leave a comment before the object.
+            document = json.loads(text[text.index(b"{") :])
             if document.get("node_type", "array") == "array":
                 save(target, text)
                 save(target, json.dumps(document, separators=(",", ":")).encode())
@@ -118,6 +120,7 @@ def shard_index() -> None:
             save("shard_index", struct.pack("<BQ", 0, at) + b"".join(order))
 
 
+<<<<<<< HEAD
 def wkw() -> None:
     """(entry u64, bytes behind the jump table u64, document or slice of the table)."""
     header = "574b5701430202020000000000000000"
@@ -125,6 +128,17 @@ def wkw() -> None:
     save("wkw", struct.pack("<QQ", 0, 0) + document.encode())
     ends = [16 + 8 * 4096 + 9 * (block + 1) for block in range(512)]
     save("wkw", struct.pack("<QQ", 0, 9 * 512) + struct.pack("<512Q", *ends))
+=======
+def n5_block() -> None:
+    """(nominal extent of three axes less 1, kind u8: log2 of the bytes of an item and 4 times the rank, block)."""
+    for extent in ((2, 2), (1, 2), (3, 1), (2, 2, 2), (1, 2, 3)):
+        for item in range(3):
+            elements = bytes(range(1, 1 + (math.prod(extent) << item)))
+            axes = struct.pack(f">{len(extent)}I", *extent)
+            for mode, count in ((0, b""), (1, struct.pack(">I", math.prod(extent)))):
+                block = struct.pack(">HH", mode, len(extent)) + axes + count + elements
+                save("n5_block", bytes([1, 1, 1, item | len(extent) << 2]) + block)
+>>>>>>> 90c884f (N5: documents, block headers, the node at a path and the images of four conventions)
 
 
 def lz4(decoded: bytes) -> bytes:
@@ -200,7 +214,11 @@ def main() -> None:
         decoded = b"one chunk of a few bytes" * 5
         codec("zlib", len(decoded), zlib.compress(decoded, level))
     shard_index()
+<<<<<<< HEAD
     wkw()
+=======
+    n5_block()
+>>>>>>> 90c884f (N5: documents, block headers, the node at a path and the images of four conventions)
     read_shard()
     planner()
     for folder in sorted(path for path in CORPUS.iterdir() if path.is_dir()):

@@ -12,6 +12,7 @@ mod bz2;
 mod crc32c;
 mod deflate;
 mod lz4;
+pub mod n5_block;
 mod prepared;
 mod shuffle;
 mod simd;

@@ -9,6 +9,7 @@ mod index_spec;
 mod json;
 mod keys;
 pub mod limits;
+pub mod n5;
 mod resolve;
 pub mod wkw;
 pub mod zarr;

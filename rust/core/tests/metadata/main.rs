@@ -1,4 +1,4 @@
-//! Zarr documents -> `ArrayMeta`: a row for every rule, a naive walk of the codec list as oracle of the resolved layout,
+//! Zarr and N5 documents: a row for every rule, a naive walk of the codec list as oracle of the resolved layout,
 //! and mutated documents, which must end in a value or a typed error.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
@@ -6,6 +6,7 @@
 mod json;
 mod layout;
 mod mutation;
+mod n5;
 mod v2;
 mod v3;
 

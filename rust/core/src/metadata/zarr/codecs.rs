@@ -180,7 +180,10 @@ fn zstd(level: Option<Node<'_>>, checksum: Option<Node<'_>>, levels: RangeInclus
 }
 
 /// Settings of Blosc: names of version 3 or numbers of numcodecs. They serve the encoder, so all have defaults.
-fn blosc<'v>(setting: impl Fn(&str) -> Option<Node<'v>>, item_size: usize) -> Result<BloscSpec> {
+pub(in crate::metadata) fn blosc<'v>(
+    setting: impl Fn(&str) -> Option<Node<'v>>,
+    item_size: usize,
+) -> Result<BloscSpec> {
     let cname = match setting("cname") {
         None => "lz4",
         Some(node) => match node.str()? {

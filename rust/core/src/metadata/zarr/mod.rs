@@ -12,6 +12,8 @@ mod fill;
 mod v2;
 mod v3;
 
+pub(super) use codecs::blosc;
+
 use serde_json::Value;
 
 use crate::error::{Error, Result};
