@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from voxfetch.errors import PermissionDeniedError, UnsupportedError, VoxfetchError
-from voxfetch.formats.n5_image import Document, level_paths, needs_levels, parse_image
+from voxfetch.formats.n5_image import Document, level_paths, parse_image
 from voxfetch.node import Described, Node, parse_json
 from voxfetch.store import join_key
 
@@ -43,11 +43,11 @@ _ASKED_LEVELS = 16
 def find(store: Store, path: str, settings: Settings) -> Node | None:
     """Returns the node at `path`: an array, an image (a group with `multiscale`), a group, or None for nothing.
 
-    Asked for at once: the document of the node, those of the groups above it, and of its `s0`; then, of an image, what
-    is needed of its levels. A folder without a document is a group if a group above it has one.
+    Asked for at once: the document of the node, those of the groups above it, and of its `s0`; then, of an image, those
+    of its levels, which become children that are known. A folder without a document is a group if a group above it has
+    one. A document that the store refuses to show counts as not there.
 
-    Raises `MetadataError`, `UnsupportedError` (label multisets), `LimitExceededError`, `PermissionDeniedError` when the
-    document is refused and nothing else is found, `StoreError`.
+    Raises `MetadataError`, `UnsupportedError` (label multisets), `LimitExceededError`, `StoreError`.
     """
     first, above = join_key(path, "s0"), _above(path)
     own, of_first, *of_above = store.get_many([join_key(folder, DOCUMENT) for folder in (path, first, *above)])
@@ -63,8 +63,6 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
         error.in_object(join_key(store.url, path))
         raise
     if members is None and image is None and not _is_folder(store, path, found):
-        if isinstance(own, PermissionDeniedError):
-            raise own
         return None
     multiscale, consolidated = image or (None, None)
     document = own if isinstance(own, bytes) else b"{}"
@@ -76,7 +74,7 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
 def child_names(store: Store, path: str) -> list[str]:
     """Returns the names of the nodes directly below a group, sorted: folders, with a document or without.
 
-    Raises `UnsupportedError` where nobody can list, `PermissionDeniedError`, `StoreError`.
+    Raises `UnsupportedError` where nobody can list, `StoreError`.
     """
     names = [name for name in store.list(path) if not name.startswith((".", "__")) and name != DOCUMENT]
     documents = store.get_many([join_key(path, name, DOCUMENT) for name in names])
@@ -128,15 +126,14 @@ def _image(
         data = Document(join_key(below, DOCUMENT), _parsed(store, folders[0], of_data) or {})
         groups, first = [data, *groups], _parsed(store, folders[1], of_first)
     known = {"s0": first} if first is not None and first.keys() >= _DATASET else {}
-    is_cosem = "multiscales" in groups[0].members
-    if not known and not is_cosem:
+    if not known and "multiscales" not in groups[0].members:
         return None
     names = level_paths(groups)
+    told = names is not None
     if names is None:
         names = _listed_levels(store, join_key(path, below))
-    if needs_levels(groups):
-        known = _datasets(store, join_key(path, below), names, known)
-        names = names if is_cosem else [name for name in names if name in known]
+    known = _datasets(store, join_key(path, below), names, known)
+    names = [name for name in names if told or name in known]
     levels = {name: Document(join_key(below, name, DOCUMENT), known.get(name, {})) for name in names}
     multiscale = parse_image(groups, levels)
     if multiscale is None:

@@ -37,7 +37,7 @@ from voxfetch.ngff import Axis, Dataset, Multiscale, checked_path
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Document", "level_paths", "needs_levels", "parse_image"]
+__all__ = ["Document", "level_paths", "parse_image"]
 
 _MAX_LEVELS = 256
 _MAX_AXES = 32
@@ -73,18 +73,11 @@ def level_paths(groups: Sequence[Document]) -> list[str] | None:
     return None if told is None else [f"s{k}" for k in range(len(told[1]))]
 
 
-def needs_levels(groups: Sequence[Document]) -> bool:
-    """Whether the documents of all levels are needed to say where they lie."""
-    if "multiscales" in groups[0].members:
-        return any("transform" not in entry for _, entry, _ in _cosem_datasets(groups[0]))
-    return _factors_of_groups(groups) is None
-
-
 def parse_image(groups: Sequence[Document], levels: Mapping[str, Document]) -> Multiscale | None:
     """The image that a group holds, None when it is just a group.
 
     `groups` are the documents of the group and of those above it, nearest first; `levels` those of its levels by path,
-    finest first, without members where they are not needed.
+    finest first, without members where there is none.
 
     Raises:
         MetadataError: a convention is followed in a way that leaves its meaning open.
@@ -109,7 +102,7 @@ def parse_image(groups: Sequence[Document], levels: Mapping[str, Document]) -> M
         places = found
     paintera = [document.members["painteraData"] for document in groups if "painteraData" in document.members]
     return Multiscale(
-        version="n5",
+        version="N5",
         name=name if isinstance(name, str) and name else None,
         axes=_axes(groups, places, levels.get("s0")),
         datasets=tuple(Dataset(path, place.scale, place.translation) for path, place in places.items()),
