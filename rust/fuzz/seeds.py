@@ -59,6 +59,11 @@ def metadata() -> None:
                 save(target, json.dumps(document, separators=(",", ":")).encode())
                 document.pop("attributes", None)
                 words.update(word for word in strings(document) if len(word) <= 24 and word.isascii())
+    for path in (DATA / "precomputed").rglob("info"):
+        document = json.loads(path.read_bytes())
+        for scale in document.pop("scales"):
+            save("metadata_precomputed", json.dumps({**document, "scales": [scale]}).encode())
+            words.update(strings(scale))
     lines = (json.dumps(word).replace('"', '\\"') for word in sorted(words))
     (CORPUS / "json.dict").write_text("".join(f'"{line}"\n' for line in lines if line.count("\\") == 2))
 
@@ -85,6 +90,27 @@ def codecs() -> None:
         next(lines)  # versions of the encoders
         for record in map(json.loads, lines):
             codec(record["codec"], record["nbytes"], bytes.fromhex(record["hex"]))
+
+
+def chunks() -> None:
+    """Chunks of codecs that know what they encode."""
+    with (ROOT / "rust" / "core" / "tests" / "data" / "chunks.jsonl").open() as lines:
+        next(lines)  # versions of the encoders
+        for record in map(json.loads, lines):
+            name, encoded = record["codec"], bytes.fromhex(record["hex"])
+            extent, item_size = record["extent"], record["item_size"]
+            match name:
+                case "compressed_segmentation":
+                    block = [n - 1 for n in record["block"]]
+                    save(f"codec_{name}", bytes([*extent, *block, item_size == 8]) + encoded)
+                case "compresso":
+                    save(f"codec_{name}", encoded)
+                case "png":
+                    save(f"codec_{name}", bytes([extent[3] - 1, item_size == 2]) + encoded)
+                case "jpeg":
+                    save(f"codec_{name}", bytes([extent[3] == 3]) + encoded)
+                case _:
+                    codec(name.removesuffix("_unsupported"), math.prod(extent), encoded)
 
 
 def sharded() -> Iterator[tuple[bytes, int, int, bool]]:
@@ -120,7 +146,6 @@ def shard_index() -> None:
             save("shard_index", struct.pack("<BQ", 0, at) + b"".join(order))
 
 
-<<<<<<< HEAD
 def wkw() -> None:
     """(entry u64, bytes behind the jump table u64, document or slice of the table)."""
     header = "574b5701430202020000000000000000"
@@ -128,7 +153,8 @@ def wkw() -> None:
     save("wkw", struct.pack("<QQ", 0, 0) + document.encode())
     ends = [16 + 8 * 4096 + 9 * (block + 1) for block in range(512)]
     save("wkw", struct.pack("<QQ", 0, 9 * 512) + struct.pack("<512Q", *ends))
-=======
+
+
 def n5_block() -> None:
     """(nominal extent of three axes less 1, kind u8: log2 of the bytes of an item and 4 times the rank, block)."""
     for extent in ((2, 2), (1, 2), (3, 1), (2, 2, 2), (1, 2, 3)):
@@ -138,7 +164,22 @@ def n5_block() -> None:
             for mode, count in ((0, b""), (1, struct.pack(">I", math.prod(extent)))):
                 block = struct.pack(">HH", mode, len(extent)) + axes + count + elements
                 save("n5_block", bytes([1, 1, 1, item | len(extent) << 2]) + block)
->>>>>>> 90c884f (N5: documents, block headers, the node at a path and the images of four conventions)
+
+
+def precomputed_index() -> None:
+    """(kind u8, bytes of the shard beside its index u64, index): bit 0 of the kind is that of a minishard."""
+    for path in (DATA / "precomputed").rglob("*.shard"):
+        shard = path.read_bytes()
+        settings = json.loads((path.parents[1] / "info").read_bytes())["scales"][0]["sharding"]
+        nbytes = 16 << settings["minishard_bits"]
+        save("precomputed_index", struct.pack("<BQ", 0, len(shard) - nbytes) + shard[:nbytes])
+        for at in range(0, nbytes, 16):
+            start, end = struct.unpack_from("<QQ", shard, at)
+            index = shard[nbytes + start : nbytes + end]
+            if settings["minishard_index_encoding"] == "gzip" and index:
+                index = gzip.decompress(index)
+            kind = nbytes // 16 << 1 | 1
+            save("precomputed_index", struct.pack("<BQ", kind, len(shard) - nbytes) + index)
 
 
 def lz4(decoded: bytes) -> bytes:
@@ -210,15 +251,14 @@ def main() -> None:
     CORPUS.mkdir(parents=True, exist_ok=True)
     metadata()
     codecs()
+    chunks()
     for level in (0, 1, 9):
         decoded = b"one chunk of a few bytes" * 5
         codec("zlib", len(decoded), zlib.compress(decoded, level))
     shard_index()
-<<<<<<< HEAD
     wkw()
-=======
     n5_block()
->>>>>>> 90c884f (N5: documents, block headers, the node at a path and the images of four conventions)
+    precomputed_index()
     read_shard()
     planner()
     for folder in sorted(path for path in CORPUS.iterdir() if path.is_dir()):

@@ -369,7 +369,7 @@ impl<'a> BloscChunk<'a> {
             }
             match self.header.inner {
                 Inner::BloscLz => blosclz::decode_exact(stream, part),
-                Inner::Lz4 => lz4::decode_block(stream, part),
+                Inner::Lz4 => lz4::decode_raw_exact(stream, part),
                 Inner::Snappy => decode_snappy(stream, part),
                 Inner::Zlib => context.deflate.decode_exact(Container::Zlib, stream, part),
                 Inner::Zstd => context.zstd.decode_exact(stream, part),

@@ -14,7 +14,7 @@ const MAX_BLOCK_NBYTES: usize = 0x7e00_0000;
 ///
 /// # Errors
 /// `Codec` when the block is broken or has another size.
-pub(super) fn decode_block(encoded: &[u8], out: &mut [u8]) -> Result<()> {
+pub(super) fn decode_raw_exact(encoded: &[u8], out: &mut [u8]) -> Result<()> {
     let decoded =
         lz4_flex::block::decompress_into(encoded, out).map_err(|error| Error::codec(NAME, error.to_string()))?;
     check_len(NAME, decoded, out.len())
@@ -27,7 +27,7 @@ pub(super) fn decode_block(encoded: &[u8], out: &mut [u8]) -> Result<()> {
 pub(super) fn decode_exact(encoded: &[u8], out: &mut [u8]) -> Result<()> {
     let (size, block) = split_prefix(encoded)?;
     check_len(NAME, size, out.len())?;
-    decode_block(block, out)
+    decode_raw_exact(block, out)
 }
 
 /// Decodes a block with size prefix of at most `limit` into `out`, which is emptied first.
@@ -41,7 +41,7 @@ pub(super) fn decode_bounded(encoded: &[u8], limit: u64, out: &mut Vec<u8>) -> R
     }
     out.clear();
     resize(out, size)?;
-    decode_block(block, out)
+    decode_raw_exact(block, out)
 }
 
 /// Encodes `decoded` with size prefix into `out`, which is emptied first.
@@ -61,4 +61,25 @@ fn split_prefix(encoded: &[u8]) -> Result<(usize, &[u8])> {
     let (size, block) =
         encoded.split_first_chunk::<4>().ok_or_else(|| Error::codec(NAME, "no size in front of the block"))?;
     Ok((u32::from_le_bytes(*size) as usize, block))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raw_block_has_exactly_the_size_of_the_output() {
+        let decoded: Vec<u8> = (0..4000u32).map(|i| (i / 7) as u8).collect();
+        let encoded = lz4_flex::block::compress(&decoded);
+        let mut out = vec![0xa5; decoded.len()];
+        decode_raw_exact(&encoded, &mut out).unwrap();
+        assert_eq!(out, decoded);
+        for nbytes in [0, decoded.len() - 1, decoded.len() + 1] {
+            decode_raw_exact(&encoded, &mut vec![0; nbytes]).unwrap_err();
+        }
+        for len in 0..encoded.len() {
+            decode_raw_exact(&encoded[..len], &mut out).unwrap_err();
+        }
+        decode_raw_exact(&[&encoded[..], b"more"].concat(), &mut out).unwrap_err();
+    }
 }

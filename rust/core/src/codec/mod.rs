@@ -9,14 +9,22 @@
 mod blosc;
 mod blosclz;
 mod bz2;
+mod compressed_segmentation;
+mod compresso;
 mod crc32c;
 mod deflate;
+mod form;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod image;
 mod lz4;
+mod lz4_java;
 pub mod n5_block;
 mod prepared;
 mod shuffle;
 mod simd;
 mod sink;
+mod xz;
 mod zstd;
 
 use std::fmt;
@@ -437,8 +445,10 @@ fn decode_exact(context: &mut CodecContext, codec: &CodecSpec, encoded: &[u8], o
         CodecSpec::Zlib { .. } => context.deflate.decode_exact(Container::Zlib, encoded, out),
         CodecSpec::Blosc(_) => BloscChunk::parse(encoded)?.decode(context, out),
         CodecSpec::Lz4 => lz4::decode_exact(encoded, out),
-        CodecSpec::Lz4Block => lz4::decode_block(encoded, out),
+        CodecSpec::Lz4Block => lz4::decode_raw_exact(encoded, out),
         CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
+        CodecSpec::Lz4Java => lz4_java::decode_exact(encoded, out),
+        CodecSpec::Xz => xz::decode_exact(encoded, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -468,6 +478,8 @@ fn decode_bounded(
         }
         CodecSpec::Lz4 => lz4::decode_bounded(encoded, limit, out),
         CodecSpec::Bz2 { .. } => bz2::decode_bounded(encoded, limit, out),
+        CodecSpec::Lz4Java => lz4_java::decode_bounded(encoded, limit, out),
+        CodecSpec::Xz => xz::decode_bounded(encoded, limit, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -487,6 +499,14 @@ fn encode_one(context: &mut CodecContext, codec: &CodecSpec, decoded: &[u8], out
 
 fn not_a_compressor(codec: &CodecSpec) -> Error {
     Error::internal(format!("{} among the compressors of a chain", codec.name()))
+}
+
+/// A little-endian number in native byte order.
+fn from_little_endian<const N: usize>(mut stored: [u8; N]) -> [u8; N] {
+    if Endian::NATIVE == Endian::Big {
+        stored.reverse();
+    }
+    stored
 }
 
 /// Reverses the bytes of each unit of `unit` bytes; a rest shorter than a unit stays.

@@ -1,0 +1,9 @@
+//! Any bytes as a stream of xz.
+#![no_main]
+
+mod stream;
+
+use libfuzzer_sys::fuzz_target;
+use voxfetch_core::codec::fuzzing;
+
+fuzz_target!(|input: (u16, &[u8])| stream::check(input.0, input.1, fuzzing::xz_exact, fuzzing::xz_bounded));
