@@ -34,6 +34,8 @@ PYTHON_LAYERS = [
     {"documents"},
     {"reads", "node"},
     {"blocks", "indexer", "formats"},
+    {"formats"},
+    {"blocks", "indexer"},
     {"array"},
     {"sources", "level", "scales", "together"},
     {"image"},

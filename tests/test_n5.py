@@ -136,7 +136,8 @@ def test_blocks_as_java_writes_them(tmp_path, make_values, compression, mode):
     expected = make_values((11, 9, 6), "uint16") % 50
     path = put_array(tmp_path / "a.n5", expected, (4, 5, 6), compression, mode=mode)
     assert_reads(path, expected)
-    if mode == 0 and compression not in ("lz4", "zstandard"):
+    # tensorstore reads one gzip member only.
+    if mode == 0 and compression not in ("lz4", "zstandard", "gzip members"):
         np.testing.assert_array_equal(by_tensorstore(path), expected)
 
 

@@ -96,7 +96,8 @@ class Array:
 
     @property
     def _document_name(self) -> str:
-        return document_name(self._format, "array")
+        # What says of a precomputed volume that it is there lies above the folder of its scale.
+        return ".." if self._format == "precomputed" else document_name(self._format, "array")
 
     # --- what it is
 

@@ -39,7 +39,7 @@ __all__ = [
     "with_children",
 ]
 
-Format = Literal["zarr3", "zarr2", "wkw"]
+Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw"]
 Kind = Literal["array", "group"]
 
 MAX_DOCUMENT_DEPTH = 64
@@ -94,19 +94,25 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A node as consolidated metadata describes it, or the document of a format that describes all of its nodes."""
+    """A node as consolidated metadata describes it, or the document of a format that describes all of its nodes.
+
+    `path` is its key prefix in the store, where that does not follow from its name.
+    """
 
     format: Format
     kind: Kind
     document: Mapping[str, Any]
     attributes: Mapping[str, Any]
     multiscale: Multiscale | None = None
+    path: str | None = None
 
 
 def document_name(format: Format, kind: Kind) -> str:  # noqa: A002 - the word of the public names
     """Returns the name of the file that describes a node."""
-    if format in DOCUMENTS:
+    if format == "wkw":
         return DOCUMENTS[format][0 if kind == "array" else -1]
+    if format in DOCUMENTS:
+        return DOCUMENTS[format][0]
     return "zarr.json" if format == "zarr3" else f".z{kind}"
 
 
@@ -128,7 +134,7 @@ def open_node(store: Store, path: str = "", *, format: Format | None = None, set
 
 
 _ZARR2 = (".zarray", ".zgroup", ".zattrs", ".zmetadata")
-_FORMATS: tuple[Format, ...] = ("zarr3", "zarr2", "wkw")
+_FORMATS: tuple[Format, ...] = ("zarr3", "zarr2", "n5", "precomputed", "wkw")
 
 
 def _documents(format: Format) -> tuple[str, ...]:  # noqa: A002
@@ -170,7 +176,7 @@ def child(node: Node, name: str) -> Node:
         below = {key.removeprefix(prefix): value for key, value in node.consolidated.items() if key.startswith(prefix)}
         return Node(
             store=node.store,
-            path=path,
+            path=path if described.path is None else described.path,
             format=described.format,
             kind=described.kind,
             document=_dump(described.document, join_key(node.url, name)),
@@ -201,6 +207,8 @@ def child_names(node: Node) -> list[str]:
         return []
     if node.consolidated is not None:
         return sorted({name for name in node.consolidated if "/" not in name})
+    if node.format == "n5":
+        return formats.n5_child_names(node.store, node.path)
     documents = ("zarr.json",) if node.format == "zarr3" else (".zarray", ".zgroup")
     return [
         name

@@ -34,6 +34,9 @@ _FORMATS: dict[str | None, Format | None] = {
     "ome-zarr": None,
     "zarr3": "zarr3",
     "zarr2": "zarr2",
+    "n5": "n5",
+    "precomputed": "precomputed",
+    "neuroglancer-precomputed": "precomputed",
     "wkw": "wkw",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")

@@ -12,11 +12,11 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from voxfetch import formats
 from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
 from voxfetch.ngff import Axis, Dataset, Multiscale
 from voxfetch.node import Described, Node, Settings, child, inside, open_node, parse_json
 from voxfetch.store import join_key
-from voxfetch.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,8 +65,7 @@ class _Layer(NamedTuple):
 
 def find(store: Store, path: str, settings: Settings) -> Node | None:
     """Returns the dataset, layer or mag at `path`, None when there is none. Raises like `formats.find`."""
-    above = [path.rpartition("/")[0]] if path else []
-    above += [above[0].rpartition("/")[0]] if above and above[0] else []
+    above = formats.above(path)
     keys = [join_key(path, HEADER), *(join_key(folder, PROPERTIES) for folder in (path, *above))]
     header, *properties = (
         None if isinstance(found, PermissionDeniedError) else found for found in store.get_many(keys)
@@ -79,12 +78,9 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
         if not name:
             return dataset
         return child(dataset, name) if name in (dataset.consolidated or {}) else None
-    if isinstance(store, LocalStore) and not path:
-        folder, name = store.root.rpartition("/")[::2]
-        outer, layer = folder.rpartition("/")[::2]
-        for root, below in ((folder, name), (outer, f"{layer}/{name}")):
-            if root and LocalStore(root).exists(PROPERTIES):
-                return find(LocalStore(root), below, settings)
+    for outer, below in formats.around(store, path):
+        if outer.exists(PROPERTIES):
+            return find(outer, below, settings)
     if header is None:
         return None
     # A mag whose dataset is not at hand: its extent is that of its files.

@@ -165,7 +165,7 @@ impl Assembly<'_> {
         let Encoded { bytes: encoded, extent } = encoded;
         let (elements, from): (&[u8], usize) = if let Extent::Elements { from } = *extent {
             (encoded, from)
-        } else if let Some(view) = array.chain().view(encoded, self.verify)? {
+        } else if let Some(view) = array.view(encoded, self.verify, &visit.shard)? {
             (view, 0)
         } else {
             if let (Extent::Whole, &[item]) = (extent, items)
@@ -173,7 +173,8 @@ impl Assembly<'_> {
             {
                 self.plan.project(visit, item, &mut parts)?;
                 if let Some(target) = contiguous(&parts, output, part, array)? {
-                    return array.chain().decode_into(codec, encoded, self.verify, target);
+                    let all = 0..target.len();
+                    return array.decode_window(codec, encoded, self.verify, &visit.shard, all, target);
                 }
             }
             let nbytes = array.chunk_nbytes;
@@ -189,9 +190,9 @@ impl Assembly<'_> {
                 array.chain().decode_blocks(codec, blocks, self.plan.window(visit, items, &mut parts)?, chunk)?;
             } else {
                 // Of a chunk that is only checked, nothing may be left out.
-                let in_part = array.chain().has_parts() && items.iter().all(|&item| self.output(visit, item).is_some());
+                let in_part = array.has_parts() && items.iter().all(|&item| self.output(visit, item).is_some());
                 let window = if in_part { self.plan.window(visit, items, &mut parts)? } else { 0..nbytes };
-                array.chain().decode_window(codec, encoded, self.verify, window, chunk)?;
+                array.decode_window(codec, encoded, self.verify, &visit.shard, window, chunk)?;
             }
             (chunk, 0)
         };
@@ -246,7 +247,7 @@ impl Assembly<'_> {
         let coordinates = &mut coordinates[..array.rank()];
         for group in groups {
             self.plan.chunk_coordinates(visit.array, group[0].chunk, coordinates);
-            entries.push((array.entry(level, coordinates), group));
+            entries.push((array.entry(level, &visit.shard, coordinates), group));
         }
         entries.sort_by_key(|e| e.0);
         for same in entries.chunk_by(|a, b| a.0 == b.0) {

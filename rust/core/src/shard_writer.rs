@@ -7,7 +7,7 @@ use crate::assemble::Input;
 use crate::codec::{CodecContext, PreparedArray};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{MISSING, morton, sharding_indexed};
-use crate::metadata::{ArrayMeta, CodecSpec, IndexLayout, IndexLocation, ShardLevel};
+use crate::metadata::{ArrayMeta, ChunkForm, CodecSpec, IndexLayout, IndexLocation, ShardLevel};
 use crate::subset::MAX_RANK;
 
 /// Checks that a box covers whole stored objects, clipped at the array's end.
@@ -43,6 +43,9 @@ pub fn check_whole(array: &ArrayMeta, start: &[u64], counts: &[u64]) -> Result<(
 /// `Unsupported` for a codec that is only read.
 pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
     array.levels.iter().try_for_each(|level| layout(level).map(|_| ()))?;
+    if array.chunk_form != ChunkForm::Elements {
+        return Err(not_written());
+    }
     let mut codecs = array.levels.iter().flat_map(|level| &level.outer).chain(&array.chunk_codecs);
     match codecs.find(|codec| matches!(codec, CodecSpec::Blosc(_))) {
         None => Ok(()),
@@ -54,8 +57,11 @@ pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
 
 /// The layout of an index that can be written.
 fn layout(level: &ShardLevel) -> Result<&IndexLayout> {
-    let hint = "write a Zarr v3 array with voxfetch.create";
-    level.layout().ok_or_else(|| Error::unsupported("writing this format", hint))
+    level.layout().ok_or_else(not_written)
+}
+
+fn not_written() -> Error {
+    Error::unsupported("writing this format", "write a Zarr v3 array with voxfetch.create")
 }
 
 /// Encodes the stored object at grid coordinates `shard`. None when all its voxels are the fill value.

@@ -338,7 +338,7 @@ impl Job {
                 }
                 Ok(After::Nothing)
             }
-            Located::Whole { file } => {
+            Located::Whole { file, is_gzip } => {
                 self.counters.objects.add(1);
                 let range = voxfetch_core::subset::ByteRange { start: 0, end: file.id.nbytes };
                 if !file.read(range, &mut thread.body)? {
@@ -346,6 +346,9 @@ impl Job {
                 }
                 self.counters.requests.add(1);
                 self.counters.bytes_read.add(range.len());
+                if is_gzip {
+                    thread.body = array.meta.gunzipped(&mut thread.worker.codec, &thread.body)?;
+                }
                 let assembly = self.assembly(visit.array);
                 if array.meta.levels.is_empty() {
                     assembly.deliver(&mut thread.worker, &visit, &items, Some(thread.body.as_slice().into()))?;

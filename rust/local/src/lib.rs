@@ -205,7 +205,7 @@ impl LocalEngine {
                     sum.chunks_missing += chunks;
                 }
                 Located::Changed => sum.exact = false,
-                Located::Whole { file } => {
+                Located::Whole { file, .. } => {
                     sum.requests += 1;
                     sum.bytes_needed += file.id.nbytes;
                     sum.bytes_fetched += file.id.nbytes;

@@ -1,12 +1,13 @@
 //! One visit of a plan on disk: which file, which bytes of it, merged into which requests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::codec::{PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::index::ShardIndex;
 use voxfetch_core::index::cache::ByteCache;
+use voxfetch_core::metadata::limits::max_encoded_nbytes;
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
 use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
 use voxfetch_core::plan::{Item, Plan, Visit};
@@ -45,7 +46,9 @@ impl LocalArray {
     /// # Errors
     /// `NotFound` when it is not, `PermissionDenied` or `Store` when that cannot be found out.
     pub fn check_is_there(&self) -> Result<()> {
-        let document = self.root.join(&self.document);
+        // The folder above need not be reached through one that was never made.
+        let above = self.root.parent().filter(|_| self.document == "..");
+        let document = above.map_or_else(|| self.root.join(&self.document), Path::to_path_buf);
         if file::exists(&document)? {
             return Ok(());
         }
@@ -84,6 +87,8 @@ pub enum Located {
     Whole {
         /// The file.
         file: OpenFile,
+        /// Whether its bytes are those of the object compressed with gzip, as its name says.
+        is_gzip: bool,
     },
     /// Parts of a shard.
     Parts {
@@ -146,14 +151,22 @@ pub fn locate(
     let meta = &*array.meta;
     let path = array.path(&visit.shard);
     if let Some(limit) = meta.whole_object_limit() {
-        let Some(file) = caches.files.open(&path)? else { return Ok(Located::Absent) };
+        let (file, is_gzip) = match caches.files.open(&path)? {
+            Some(file) => (file, false),
+            None if meta.may_be_gzipped() => match caches.files.open(&with_suffix(&path, ".gz"))? {
+                Some(file) => (file, true),
+                None => return Ok(Located::Absent),
+            },
+            None => return Ok(Located::Absent),
+        };
+        let limit = if is_gzip { max_encoded_nbytes(limit) } else { limit };
         if file.id.nbytes > limit {
             return Err(Error::codec(
                 "chunk",
                 format!("the object has {} bytes, more than its codecs can have made ({limit})", file.id.nbytes),
             ));
         }
-        return Ok(Located::Whole { file });
+        return Ok(Located::Whole { file, is_gzip });
     }
     let Some(file) = caches.files.get(&path, array.immutable)? else { return Ok(Located::Absent) };
     let mut source =
@@ -172,6 +185,12 @@ pub fn locate(
     }
     let requests = coalesce(resolved.stored.iter().map(|chunk| chunk.range), merge);
     Ok(Located::Parts { file, resolved, requests, indexes })
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 struct Source<'a> {

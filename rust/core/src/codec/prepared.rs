@@ -32,7 +32,7 @@ impl PreparedArray {
         let mut hasher = std::hash::DefaultHasher::new();
         format!("{:?}", meta.levels).hash(&mut hasher);
         if meta.levels.is_empty() {
-            meta.chunk_nbytes.hash(&mut hasher);
+            (meta.chunk_nbytes, meta.chunk_form).hash(&mut hasher);
         }
         Ok(Self { chain, outer: outer.collect::<Result<_>>()?, layout_hash: hasher.finish(), meta })
     }
@@ -59,12 +59,10 @@ impl PreparedArray {
     /// much again and 64 KiB for bytes between them, which belong to none and are legal.
     #[must_use]
     pub fn max_shard_nbytes(&self, level: usize) -> u64 {
-        let nbytes = self.levels.get(level..).unwrap_or(&[]).iter().rev().fold(
-            self.chain.max_encoded_nbytes(),
-            |entry, spec| {
+        let nbytes =
+            self.levels.get(level..).unwrap_or(&[]).iter().rev().fold(self.max_chunk_nbytes(), |entry, spec| {
                 max_encoded_nbytes(entry.saturating_mul(spec.index.entries()).saturating_add(spec.index.nbytes()))
-            },
-        );
+            });
         nbytes.min(MAX_CHUNK_NBYTES)
     }
 
@@ -73,7 +71,7 @@ impl PreparedArray {
     #[must_use]
     pub fn whole_object_limit(&self) -> Option<u64> {
         if self.levels.is_empty() {
-            return Some(self.chain.max_encoded_nbytes());
+            return Some(self.max_chunk_nbytes());
         }
         let compressors = (0..MAX_COMPRESSORS).fold(self.max_shard_nbytes(0), |nbytes, _| max_encoded_nbytes(nbytes));
         self.has_outer_codecs().then_some(compressors.min(MAX_CHUNK_NBYTES))

@@ -1,12 +1,13 @@
 //! Shard indexes: chunk -> byte range or MISSING, kept small in memory.
 //!
 //! An entry is named by its position in C order over the shard's grid, in array axis order, whatever order the file
-//! keeps. [`sharding_indexed`] and [`wkw`] decode what files hold; [`spec`] chooses between them, [`cache`] bounds what is kept.
+//! keeps. [`sharding_indexed`], [`wkw`] and [`precomputed`] decode what files hold; [`spec`] chooses between them, [`cache`] bounds what is kept.
 
 mod bits;
 pub mod cache;
 mod compact;
 pub mod morton;
+pub mod precomputed;
 pub mod sharding_indexed;
 mod spec;
 pub mod wkw;
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::subset::ByteRange;
 use compact::Compact;
 use morton::Order;
+use precomputed::Minishard;
 
 /// Offset and size of an entry that is not stored (2^64 - 1).
 pub const MISSING: u64 = u64::MAX;
@@ -45,6 +47,8 @@ enum Entries {
     Wide(Box<[(u64, u64)]>),
     /// At even distances in an order.
     Even(Order, Even),
+    /// By the ids of chunks, which may be any numbers.
+    Minishard(Minishard),
 }
 
 /// Entry of rank `r`: `stride` bytes from `first + r * stride` on and, but for rank 0, the `before` bytes before them.
@@ -74,6 +78,13 @@ impl ShardIndex {
         Ok(Self { entries, count, shard_nbytes, index_range })
     }
 
+    /// The index of a precomputed minishard; its entries are named by the ids of their chunks.
+    pub(crate) fn of_minishard(minishard: Minishard) -> Self {
+        let nothing = ByteRange { start: 0, end: 0 };
+        let count = minishard.len() as u64;
+        Self { entries: Entries::Minishard(minishard), count, shard_nbytes: 0, index_range: nothing }
+    }
+
     /// Number of entries, missing ones included.
     #[must_use]
     pub fn entries(&self) -> u64 {
@@ -89,6 +100,7 @@ impl ShardIndex {
             Entries::Narrow(pairs) => pairs.len() * 8,
             Entries::Wide(pairs) => pairs.len() * 16,
             Entries::Even(..) => 64,
+            Entries::Minishard(minishard) => minishard.memory_nbytes() as usize,
         };
         (table + size_of::<Self>()) as u64
     }
@@ -98,6 +110,9 @@ impl ShardIndex {
     /// # Errors
     /// `ShardIndex` when the entry is half missing, empty, wraps, or does not lie inside the shard and outside the index.
     pub fn get(&self, entry: u64) -> Result<Option<ByteRange>> {
+        if let Entries::Minishard(minishard) = &self.entries {
+            return minishard.get(entry);
+        }
         let (offset, size) = self.pair(entry)?;
         if offset == MISSING && size == MISSING {
             return Ok(None);
@@ -130,7 +145,7 @@ impl ShardIndex {
             return Err(Error::internal(format!("index entry {entry} of {}", self.count)));
         }
         Ok(match &self.entries {
-            Entries::None => NOT_STORED,
+            Entries::None | Entries::Minishard(_) => NOT_STORED,
             Entries::Compact(compact) => compact.pair(entry),
             Entries::Narrow(pairs) => {
                 let (offset, size) = pairs[entry as usize];

@@ -1,8 +1,10 @@
 //! What can be done with an index of any kind: find it, decode it.
 
-use super::{ShardIndex, sharding_indexed, wkw};
+use super::{ShardIndex, precomputed, sharding_indexed, wkw};
+use crate::codec::{CodecChain, CodecContext, Verify};
 use crate::error::{Error, Result};
-use crate::metadata::IndexSpec;
+use crate::metadata::limits::MAX_INDEX_NBYTES;
+use crate::metadata::{CodecSpec, IndexSpec};
 use crate::subset::ByteRange;
 
 impl IndexSpec {
@@ -17,7 +19,15 @@ impl IndexSpec {
                 Ok(Some(ByteRange { start: shard.start + within.start, end: shard.start + within.end }))
             }
             Self::WkwRaw(_) | Self::WkwTable(_) => Ok(None),
-            Self::WkwSlice(_) => Ok(Some(shard)),
+            Self::WkwSlice(_) | Self::PrecomputedMinishard(_) => Ok(Some(shard)),
+            Self::PrecomputedShard(sharding) => {
+                let nbytes = sharding.index_nbytes();
+                if shard.len() < nbytes {
+                    let what = format!("{} bytes are too few for a shard: its index takes {nbytes}", shard.len());
+                    return Err(Error::shard_index(format!("{what}; the object is truncated")));
+                }
+                Ok(Some(ByteRange { start: shard.start, end: shard.start + nbytes }))
+            }
         }
     }
 
@@ -25,9 +35,9 @@ impl IndexSpec {
     #[must_use]
     pub fn known(&self, object_nbytes: u64) -> Option<ShardIndex> {
         match self {
-            Self::ShardingIndexed(_) | Self::WkwSlice(_) => None,
             Self::WkwRaw(file) => Some(wkw::raw(file, object_nbytes)),
             Self::WkwTable(file) => Some(wkw::slices(file, object_nbytes)),
+            _ => None,
         }
     }
 
@@ -37,9 +47,9 @@ impl IndexSpec {
     /// `ShardIndex` when it is not an object of this kind.
     pub fn check_object(&self, object_nbytes: u64) -> Result<()> {
         match self {
-            Self::ShardingIndexed(_) | Self::WkwSlice(_) => Ok(()),
             Self::WkwRaw(file) => wkw::check_nbytes(file, false, object_nbytes),
             Self::WkwTable(file) => wkw::check_nbytes(file, true, object_nbytes),
+            _ => Ok(()),
         }
     }
 
@@ -52,6 +62,29 @@ impl IndexSpec {
         match self {
             Self::ShardingIndexed(layout) => sharding_indexed::decode(layout, grid, encoded, shard.len()),
             Self::WkwSlice(file) => wkw::decode_slice(file, encoded, shard, object_nbytes),
+            Self::PrecomputedShard(_) => {
+                let pairs = precomputed::decode_shard_index(encoded, Some(object_nbytes))?;
+                let count = pairs.len() as u64;
+                ShardIndex::from_pairs(
+                    pairs,
+                    &[count],
+                    object_nbytes,
+                    ByteRange { start: 0, end: encoded.len() as u64 },
+                )
+            }
+            Self::PrecomputedMinishard(sharding) => {
+                let undone;
+                let encoded = if sharding.minishard_index_gzip {
+                    let gzip = CodecChain::outer(&[CodecSpec::Gzip { level: -1 }])?;
+                    let context = &mut CodecContext::default();
+                    undone = gzip.decode_to_vec(context, encoded, Verify::Full, MAX_INDEX_NBYTES)?;
+                    &undone
+                } else {
+                    encoded
+                };
+                let minishard = precomputed::decode_minishard(encoded, sharding.index_nbytes(), object_nbytes)?;
+                Ok(ShardIndex::of_minishard(minishard))
+            }
             Self::WkwRaw(_) | Self::WkwTable(_) => Err(Error::internal("an index that is known was read")),
         }
     }

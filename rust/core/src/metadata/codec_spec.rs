@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use crate::dtype::Endian;
+use crate::metadata::precomputed::Encoding;
 
 /// One codec with its settings. Encoding applies a list of them first to last, decoding last to first.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,10 @@ pub enum CodecSpec {
     },
     /// array -> bytes. A shard (Zarr v3 `sharding_indexed`).
     ShardingIndexed(Box<ShardingSpec>),
+    /// array -> bytes. A block of N5: its own extent, then big-endian elements, which alone the next codecs encode.
+    N5Block,
+    /// array -> bytes. A chunk of a Neuroglancer precomputed volume.
+    Volume(Encoding),
     /// bytes -> bytes. RFC 1952, one or more members.
     Gzip {
         /// 0-9, or -1 for the library's default; used by the encoder only.
@@ -42,6 +47,10 @@ pub enum CodecSpec {
     Lz4,
     /// bytes -> bytes. One raw LZ4 block whose decoded size is known (WKW).
     Lz4Block,
+    /// bytes -> bytes. The framing of lz4-java, `LZ4Block` (N5).
+    Lz4Java,
+    /// bytes -> bytes. xz stream (N5).
+    Xz,
     /// bytes -> bytes. bzip2 stream (Zarr v2 `bz2`).
     Bz2 {
         /// 1-9, used by the encoder only.
@@ -65,6 +74,10 @@ impl CodecSpec {
             Self::Blosc(_) => "blosc",
             Self::Lz4 => "lz4",
             Self::Lz4Block => "lz4_block",
+            Self::Lz4Java => "lz4_java",
+            Self::Xz => "xz",
+            Self::N5Block => "n5_block",
+            Self::Volume(encoding) => encoding.name(),
             Self::Bz2 { .. } => "bz2",
             Self::Crc32c => "crc32c",
         }
@@ -92,7 +105,10 @@ impl CodecSpec {
     /// True for bytes -> bytes codecs.
     #[must_use]
     pub fn is_bytes_to_bytes(&self) -> bool {
-        !matches!(self, Self::Transpose { .. } | Self::Bytes { .. } | Self::ShardingIndexed(_))
+        !matches!(
+            self,
+            Self::Transpose { .. } | Self::Bytes { .. } | Self::ShardingIndexed(_) | Self::N5Block | Self::Volume(_)
+        )
     }
 }
 

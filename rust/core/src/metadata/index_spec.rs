@@ -1,6 +1,7 @@
 //! How the index of a shard is stored; what it says is decoded by [`index`](crate::index).
 
 use super::IndexLocation;
+use super::uint64_sharding::Sharding;
 use crate::dtype::Endian;
 
 /// How the index of a shard is found and read. A level of nesting in a stored object has one kind.
@@ -14,6 +15,10 @@ pub enum IndexSpec {
     WkwTable(WkwFile),
     /// A slice of that jump table; its entries are blocks, anywhere in the file.
     WkwSlice(WkwFile),
+    /// Precomputed: the index with which a shard begins; its entries are the indexes of minishards.
+    PrecomputedShard(Sharding),
+    /// Precomputed: the index of a minishard; its entries are chunks, anywhere in the file, by their ids.
+    PrecomputedMinishard(Sharding),
 }
 
 /// Place and layout of a shard's index: u64 pairs (offset, nbytes) with fixed total size.
@@ -74,6 +79,9 @@ impl IndexSpec {
             Self::WkwRaw(file) => file.blocks(),
             Self::WkwTable(file) => file.blocks() / file.slice_blocks(),
             Self::WkwSlice(file) => file.slice_blocks(),
+            Self::PrecomputedShard(sharding) => sharding.index_nbytes() / 16,
+            // As many as the file says.
+            Self::PrecomputedMinishard(_) => 1,
         }
     }
 
@@ -85,6 +93,9 @@ impl IndexSpec {
             Self::WkwRaw(_) | Self::WkwTable(_) => 0,
             // But for the first slice, one entry more.
             Self::WkwSlice(file) => 8 * (file.slice_blocks() + 1),
+            Self::PrecomputedShard(sharding) => sharding.index_nbytes(),
+            // As many as the file says; for one chunk.
+            Self::PrecomputedMinishard(_) => 24,
         }
     }
 
@@ -106,6 +117,6 @@ impl IndexSpec {
     /// True when entries are places in the stored object rather than in the shard that the index belongs to.
     #[must_use]
     pub fn is_absolute(&self) -> bool {
-        matches!(self, Self::WkwSlice(_))
+        matches!(self, Self::WkwSlice(_) | Self::PrecomputedMinishard(_))
     }
 }

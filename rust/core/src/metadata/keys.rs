@@ -1,5 +1,8 @@
 //! Grid coordinates of a stored object -> its key.
 
+use super::precomputed::chunk_name;
+use super::uint64_sharding::{Sharding, chunk_id};
+
 /// Grid coordinates -> key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyEncoding {
@@ -12,6 +15,22 @@ pub enum KeyEncoding {
     V2 {
         /// `.` or `/`.
         separator: char,
+    },
+    /// Precomputed without shards: the voxels between which a chunk lies, such as `0-64_64-128_0-40`.
+    PrecomputedChunk {
+        /// Extent of the volume in voxels.
+        size: [u64; 3],
+        /// Extent of a chunk in voxels.
+        step: [u64; 3],
+        /// Coordinates of the first voxel.
+        offset: [i64; 3],
+    },
+    /// Precomputed with shards: the shard that holds a chunk.
+    PrecomputedShard {
+        /// Chunks along each axis.
+        grid: [u64; 3],
+        /// How they are spread over shards.
+        sharding: Sharding,
     },
     /// WKW: `z{Z}/y{Y}/x{X}.wkw` of the coordinates (channel, x, y, z).
     Wkw,
@@ -29,6 +48,12 @@ impl KeyEncoding {
                 (separator, true)
             }
             Self::V2 { separator } => (separator, false),
+            Self::PrecomputedChunk { size, step, offset } => {
+                return chunk_name(coordinates, size, step, offset);
+            }
+            Self::PrecomputedShard { ref grid, ref sharding } => {
+                return sharding.key(sharding.place(chunk_id(coordinates, grid)).shard);
+            }
             Self::Wkw => {
                 let [x, y, z] = [1, 2, 3].map(|axis| coordinates.get(axis).copied().unwrap_or_default());
                 return format!("z{z}/y{y}/x{x}.wkw");

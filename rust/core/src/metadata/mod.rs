@@ -10,7 +10,9 @@ mod json;
 mod keys;
 pub mod limits;
 pub mod n5;
+pub mod precomputed;
 mod resolve;
+pub mod uint64_sharding;
 pub mod wkw;
 pub mod zarr;
 
@@ -51,10 +53,23 @@ pub struct ArrayMeta {
     pub chunk_nbytes: usize,
     /// Byte order of a chunk's stored elements, which are in C order of the stored axes.
     pub endian: Endian,
+    /// How the elements lie in a chunk's bytes.
+    pub chunk_form: ChunkForm,
     /// bytes -> bytes codecs of a chunk, in encoding order.
     pub chunk_codecs: Vec<CodecSpec>,
     /// The codecs of a stored object as declared, in encoding order.
     pub codecs: CodecList,
+}
+
+/// How the elements of a chunk lie in its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChunkForm {
+    /// All of them, one after the other, in C order of the stored axes.
+    Elements,
+    /// An N5 block: its own extent in front, then its elements.
+    N5Block,
+    /// A chunk of a Neuroglancer precomputed volume: of its voxels those inside the array, in this encoding.
+    Volume(precomputed::Encoding),
 }
 
 /// One level of sharding: an object (or a chunk of the level above) that holds chunks of the next.
@@ -95,9 +110,13 @@ impl ArrayMeta {
         Some(level.grid.iter().zip(&level.entry_shape).map(|(n, e)| n * e).collect())
     }
 
-    /// Number, in C order, of the entry at `level` that holds the chunk at `coordinates` of its stored object.
+    /// Number, in C order, of the entry at `level` that holds the chunk at `coordinates` of the stored object in cell `cell`.
     #[must_use]
-    pub fn entry(&self, level: usize, coordinates: &[u64]) -> u64 {
+    pub fn entry(&self, level: usize, cell: &[u64], coordinates: &[u64]) -> u64 {
+        if let KeyEncoding::PrecomputedShard { grid, sharding } = &self.keys {
+            let id = uint64_sharding::chunk_id(cell, grid);
+            return if level == 0 { sharding.place(id).minishard } else { id };
+        }
         let deeper = self.levels.get(level + 1..).unwrap_or(&[]);
         let grid = self.levels.get(level).map_or(&[][..], |spec| &spec.grid);
         grid.iter().enumerate().fold(0, |number, (axis, &n)| {

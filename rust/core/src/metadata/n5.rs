@@ -8,12 +8,13 @@
 
 use serde_json::Value;
 
-use crate::dtype::DataType;
+use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
-use crate::metadata::BloscSpec;
 use crate::metadata::json::{Node, parse as parse_json};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, MAX_CODECS};
+use crate::metadata::resolve::{check_shapes, chunk_nbytes, grid};
 use crate::metadata::zarr::blosc;
+use crate::metadata::{ArrayMeta, BloscSpec, ChunkForm, CodecList, CodecSpec, KeyEncoding};
 use crate::subset::{MAX_EXTENT, MAX_RANK, product};
 
 /// A dataset, checked. Per-axis lists are in the order of `dimensions`: the first axis is the fastest in a block.
@@ -79,6 +80,46 @@ pub fn parse(document: &[u8]) -> Result<N5Array> {
     let compression = compression(&document, dtype.item_size())?;
     let axes = axes(&document, dimensions.len());
     Ok(N5Array { dimensions, block_size, dtype, compression, axes })
+}
+
+/// The dataset of an `attributes.json` as an array with the axes of `dimensions`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn array(document: &[u8]) -> Result<ArrayMeta> {
+    let N5Array { dimensions, block_size, dtype, compression, axes } = parse(document)?;
+    let rank = dimensions.len();
+    check_shapes(&dimensions, &block_size)?;
+    let compression = match compression {
+        Compression::Raw => None,
+        Compression::Gzip { level } => Some(CodecSpec::Gzip { level }),
+        Compression::Zlib { level } => Some(CodecSpec::Zlib { level }),
+        Compression::Bzip2 { level } => Some(CodecSpec::Bz2 { level }),
+        Compression::Xz => Some(CodecSpec::Xz),
+        Compression::Lz4 => Some(CodecSpec::Lz4Java),
+        Compression::Blosc(spec) => Some(CodecSpec::Blosc(spec)),
+        Compression::Zstd { level } => Some(CodecSpec::Zstd { level, checksum: false }),
+    };
+    Ok(ArrayMeta {
+        shard_grid: grid(&dimensions, &block_size)?,
+        grid_origin: vec![0; rank],
+        origin: vec![0; rank],
+        // What is not stored is 0 by convention.
+        fill_value: vec![0; dtype.item_size()],
+        dimension_names: axes.map_or_else(|| vec![None; rank], |names| names.into_iter().map(Some).collect()),
+        keys: KeyEncoding::V2 { separator: '/' },
+        levels: Vec::new(),
+        // The first axis is the fastest.
+        chunk_order: (0..rank).rev().collect(),
+        chunk_nbytes: chunk_nbytes(&block_size, &dtype)?,
+        chunk_shape: block_size,
+        endian: Endian::Big,
+        chunk_form: ChunkForm::N5Block,
+        chunk_codecs: compression.clone().into_iter().collect(),
+        codecs: CodecList::from(std::iter::once(CodecSpec::N5Block).chain(compression).collect::<Vec<_>>()),
+        shape: dimensions,
+        dtype,
+    })
 }
 
 /// The document from its object on: Java's reader allows `//` and `/* */` before it.

@@ -8,7 +8,8 @@ use crate::dtype::DataType;
 use crate::error::{Error, Result};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, MAX_INDEX_NBYTES, MAX_SHARD_LEVELS};
 use crate::metadata::{
-    ArrayMeta, AxisGrid, CodecList, CodecSpec, IndexLayout, IndexLocation, IndexSpec, KeyEncoding, ShardLevel,
+    ArrayMeta, AxisGrid, ChunkForm, CodecList, CodecSpec, IndexLayout, IndexLocation, IndexSpec, KeyEncoding,
+    ShardLevel,
 };
 use crate::subset::{MAX_EXTENT, MAX_RANK, product};
 
@@ -89,6 +90,7 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
         chunk_shape,
         chunk_order: order,
         endian,
+        chunk_form: ChunkForm::Elements,
         chunk_codecs,
         codecs,
     })

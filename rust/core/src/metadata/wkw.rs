@@ -6,7 +6,7 @@
 
 use super::json::{Node, parse as parse_json};
 use super::resolve::{check_shapes, chunk_nbytes, grid};
-use super::{ArrayMeta, CodecList, CodecSpec, IndexSpec, KeyEncoding, ShardLevel, WkwFile};
+use super::{ArrayMeta, ChunkForm, CodecList, CodecSpec, IndexSpec, KeyEncoding, ShardLevel, WkwFile};
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
 use crate::metadata::limits::MAX_INDEX_NBYTES;
@@ -63,6 +63,7 @@ pub fn parse(document: &[u8]) -> Result<ArrayMeta> {
         chunk_nbytes: nbytes,
         chunk_shape,
         endian: Endian::Little,
+        chunk_form: ChunkForm::Elements,
         chunk_codecs: codec.clone().into_iter().collect(),
         codecs: CodecList::from(
             std::iter::once(CodecSpec::Bytes { endian: Endian::Little }).chain(codec).collect::<Vec<_>>(),

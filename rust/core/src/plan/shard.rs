@@ -74,7 +74,7 @@ pub fn resolve(
     source: &mut dyn IndexSource,
 ) -> Resolved {
     let array = &plan.arrays()[visit.array];
-    let max_chunk_nbytes = array.chain().max_encoded_nbytes();
+    let max_chunk_nbytes = array.max_chunk_nbytes();
     let mut resolved = Resolved { stored: Vec::with_capacity(items.len()), ..Resolved::default() };
     // The last shard looked into at each level: neighbours in C order mostly share it.
     let mut last: Vec<Option<(ByteRange, Arc<ShardIndex>)>> = vec![None; array.levels.len()];
@@ -110,7 +110,7 @@ pub fn resolve(
                 },
             };
             // With one level its entries are the chunks.
-            let found = index.get(if is_nested { array.entry(level, coordinates) } else { chunk });
+            let found = index.get(if is_nested { array.entry(level, &visit.shard, coordinates) } else { chunk });
             match found {
                 Ok(Some(place)) if array.levels[level].index.is_absolute() => range = place,
                 Ok(Some(within)) => {
@@ -153,7 +153,7 @@ fn needed<'p>(
 ) -> Result<(ByteRange, Extent)> {
     let array = &plan.arrays()[visit.array];
     // A chunk of another length is read as it is, for the decoder to refuse.
-    if !array.chain().is_plain() || range.len() != array.chunk_nbytes as u64 {
+    if !array.is_plain() || range.len() != array.chunk_nbytes as u64 {
         return Ok((range, Extent::Whole));
     }
     let window = plan.window(visit, items, parts)?;

@@ -7,6 +7,7 @@ mod json;
 mod layout;
 mod mutation;
 mod n5;
+mod precomputed;
 mod v2;
 mod v3;
 

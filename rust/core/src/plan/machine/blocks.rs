@@ -29,7 +29,7 @@ enum Way {
 impl Way {
     /// For bytes `window` of its one chunk, decoded.
     fn of(object: &Object, array: &RemoteArray, window: &Range<usize>) -> Self {
-        if !(array.meta.levels.is_empty() && array.meta.chain().has_blocks()) {
+        if !(array.meta.levels.is_empty() && array.meta.has_blocks()) {
             return Self::Whole;
         }
         let nbytes = array.meta.chunk_nbytes;
