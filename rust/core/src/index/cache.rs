@@ -1,4 +1,4 @@
-//! Values kept for later, bounded in bytes, least recently used first out: the indexes of shards.
+//! Values kept for later, bounded in bytes, least recently used first out: the indexes of shards, and decoded chunks.
 //!
 //! A plain value without locks: its owner decides how it is shared. Keys name a version of an object (for a file: device,
 //! inode, size and modification time), or the values say which version they belong to.
@@ -24,6 +24,9 @@ struct Entry<V> {
 }
 
 impl<K: Hash + Eq + Clone, V> ByteCache<K, V> {
+    /// Bytes that keeping a value takes besides those that it is said to have: keys and map nodes.
+    pub const ENTRY_NBYTES: u64 = (2 * size_of::<K>() + size_of::<Entry<V>>() + 64) as u64;
+
     /// A cache that keeps at most `limit_nbytes` bytes.
     #[must_use]
     pub fn new(limit_nbytes: u64) -> Self {
@@ -58,13 +61,14 @@ impl<K: Hash + Eq + Clone, V> ByteCache<K, V> {
         Some(entry.value)
     }
 
-    /// Keeps a value of `nbytes` bytes, dropping the oldest while the limit is passed; one larger than the limit is not
-    /// kept. Keys and map nodes are counted too.
-    pub fn insert(&mut self, key: K, value: V, nbytes: u64) {
-        self.remove(&key);
-        let nbytes = nbytes.saturating_add(2 * size_of::<K>() as u64 + size_of::<Entry<V>>() as u64 + 64);
+    /// Keeps a value of `nbytes` bytes, taking the oldest out while the limit is passed; one larger than the limit is not
+    /// kept. [`ByteCache::ENTRY_NBYTES`] are counted too. Returns what is not kept any more, to be dropped where no lock is held.
+    pub fn insert(&mut self, key: K, value: V, nbytes: u64) -> Vec<V> {
+        let mut outdated = Vec::from_iter(self.remove(&key));
+        let nbytes = nbytes.saturating_add(Self::ENTRY_NBYTES);
         if nbytes > self.limit_nbytes {
-            return;
+            outdated.push(value);
+            return outdated;
         }
         self.clock += 1;
         self.nbytes += nbytes;
@@ -74,8 +78,10 @@ impl<K: Hash + Eq + Clone, V> ByteCache<K, V> {
             let Some((_, oldest)) = self.by_age.pop_first() else { break };
             if let Some(entry) = self.entries.remove(&oldest) {
                 self.nbytes -= entry.nbytes;
+                outdated.push(entry.value);
             }
         }
+        outdated
     }
 }
 
@@ -93,12 +99,12 @@ mod tests {
             cache.insert(key, "", 1000);
         }
         assert!(cache.get(&0).is_some());
-        cache.insert(3, "", 1000);
+        assert_eq!(cache.insert(3, "", 1000), [""]);
         assert!(cache.get(&1).is_none(), "the least recently used one");
         assert!(cache.get(&0).is_some() && cache.get(&2).is_some() && cache.get(&3).is_some());
         cache.insert(3, "again", 1000);
         assert_eq!(cache.nbytes(), 3 * cost);
-        cache.insert(9, "", 1 << 20);
+        assert_eq!(cache.insert(9, "too large", 1 << 20), ["too large"]);
         assert!(cache.get(&9).is_none(), "larger than the limit");
         assert_eq!(cache.remove(&3), Some("again"));
         assert_eq!(cache.nbytes(), 2 * cost);
