@@ -15,11 +15,12 @@
 //! | L0 | `subset`, `error`, `dtype` |
 //! | L1 | `metadata` (documents -> `ArrayMeta`) |
 //! | L2 | `codec` (`CodecSpec` -> `CodecChain`, `ArrayMeta` -> `PreparedArray`) |
-//! | L3 | `index` (chunk -> byte range or MISSING; the cache of indexes) |
+//! | L3 | `index`, `chunk_cache` (chunk -> byte range or MISSING; what is kept of indexes, of decoded chunks) |
 //! | L4 | `plan` (reads -> shards -> chunks -> merged requests; the machine of remote reads) |
 //! | L5 | `assemble`, `shard_writer` (decoded box <-> strided memory; chunks -> bytes of one shard) |
 
 pub mod assemble;
+pub mod chunk_cache;
 pub mod codec;
 pub mod dtype;
 pub mod error;

@@ -48,7 +48,7 @@ const MAX_COMPRESSORS: usize = 3;
 const MAX_STAGES: usize = 16;
 
 /// Whether checksums that are present are computed and compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Verify {
     /// Every checksum.
     #[default]

@@ -16,6 +16,7 @@ pub struct PreparedArray {
     /// One entry per shard level.
     outer: Vec<Option<CodecChain>>,
     layout_hash: u64,
+    chunk_hash: u64,
 }
 
 impl PreparedArray {
@@ -34,7 +35,10 @@ impl PreparedArray {
         if meta.levels.is_empty() {
             (meta.chunk_nbytes, meta.chunk_form).hash(&mut hasher);
         }
-        Ok(Self { chain, outer: outer.collect::<Result<_>>()?, layout_hash: hasher.finish(), meta })
+        let layout_hash = hasher.finish();
+        (&meta.chunk_shape, &meta.chunk_order, &meta.fill_value).hash(&mut hasher);
+        format!("{:?}", (&meta.dtype, meta.endian, &meta.chunk_codecs)).hash(&mut hasher);
+        Ok(Self { chain, outer: outer.collect::<Result<_>>()?, layout_hash, chunk_hash: hasher.finish(), meta })
     }
 
     /// The codecs of a chunk: encoded bytes -> elements in native byte order, C order of the stored axes.
@@ -53,6 +57,12 @@ impl PreparedArray {
     #[must_use]
     pub fn layout_hash(&self) -> u64 {
         self.layout_hash
+    }
+
+    /// Equal for arrays that decode the same chunks from the same stored object.
+    #[must_use]
+    pub fn chunk_hash(&self) -> u64 {
+        self.chunk_hash
     }
 
     /// The most bytes a shard of `level` may have before its outer codecs, capped: its index and all its entries, and as
