@@ -1,14 +1,16 @@
 //! Decoded chunks -> the caller's arrays.
 //!
 //! A chunk that is one contiguous run of its output is decoded straight into it; any other goes through one scratch of
-//! the worker and one [`copy`], decoded no further than the last voxel needed where that takes less. Chunks that are not
-//! stored become the fill value. Here and in [`copy`] is the only memory that the core does not own.
+//! the worker and one [`copy`], decoded no further than the last voxel needed where that takes less. With a cache it is
+//! decoded whole, into memory of its own. Chunks that are not stored become the fill value. Here and in [`copy`] is the only memory that the core does not own.
 
 #![expect(unsafe_code, reason = "writes into the caller's memory")]
 
 mod copy;
 pub mod job;
+mod kept;
 
+use crate::chunk_cache::ObjectCache;
 use crate::codec::{CodecContext, Verify};
 use crate::error::{Error, Result};
 use crate::metadata::ArrayMeta;
@@ -123,6 +125,8 @@ pub struct Assembly<'a> {
     pub outputs: &'a [Option<Output>],
     /// Which checksums are computed.
     pub verify: Verify,
+    /// Where chunks of the object are kept that are decoded; None when they are not.
+    pub cache: Option<&'a ObjectCache>,
 }
 
 impl Assembly<'_> {
@@ -152,6 +156,11 @@ impl Assembly<'_> {
     ) -> Result<()> {
         let array = &*self.plan.arrays()[visit.array];
         let Worker { codec, scratch } = worker;
+        if let Some(encoded) = encoded
+            && self.deliver_and_keep(codec, visit, items, encoded)?
+        {
+            return Ok(());
+        }
         let mut parts = Vec::with_capacity(array.rank());
         let Some(encoded) = encoded else {
             for &item in items {
@@ -357,7 +366,7 @@ fn place(
         let target = origin.wrapping_offset(dst);
         // SAFETY: sources: every voxel of the projection lies inside its window (a plan's voxels are sorted), which lies
         // inside `bytes`, the chunk from byte `from` on (checked above). Targets: every place exists (check_places). They
-        // cannot overlap: `bytes` are the worker's scratch or a body, never the caller's memory.
+        // cannot overlap: `bytes` are the worker's scratch, a body or a cache, never the caller's memory.
         unsafe {
             match elements {
                 Some((bytes, from)) => {

@@ -98,7 +98,7 @@ fn read(codecs: &str, object: &[u8], planes: &[(usize, usize)], checked: bool) -
     let plan = Plan::new(vec![array], reads)?;
     let (visit, mut items) = (plan.visit(0), Vec::new());
     plan.chunk_items(&visit, &mut items)?;
-    let assembly = Assembly { plan: &plan, outputs: &outputs, verify: Verify::Full };
+    let assembly = Assembly { plan: &plan, outputs: &outputs, verify: Verify::Full, cache: None };
     assembly.deliver(&mut Worker::default(), &visit, &items, Some(object.into()))?;
     Ok(all)
 }

@@ -7,7 +7,9 @@ use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
+use voxfetch_core::chunk_cache::StoredVersion;
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::subset::ByteRange;
 
@@ -29,6 +31,16 @@ impl FileId {
             nbytes: metadata.size(),
             modified_ns: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
         }
+    }
+
+    /// The name under which decoded chunks are kept of it. None while the file was written so lately that its next version
+    /// may get the same size, time and, after a rename, number: what it holds would stand for that version.
+    #[must_use]
+    pub fn lasting(&self) -> Option<StoredVersion> {
+        let Self { device, inode, nbytes, modified_ns } = *self;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let age_ns = i128::try_from(now.as_nanos()).ok()?.checked_sub(modified_ns)?;
+        (age_ns > CLOCK_STEP_NS).then_some(StoredVersion::File { device, inode, nbytes, modified_ns })
     }
 }
 
@@ -222,6 +234,8 @@ impl Files {
     }
 }
 
+/// No file system in use counts the time of a change in larger steps (FAT: 2 s; a few ms on Linux).
+const CLOCK_STEP_NS: i128 = 2_000_000_000;
 /// Opening a named pipe waits for a writer without it; regular files do not care.
 const O_NONBLOCK: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 0x4 };
 const ENFILE: i32 = 23;

@@ -1,7 +1,10 @@
 //! One plan being carried out by several threads.
 //!
-//! Tasks are visits (find the bytes of one stored object) and requests (read one merged range, decode, deliver). Requests
-//! come first, so that few are known at a time. The first error in plan order wins whatever order the threads come in.
+//! Tasks are visits (find the bytes of one stored object), requests (read one merged range, decode, deliver) and deliveries
+//! of chunks that are at hand decoded. Visits come last, so that few tasks are known at a time. The first error in plan
+//! order wins whatever order the threads come in.
+
+mod requests;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,22 +13,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use voxfetch_core::assemble::{Assembly, Encoded, Output};
+use voxfetch_core::assemble::{Assembly, Output};
+use voxfetch_core::chunk_cache::{ObjectCache, ReadCache};
 use voxfetch_core::error::{Error, ErrorKind, Result};
-use voxfetch_core::plan::coalesce::Request;
 use voxfetch_core::plan::machine::missing_chunk;
-use voxfetch_core::plan::shard::StoredChunk;
 use voxfetch_core::plan::{Item, Plan, Visit};
 
-use crate::file::OpenFile;
 use crate::locate::{Caches, How, LocalArray, Located, locate};
 use crate::pool::{ThreadState, Work, from_panic};
 use crate::stats::Counters;
+use requests::Found;
 
 /// Passes over objects that change while they are read.
 const MAX_PASSES: u32 = 4;
-/// Bytes from which requests are a task of their own.
-const BATCH_NBYTES: u64 = 64 << 10;
 /// Problems that a check lists one by one.
 const MAX_PROBLEMS: usize = 1000;
 
@@ -51,6 +51,8 @@ pub struct Job {
     outputs: Vec<Option<Output>>,
     /// Lists all problems instead of stopping at the first.
     check: bool,
+    /// Decoded chunks of earlier reads; None when none are kept.
+    cache: Option<ReadCache>,
     threads: usize,
     /// What this job did; added to the engine's totals at its end.
     pub counters: Counters,
@@ -68,7 +70,8 @@ struct State {
     again: Option<Vec<u64>>,
     next_visit: u64,
     pass: u32,
-    requests: VecDeque<Task>,
+    /// Those that are not visits.
+    tasks: VecDeque<Task>,
     active: usize,
     /// Threads that wait for `changed`: telling nobody costs a system call too.
     waiting: usize,
@@ -86,15 +89,18 @@ enum Task {
     Visit(u64),
     /// Some of the visit's requests, one after another.
     Requests(Arc<Found>, Range<usize>),
+    /// Some of the visit's chunks that are at hand decoded.
+    Kept(Arc<Found>, Range<usize>),
 }
 
-/// A visited shard.
-struct Found {
-    visit: u64,
-    items: Vec<Item>,
-    stored: Vec<StoredChunk>,
-    requests: Vec<Request>,
-    file: Arc<OpenFile>,
+impl Task {
+    /// Number of the visit in the plan.
+    fn visit(&self) -> u64 {
+        match self {
+            Self::Visit(visit) => *visit,
+            Self::Requests(found, _) | Self::Kept(found, _) => found.visit,
+        }
+    }
 }
 
 /// What a job is made of.
@@ -109,6 +115,8 @@ pub struct Parts {
     pub outputs: Vec<Option<Output>>,
     /// Whether all problems are listed.
     pub check: bool,
+    /// Decoded chunks, None when none are kept.
+    pub cache: Option<ReadCache>,
     /// Threads that may work on it.
     pub threads: usize,
     /// The engine's totals.
@@ -121,7 +129,7 @@ impl Job {
     /// A job that nobody works on yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { caches, arrays, plan, outputs, check, threads, totals, on_done } = parts;
+        let Parts { caches, arrays, plan, outputs, check, cache, threads, totals, on_done } = parts;
         let present = vec![false; arrays.len()];
         Self {
             caches,
@@ -129,6 +137,7 @@ impl Job {
             plan,
             outputs,
             check,
+            cache,
             threads,
             counters: Counters::default(),
             totals,
@@ -162,26 +171,28 @@ impl Job {
             if let Some(task) = self.next(&mut state) {
                 state.active += 1;
                 drop(state);
-                let (order, result) = match task {
-                    Task::Visit(visit) => (visit, self.guarded(visit, || self.visit(visit, thread))),
-                    Task::Requests(found, some) => {
-                        let visit = || self.plan.visit(found.visit);
-                        (found.visit, self.guarded(found.visit, || self.requests(&visit(), &found, some, thread)))
+                let order = task.visit();
+                let result = self.guarded(order, || {
+                    let visit = self.plan.visit(order);
+                    match task {
+                        Task::Visit(_) => self.visit(order, &visit, thread),
+                        Task::Requests(found, some) => self.requests(&visit, &found, some, thread),
+                        Task::Kept(found, some) => self.kept(&visit, &found, some).map(|()| After::Nothing),
                     }
-                };
+                });
                 state = self.lock();
                 state.active -= 1;
                 match result {
                     Ok(After::Nothing) => {}
-                    Ok(After::Requests(requests)) => {
-                        state.requests.extend(requests);
+                    Ok(After::Tasks(tasks)) => {
+                        state.tasks.extend(tasks);
                         self.wake(&state);
                     }
                     Ok(After::Changed) => state.replaced.push(order),
                     Err(error) => self.fail(&mut state, order, error),
                 }
-                if !state.requests.is_empty() || state.next_visit < self.visits(&state) {
-                    let left = state.requests.len() as u64 + self.visits(&state) - state.next_visit;
+                if !state.tasks.is_empty() || state.next_visit < self.visits(&state) {
+                    let left = state.tasks.len() as u64 + self.visits(&state) - state.next_visit;
                     drop(state);
                     if busy(left) {
                         self.cancel();
@@ -243,13 +254,13 @@ impl Job {
 
     fn next(&self, state: &mut State) -> Option<Task> {
         if self.cancelled.load(Ordering::Relaxed) {
-            state.stopped |= !state.requests.is_empty() || state.next_visit < self.visits(state);
-            state.requests.clear();
+            state.stopped |= !state.tasks.is_empty() || state.next_visit < self.visits(state);
+            state.tasks.clear();
             state.next_visit = self.visits(state);
             return None;
         }
-        while let Some(task) = state.requests.pop_front() {
-            if !matches!(&task, Task::Requests(found, _) if found.visit > self.stop_after.load(Ordering::Relaxed)) {
+        while let Some(task) = state.tasks.pop_front() {
+            if task.visit() <= self.stop_after.load(Ordering::Relaxed) {
                 return Some(task);
             }
         }
@@ -318,27 +329,26 @@ impl Job {
         })
     }
 
-    fn assembly(&self, array: usize) -> Assembly<'_> {
-        Assembly { plan: &self.plan, outputs: &self.outputs, verify: self.arrays[array].verify }
+    fn assembly<'a>(&'a self, array: usize, cache: Option<&'a ObjectCache>) -> Assembly<'a> {
+        Assembly { plan: &self.plan, outputs: &self.outputs, verify: self.arrays[array].verify, cache }
     }
 
-    fn visit(&self, number: u64, thread: &mut ThreadState) -> Result<After> {
-        let visit = self.plan.visit(number);
+    fn visit(&self, number: u64, visit: &Visit<'_>, thread: &mut ThreadState) -> Result<After> {
         let array = &self.arrays[visit.array];
         let mut items = Vec::new();
-        self.plan.chunk_items(&visit, &mut items)?;
-        let how = How { fetch_indexes: true, threads: self.threads };
-        match locate(&self.caches, array, &self.plan, &visit, &items, how)? {
+        self.plan.chunk_items(visit, &mut items)?;
+        let how = How { fetch_indexes: true, threads: self.threads, cache: self.cache.as_ref() };
+        match locate(&self.caches, array, &self.plan, visit, &items, how)? {
             Located::Changed => Ok(After::Changed),
             Located::Absent => {
                 self.check_array_is_there(visit.array)?;
                 self.counters.objects_missing.add(1);
                 for group in items.chunk_by(|a, b| a.chunk == b.chunk) {
-                    self.deliver_missing(&visit, group, thread)?;
+                    self.deliver_missing(visit, group, thread)?;
                 }
                 Ok(After::Nothing)
             }
-            Located::Whole { file, is_gzip } => {
+            Located::Whole { file, is_gzip, cache } => {
                 self.counters.objects.add(1);
                 let range = voxfetch_core::subset::ByteRange { start: 0, end: file.id.nbytes };
                 if !file.read(range, &mut thread.body)? {
@@ -349,17 +359,18 @@ impl Job {
                 if is_gzip {
                     thread.body = array.meta.gunzipped(&mut thread.worker.codec, &thread.body)?;
                 }
-                let assembly = self.assembly(visit.array);
+                let assembly = self.assembly(visit.array, cache.as_ref());
+                let mut chunks = 1;
                 if array.meta.levels.is_empty() {
-                    assembly.deliver(&mut thread.worker, &visit, &items, Some(thread.body.as_slice().into()))?;
-                    self.count_decoded(visit.array, 1);
+                    assembly.deliver(&mut thread.worker, visit, &items, Some(thread.body.as_slice().into()))?;
                 } else {
-                    assembly.deliver_object(&mut thread.worker, &visit, &items, &thread.body)?;
-                    self.count_decoded(visit.array, items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64);
+                    assembly.deliver_object(&mut thread.worker, visit, &items, &thread.body)?;
+                    chunks = items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64;
                 }
+                self.count_decoded(visit.array, chunks, cache.is_some());
                 Ok(After::Nothing)
             }
-            Located::Parts { file, resolved, requests, indexes } => {
+            Located::Parts { file, kept, resolved, requests, indexes, cache } => {
                 self.counters.objects.add(1);
                 self.counters.index_hits.add(indexes.hits);
                 self.counters.index_misses.add(indexes.misses);
@@ -370,77 +381,27 @@ impl Job {
                     let mut state = self.lock();
                     let path = array.path(&visit.shard);
                     for (group, error) in failed.by_ref() {
-                        let chunk = self.plan.chunk_position(&visit, items[group.start].chunk);
+                        let chunk = self.plan.chunk_position(visit, items[group.start].chunk);
                         self.fail(&mut state, number, error.in_chunk(&chunk).in_object(&path.to_string_lossy()));
                     }
                     for pair in resolved.stored.windows(2) {
                         if pair[1].range.start < pair[0].range.end {
-                            let chunk = self.plan.chunk_position(&visit, items[pair[1].items.start].chunk);
+                            let chunk = self.plan.chunk_position(visit, items[pair[1].items.start].chunk);
                             let error = Error::shard_index("overlaps the chunk stored before it");
                             let error = error.in_range(pair[1].range).in_chunk(&chunk);
                             self.fail(&mut state, number, error.in_object(&path.to_string_lossy()));
                         }
                     }
                 } else if let Some((group, error)) = failed.next() {
-                    return Err(error.in_chunk(&self.plan.chunk_position(&visit, items[group.start].chunk)));
+                    return Err(error.in_chunk(&self.plan.chunk_position(visit, items[group.start].chunk)));
                 }
                 for group in &resolved.missing {
-                    self.deliver_missing(&visit, &items[group.clone()], thread)?;
+                    self.deliver_missing(visit, &items[group.clone()], thread)?;
                 }
-                let batches = batches(&requests, self.threads);
-                let found = Found { visit: number, items, stored: resolved.stored, requests, file };
-                if let [one] = &batches[..] {
-                    return self.requests(&visit, &found, one.clone(), thread);
-                }
-                let found = Arc::new(found);
-                Ok(After::Requests(batches.into_iter().map(|some| Task::Requests(Arc::clone(&found), some)).collect()))
+                let (kept, stored) = (kept.chunks, resolved.stored);
+                self.deliver_found(visit, Found { visit: number, items, kept, stored, requests, file, cache }, thread)
             }
         }
-    }
-
-    fn requests(
-        &self,
-        visit: &Visit<'_>,
-        found: &Found,
-        some: Range<usize>,
-        thread: &mut ThreadState,
-    ) -> Result<After> {
-        for request in &found.requests[some] {
-            if matches!(self.request(visit, found, request, thread)?, After::Changed) {
-                return Ok(After::Changed);
-            }
-        }
-        Ok(After::Nothing)
-    }
-
-    fn request(&self, visit: &Visit<'_>, found: &Found, request: &Request, thread: &mut ThreadState) -> Result<After> {
-        let read = found.file.read(request.range, &mut thread.body).map_err(|error| error.in_range(request.range))?;
-        if !read {
-            self.caches.files.forget(&self.arrays[visit.array].path(&visit.shard));
-            return Ok(After::Changed);
-        }
-        self.counters.requests.add(1);
-        self.counters.bytes_read.add(request.range.len());
-        let assembly = self.assembly(visit.array);
-        let chunks = &found.stored[request.members.clone()];
-        for chunk in chunks {
-            let from = (chunk.range.start - request.range.start) as usize;
-            let bytes = &thread.body[from..from + chunk.range.len() as usize];
-            let encoded = Encoded { bytes, extent: &chunk.extent };
-            let items = &found.items[chunk.items.clone()];
-            let delivered = assembly
-                .deliver(&mut thread.worker, visit, items, Some(encoded))
-                .map_err(|error| error.in_range(chunk.range));
-            match delivered {
-                Err(error) if self.check => {
-                    let path = self.arrays[visit.array].path(&visit.shard);
-                    self.fail(&mut self.lock(), found.visit, error.in_object(&path.to_string_lossy()));
-                }
-                other => other?,
-            }
-        }
-        self.count_decoded(visit.array, chunks.len() as u64);
-        Ok(After::Nothing)
     }
 
     fn deliver_missing(&self, visit: &Visit<'_>, items: &[Item], thread: &mut ThreadState) -> Result<()> {
@@ -448,10 +409,12 @@ impl Job {
         if self.arrays[visit.array].missing_is_error {
             return Err(missing_chunk(&self.plan, visit, items));
         }
-        self.assembly(visit.array).deliver(&mut thread.worker, visit, items, None)
+        self.assembly(visit.array, None).deliver(&mut thread.worker, visit, items, None)
     }
 
-    fn count_decoded(&self, array: usize, chunks: u64) {
+    /// Counts chunks that were decoded, `missed` because they were not kept.
+    fn count_decoded(&self, array: usize, chunks: u64, missed: bool) {
+        self.counters.chunk_cache_misses.add(if missed { chunks } else { 0 });
         self.counters.chunks_decoded.add(chunks);
         self.counters.bytes_decoded.add(chunks * self.arrays[array].meta.chunk_nbytes as u64);
     }
@@ -475,24 +438,6 @@ impl Work for Job {
 
 enum After {
     Nothing,
-    Requests(Vec<Task>),
+    Tasks(Vec<Task>),
     Changed,
-}
-
-/// Requests so small that starting a task for each would cost more than they do are one task, a few for each thread.
-fn batches(requests: &[Request], threads: usize) -> Vec<Range<usize>> {
-    let most = requests.len().div_ceil(4 * threads.max(1));
-    let mut batches: Vec<Range<usize>> = Vec::new();
-    let mut nbytes = u64::MAX;
-    for (number, request) in requests.iter().enumerate() {
-        match batches.last_mut() {
-            Some(last) if last.len() < most && nbytes < BATCH_NBYTES => last.end = number + 1,
-            _ => {
-                batches.push(number..number + 1);
-                nbytes = 0;
-            }
-        }
-        nbytes += request.range.len();
-    }
-    batches
 }

@@ -2,8 +2,8 @@
 //!
 //! A read is planned by the core; then each thread takes visits (open a file, look into its index) and requests (one
 //! positioned read, decode, scatter) until none is left. The calling thread works too, and alone when there is little
-//! to do. Files stay open and indexes stay in memory for as long as the file is the same one (device, inode, size,
-//! modification time).
+//! to do. Files stay open, and indexes and decoded chunks stay in memory, for as long as the file is the same one (device,
+//! inode, size, modification time).
 //!
 //! After a fork the child's first call starts an engine of its own; the parent's is left alone (see [`LocalEngine`]).
 
@@ -19,6 +19,7 @@ mod write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::assemble::{Input, Output};
+use voxfetch_core::chunk_cache::ChunkCache;
 use voxfetch_core::codec::PreparedArray;
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::plan::machine::Limits;
@@ -42,6 +43,8 @@ pub struct Config {
     pub threads: usize,
     /// Bytes of shard indexes kept.
     pub index_cache_bytes: u64,
+    /// Bytes of decoded chunks kept, of local and remote arrays together; 0 keeps none.
+    pub chunk_cache_bytes: u64,
     /// Files kept open.
     pub max_open_files: usize,
     /// Bytes of requests of remote stores in flight, or received and not decoded yet.
@@ -75,11 +78,11 @@ pub struct Explanation {
     pub bytes_needed: u64,
     /// Bytes that are read: chunks, gaps between merged ones, indexes.
     pub bytes_fetched: u64,
-    /// Bytes of indexes that are in memory already.
+    /// Bytes, as stored, of indexes and chunks that are in memory already.
     pub bytes_from_cache: u64,
     /// Reads that have to wait for one another, at most.
     pub round_trips: u64,
-    /// Whether all indexes were known.
+    /// Whether all indexes were known, and the read will find the same chunks in memory.
     pub exact: bool,
 }
 
@@ -111,15 +114,14 @@ struct ProcessState {
 
 impl ProcessState {
     fn new(config: Config) -> Self {
+        let chunks = Arc::new(ChunkCache::new(config.chunk_cache_bytes));
+        let limits = Limits { in_flight_nbytes: config.in_flight_bytes, index_cache_nbytes: config.index_cache_bytes };
         Self {
-            caches: Arc::new(Caches::new(config.index_cache_bytes, config.max_open_files)),
+            caches: Arc::new(Caches::new(config.index_cache_bytes, config.max_open_files, Arc::clone(&chunks))),
             pool: Mutex::new(None),
             callers: Mutex::default(),
             totals: Arc::default(),
-            remote: Arc::new(Remote::new(Limits {
-                in_flight_nbytes: config.in_flight_bytes,
-                index_cache_nbytes: config.index_cache_bytes,
-            })),
+            remote: Arc::new(Remote::new(limits, chunks)),
         }
     }
 }
@@ -179,6 +181,7 @@ impl LocalEngine {
         let state = self.state();
         let (arrays, plan, _) = plan(reads)?;
         let mut sum = Explanation { exact: true, ..Explanation::default() };
+        let cache = state.caches.chunks.for_read();
         let mut items = Vec::new();
         let mut present = vec![false; arrays.len()];
         for number in 0..plan.visits() {
@@ -194,7 +197,7 @@ impl LocalEngine {
             let chunks = items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64;
             sum.shards += 1;
             sum.chunks += chunks;
-            let how = How { fetch_indexes, threads: self.config.threads };
+            let how = How { fetch_indexes, threads: self.config.threads, cache: cache.as_ref() };
             let located = locate(&state.caches, array, &plan, &visit, &items, how);
             match located.map_err(name)? {
                 Located::Absent => {
@@ -211,16 +214,19 @@ impl LocalEngine {
                     sum.bytes_fetched += file.id.nbytes;
                     sum.round_trips = sum.round_trips.max(1);
                 }
-                Located::Parts { resolved, requests, indexes, .. } => {
+                Located::Parts { kept, resolved, requests, indexes, cache, .. } => {
+                    let others = resolved.stored.len();
+                    sum.exact &= cache.is_none_or(|cache| kept.is_certain(&array.meta, others, &cache));
                     if let Some((_, error)) = resolved.failed.into_iter().next() {
                         return Err(name(error));
                     }
                     let IndexCost { hit_bytes, misses, bytes, depth, unknown, .. } = indexes;
                     sum.chunks_missing += resolved.missing.len() as u64;
                     sum.requests += misses + requests.len() as u64;
-                    sum.bytes_needed += resolved.stored.iter().map(|chunk| chunk.range.len()).sum::<u64>();
+                    sum.bytes_needed +=
+                        kept.nbytes + resolved.stored.iter().map(|chunk| chunk.range.len()).sum::<u64>();
                     sum.bytes_fetched += bytes + requests.iter().map(|request| request.range.len()).sum::<u64>();
-                    sum.bytes_from_cache += hit_bytes;
+                    sum.bytes_from_cache += kept.nbytes + hit_bytes;
                     sum.round_trips = sum.round_trips.max(depth + u64::from(!requests.is_empty()));
                     sum.exact &= unknown == 0;
                 }
@@ -289,16 +295,19 @@ impl LocalEngine {
                 "chunks_missing" => remote.chunks_missing,
                 "index_hits" => remote.index_hits,
                 "index_misses" => remote.index_misses,
+                "chunk_cache_hits" => remote.chunk_cache_hits,
+                "chunk_cache_misses" => remote.chunk_cache_misses,
                 _ => 0,
             };
         }
         list.push(("index_cache_bytes", state.caches.index_nbytes() + remote_index_nbytes));
+        list.push(("chunk_cache_bytes", state.caches.chunks.nbytes()));
         list.push(("open_files", state.caches.files.count() as u64));
         list.push(("threads", self.config.threads as u64));
         list
     }
 
-    /// Ends the threads, after what they are doing, and closes the files. The next call starts them again.
+    /// Ends the threads, after what they are doing, closes the files and forgets decoded chunks. The next call starts them again.
     pub fn close(&self) {
         let state = self.state();
         let pool = state.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -306,6 +315,7 @@ impl LocalEngine {
             pool.join();
         }
         state.caches.files.clear();
+        state.caches.chunks.clear();
         self.remote_forget();
     }
 
@@ -350,6 +360,8 @@ impl LocalEngine {
             plan,
             outputs,
             check,
+            // A check is of what is stored.
+            cache: state.caches.chunks.for_read().filter(|_| !check),
             threads: self.config.threads,
             totals: Arc::clone(&state.totals),
             on_done,

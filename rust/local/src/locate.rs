@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use voxfetch_core::chunk_cache::{ChunkCache, ObjectCache, ReadCache};
 use voxfetch_core::codec::{PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::index::ShardIndex;
 use voxfetch_core::index::cache::ByteCache;
 use voxfetch_core::metadata::limits::max_encoded_nbytes;
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
+use voxfetch_core::plan::kept::Kept;
 use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
 use voxfetch_core::plan::{Item, Plan, Visit};
 use voxfetch_core::subset::ByteRange;
@@ -57,19 +59,21 @@ impl LocalArray {
     }
 }
 
-/// Files and indexes of one engine in one process.
+/// Files, indexes and decoded chunks of one engine in one process.
 #[derive(Debug)]
 pub struct Caches {
     /// Open files.
     pub files: Files,
     indexes: Mutex<ByteCache<(FileId, ByteRange), Arc<ShardIndex>>>,
+    /// Decoded chunks, of remote arrays too.
+    pub chunks: Arc<ChunkCache>,
 }
 
 impl Caches {
-    /// Empty caches.
+    /// No files and indexes yet.
     #[must_use]
-    pub fn new(index_cache_bytes: u64, max_open_files: usize) -> Self {
-        Self { files: Files::new(max_open_files), indexes: Mutex::new(ByteCache::new(index_cache_bytes)) }
+    pub fn new(index_cache_bytes: u64, max_open_files: usize, chunks: Arc<ChunkCache>) -> Self {
+        Self { files: Files::new(max_open_files), indexes: Mutex::new(ByteCache::new(index_cache_bytes)), chunks }
     }
 
     /// Bytes of the indexes kept.
@@ -89,17 +93,23 @@ pub enum Located {
         file: OpenFile,
         /// Whether its bytes are those of the object compressed with gzip, as its name says.
         is_gzip: bool,
+        /// Where its chunks are kept that are decoded.
+        cache: Option<ObjectCache>,
     },
-    /// Parts of a shard.
+    /// Parts of a shard, or nothing of an object whose chunks are at hand.
     Parts {
         /// The file.
         file: Arc<OpenFile>,
-        /// The chunks.
+        /// Chunks that are at hand decoded.
+        kept: Kept,
+        /// The other chunks.
         resolved: Resolved,
         /// Their merged ranges; members are positions in `resolved.stored`.
         requests: Vec<Request>,
         /// What the indexes cost.
         indexes: IndexCost,
+        /// Where chunks are kept that are decoded.
+        cache: Option<ObjectCache>,
     },
     /// The file changed while its index was read.
     Changed,
@@ -124,11 +134,13 @@ pub struct IndexCost {
 
 /// How [`locate`] goes about it.
 #[derive(Debug, Clone, Copy)]
-pub struct How {
+pub struct How<'a> {
     /// Whether indexes that are not cached are read.
     pub fetch_indexes: bool,
     /// Threads that the requests are to be spread over.
     pub threads: usize,
+    /// Decoded chunks, None when they are not looked at.
+    pub cache: Option<&'a ReadCache>,
 }
 
 /// Chunks up to which a visit is one request.
@@ -146,9 +158,10 @@ pub fn locate(
     plan: &Plan,
     visit: &Visit<'_>,
     items: &[Item],
-    how: How,
+    how: How<'_>,
 ) -> Result<Located> {
     let meta = &*array.meta;
+    let cache_of = |id: &FileId| Some(how.cache?.of_object(id.lasting()?, meta, array.verify));
     let path = array.path(&visit.shard);
     if let Some(limit) = meta.whole_object_limit() {
         let (file, is_gzip) = match caches.files.open(&path)? {
@@ -166,17 +179,25 @@ pub fn locate(
                 format!("the object has {} bytes, more than its codecs can have made ({limit})", file.id.nbytes),
             ));
         }
-        return Ok(Located::Whole { file, is_gzip });
+        let cache = cache_of(&file.id);
+        if let Some(kept) = cache.as_ref().and_then(|cache| Kept::all(items, file.id.nbytes, cache)) {
+            let (file, resolved, requests, indexes) =
+                (Arc::new(file), Resolved::default(), Vec::new(), IndexCost::default());
+            return Ok(Located::Parts { file, kept, resolved, requests, indexes, cache });
+        }
+        return Ok(Located::Whole { file, is_gzip, cache });
     }
     let Some(file) = caches.files.get(&path, array.immutable)? else { return Ok(Located::Absent) };
     let mut source =
         Source { caches, meta, file: &file, fetch: how.fetch_indexes, cost: IndexCost::default(), changed: false };
-    let resolved = resolve(plan, visit, items, file.id.nbytes, &mut source);
+    let mut resolved = resolve(plan, visit, items, file.id.nbytes, &mut source);
     let (indexes, changed) = (source.cost, source.changed);
     if changed {
         caches.files.forget(&path);
         return Ok(Located::Changed);
     }
+    let cache = cache_of(&file.id);
+    let kept = cache.as_ref().map_or_else(Kept::default, |cache| Kept::take(meta, items, &mut resolved, cache));
     let mut merge = array.merge;
     if resolved.stored.len() > FEW_CHUNKS {
         let total: u64 = resolved.stored.iter().map(|chunk| chunk.range.len()).sum();
@@ -184,7 +205,7 @@ pub fn locate(
         merge.max_request_bytes = merge.max_request_bytes.min(share.max(MIN_SPREAD_NBYTES));
     }
     let requests = coalesce(resolved.stored.iter().map(|chunk| chunk.range), merge);
-    Ok(Located::Parts { file, resolved, requests, indexes })
+    Ok(Located::Parts { file, kept, resolved, requests, indexes, cache })
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

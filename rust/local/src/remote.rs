@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use voxfetch_core::assemble::Output;
 use voxfetch_core::assemble::job::{Outputs, carry_out, failed};
+use voxfetch_core::chunk_cache::ChunkCache;
 use voxfetch_core::error::{Error, Result};
 use voxfetch_core::plan::Selection;
 use voxfetch_core::plan::machine::{
@@ -81,9 +82,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Remote {
     /// Nothing to read yet.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, chunks: Arc<ChunkCache>) -> Self {
         Self {
-            machine: Mutex::new(Machine::new(limits)),
+            machine: Mutex::new(Machine::new(limits, chunks)),
             jobs: Mutex::default(),
             landed: Mutex::default(),
             waits: AtomicBool::new(false),

@@ -65,4 +65,8 @@ counters! {
     index_hits,
     /// Indexes read.
     index_misses,
+    /// Chunks that were at hand decoded.
+    chunk_cache_hits,
+    /// Chunks that were not, and were decoded.
+    chunk_cache_misses,
 }

@@ -132,7 +132,13 @@ fn a_row_of_raw_chunks_is_read_alone() {
 }
 
 fn engine(max_open_files: usize) -> LocalEngine {
-    LocalEngine::new(Config { threads: 3, index_cache_bytes: 1 << 20, max_open_files, in_flight_bytes: 1 << 20 })
+    LocalEngine::new(Config {
+        threads: 3,
+        index_cache_bytes: 1 << 20,
+        chunk_cache_bytes: 1 << 20,
+        max_open_files,
+        in_flight_bytes: 1 << 20,
+    })
 }
 
 #[track_caller]

@@ -218,9 +218,15 @@ impl LocalEngine {
 #[pymethods]
 impl LocalEngine {
     #[new]
-    #[pyo3(signature = (*, threads, index_cache_bytes, max_open_files, in_flight_bytes))]
-    fn new(threads: usize, index_cache_bytes: u64, max_open_files: usize, in_flight_bytes: u64) -> Self {
-        let config = Config { threads, index_cache_bytes, max_open_files, in_flight_bytes };
+    #[pyo3(signature = (*, threads, index_cache_bytes, chunk_cache_bytes, max_open_files, in_flight_bytes))]
+    fn new(
+        threads: usize,
+        index_cache_bytes: u64,
+        chunk_cache_bytes: u64,
+        max_open_files: usize,
+        in_flight_bytes: u64,
+    ) -> Self {
+        let config = Config { threads, index_cache_bytes, chunk_cache_bytes, max_open_files, in_flight_bytes };
         let engine = Arc::new(voxfetch_local::LocalEngine::new(config));
         Self { engine, channels: PerProcess::new(Channels::default()) }
     }

@@ -51,7 +51,7 @@ fn deliver(part: &Part<Outputs>, body: &[u8], body_start: u64, worker: &mut Work
         without = outputs;
         &without
     };
-    let assembly = Assembly { plan, outputs, verify: array.verify };
+    let assembly = Assembly { plan, outputs, verify: array.verify, cache: part.cache.as_ref() };
     let mut errors = Vec::new();
     let mut note = |items: Range<usize>, result: Result<()>| {
         if let Err(error) = result {
@@ -81,6 +81,12 @@ fn deliver(part: &Part<Outputs>, body: &[u8], body_start: u64, worker: &mut Work
                 assembly.deliver_object(worker, &visit, &part.items, body)
             };
             note(0..part.items.len(), result);
+        }
+        Delivery::Kept(chunks) => {
+            for chunk in chunks {
+                let items = &part.items[chunk.items.clone()];
+                note(chunk.items.clone(), assembly.deliver_kept(&visit, items, &chunk.elements));
+            }
         }
         Delivery::Missing(groups) => {
             for group in groups {

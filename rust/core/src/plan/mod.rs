@@ -11,6 +11,7 @@
 mod axis;
 mod check;
 pub mod coalesce;
+pub mod kept;
 pub mod machine;
 pub mod shard;
 

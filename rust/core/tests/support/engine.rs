@@ -36,7 +36,7 @@ pub fn carry_out(plan: &Plan, outputs: &[Output], objects: &[Objects], verify: V
         }
     }
     let outputs: Vec<Option<Output>> = outputs.iter().cloned().map(Some).collect();
-    let assembly = Assembly { plan, outputs: &outputs, verify };
+    let assembly = Assembly { plan, outputs: &outputs, verify, cache: None };
     let mut worker = Worker::default();
     for number in 0..plan.visits() {
         let visit = plan.visit(number);

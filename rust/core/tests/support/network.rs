@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use voxfetch_core::assemble::job::{Outputs, carry_out};
 use voxfetch_core::assemble::{Output, Worker};
+use voxfetch_core::chunk_cache::ChunkCache;
 use voxfetch_core::codec::Verify;
 use voxfetch_core::error::{Error, ErrorKind, TransportClass};
 use voxfetch_core::plan::Selection;
@@ -135,7 +136,8 @@ pub fn check_random_network(choices: &mut Choices<'_>) {
     for (number, oracle) in oracles.iter().enumerate() {
         network.put(number, &arrays[number], oracle, choices);
     }
-    let mut machine: Machine<Outputs, Body> = Machine::new(limits);
+    let chunk_cache = Arc::new(ChunkCache::new(choices.pick(&[0, 1 << 20, 2000])));
+    let mut machine: Machine<Outputs, Body> = Machine::new(limits, Arc::clone(&chunk_cache));
     let (mut waiting, mut in_flight, mut jobs): (Vec<usize>, Vec<Request>, Vec<Job<Outputs, Body>>) =
         ((0..running.len()).collect(), Vec::new(), Vec::new());
     let mut worker = Worker::default();
@@ -227,6 +229,7 @@ pub fn check_random_network(choices: &mut Choices<'_>) {
         }
     }
     assert_eq!(machine.in_flight_nbytes(), 0);
+    assert!(chunk_cache.nbytes() <= 1 << 20);
     for read in &running {
         let Some(error) = &read.ended else { panic!("a call has not ended\n{}", describe()) };
         if let Some(error) = error {

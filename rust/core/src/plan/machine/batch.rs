@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::RemoteArray;
+use crate::chunk_cache::ReadCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Item, Plan, ReadSpec, Selection, Visit};
 
@@ -120,7 +121,7 @@ pub struct Tally {
     pub bytes_needed: u64,
     /// Bytes that are fetched: chunks, gaps between merged ones, indexes.
     pub bytes_fetched: u64,
-    /// Bytes of indexes that are known already, as stored.
+    /// Bytes, as stored, of indexes that are known already and of chunks that are at hand decoded.
     pub bytes_from_cache: u64,
     /// Requests that have to wait for one another, at most.
     pub round_trips: u64,
@@ -137,6 +138,7 @@ pub(super) struct Batch<P> {
     /// Visits begun and not ended: number -> id.
     pub active: BTreeMap<u64, u64>,
     pub interactive: bool,
+    pub cache: Option<ReadCache>,
     pub tally: Tally,
     open_calls: usize,
 }
@@ -159,7 +161,7 @@ pub(super) struct Progress {
 }
 
 impl<P> Batch<P> {
-    pub fn new(shared: Arc<Shared<P>>, interactive: bool) -> Self {
+    pub fn new(shared: Arc<Shared<P>>, interactive: bool, cache: Option<ReadCache>) -> Self {
         let mut last: Vec<Option<u64>> = vec![None; shared.tokens.len()];
         for (read, visit) in shared.plan.last_visits().into_iter().enumerate() {
             let slot = &mut last[shared.owner[read] as usize];
@@ -181,6 +183,7 @@ impl<P> Batch<P> {
             next_visit: 0,
             active: BTreeMap::new(),
             interactive,
+            cache,
             tally: Tally::default(),
             open_calls: shared.tokens.len(),
             shared,

@@ -47,6 +47,9 @@ impl Way {
 impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// Takes a visit to an object of at most `limit` bytes that has no index as far as it gets.
     pub(super) fn advance_without_index(&mut self, id: u64, limit: u64) -> Option<Part<P>> {
+        if self.take_kept_object(id) {
+            return None;
+        }
         let visit = self.visits.get_mut(&id)?;
         let object = self.objects.get_mut(&visit.object)?;
         let batch = self.batches.get_mut(&visit.batch)?;
@@ -57,6 +60,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let way = match shared.mode {
             // Nothing may be left out.
             Mode::Check => Way::Whole,
+            // What is left out could not be kept.
+            _ if batch.cache.as_ref().is_some_and(|cache| cache.has_room(array.meta.chunk_nbytes)) => Way::Whole,
             _ => shared
                 .plan
                 .window(&plan_visit, &visit.items, &mut Vec::new())

@@ -16,6 +16,8 @@
 
 mod batch;
 mod blocks;
+mod counters;
+mod kept;
 mod object;
 mod replies;
 mod requests;
@@ -25,16 +27,19 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::chunk_cache::{ChunkCache, ObjectCache};
 use crate::codec::{PreparedArray, Verify};
 use crate::error::{Error, Result};
 use crate::index::ShardIndex;
 use crate::index::cache::ByteCache;
 use crate::plan::Item;
 use crate::plan::coalesce::Merge;
+use crate::plan::kept::KeptChunk;
 use crate::plan::shard::StoredChunk;
 use crate::subset::ByteRange;
 use batch::Batch;
 pub use batch::{Call, Ended, Mode, Shared, Tally, missing_chunk};
+pub use counters::Counters;
 pub use object::Version;
 use object::{Known, Name, Object, Want};
 
@@ -180,6 +185,8 @@ pub struct Part<P> {
     pub delivery: Delivery,
     /// Reads of the plan that want it no more: their memory may be gone.
     pub dropped: Vec<u32>,
+    /// Where its chunks are kept that are decoded.
+    pub cache: Option<ObjectCache>,
     visit: u64,
     calls: Vec<u32>,
     pass: u32,
@@ -194,6 +201,8 @@ pub enum Delivery {
     Object,
     /// Items, by position, of chunks that are not stored.
     Missing(Vec<Range<usize>>),
+    /// Chunks that are at hand decoded.
+    Kept(Vec<KeptChunk>),
 }
 
 /// Result of a job.
@@ -214,25 +223,6 @@ pub struct Limits {
     pub index_cache_nbytes: u64,
 }
 
-/// Numbers since the start.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Counters {
-    /// Bodies received.
-    pub requests: u64,
-    /// Bytes of those.
-    pub bytes_read: u64,
-    /// Objects that visits found known.
-    pub index_hits: u64,
-    /// Indexes decoded.
-    pub index_misses: u64,
-    /// Chunks decoded.
-    pub chunks_decoded: u64,
-    /// Bytes they decoded to.
-    pub bytes_decoded: u64,
-    /// Chunks that were not stored.
-    pub chunks_missing: u64,
-}
-
 /// The reads of one engine.
 #[derive(Debug)]
 pub struct Machine<P, B> {
@@ -246,6 +236,7 @@ pub struct Machine<P, B> {
     objects: HashMap<u64, Object>,
     names: HashMap<Name, u64>,
     remembered: ByteCache<Name, Known>,
+    chunk_cache: Arc<ChunkCache>,
     /// Requests to be sent next, by priority.
     ready: [VecDeque<Flight>; 2],
     /// Objects with pending chunks, by priority.
@@ -308,9 +299,9 @@ enum Kind {
 }
 
 impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
-    /// A machine without reads.
+    /// A machine without reads. Decoded chunks go to `chunk_cache`.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, chunk_cache: Arc<ChunkCache>) -> Self {
         Self {
             limits,
             batches: HashMap::new(),
@@ -320,6 +311,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             objects: HashMap::new(),
             names: HashMap::new(),
             remembered: ByteCache::new(limits.index_cache_nbytes),
+            chunk_cache,
             ready: Default::default(),
             queue: Default::default(),
             in_flight: HashMap::new(),
@@ -342,7 +334,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             self.tokens.insert(token, (id, call as u32));
         }
         let calls: Vec<u32> = (0..shared.tokens.len() as u32).collect();
-        self.batches.insert(id, Batch::new(shared, interactive));
+        // A check is of what is stored.
+        let cache = self.chunk_cache.for_read().filter(|_| shared.mode != Mode::Check);
+        self.batches.insert(id, Batch::new(shared, interactive, cache));
         self.open[usize::from(!interactive)].push_back(id);
         self.settle(id, &calls);
     }

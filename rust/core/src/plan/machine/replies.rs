@@ -105,6 +105,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             Kind::Object => {
                 object.asked = false;
                 let waiting = std::mem::take(&mut object.waiting);
+                self.came_whole(id, version, now_s);
                 let parts: Vec<_> =
                     waiting.into_iter().filter_map(|visit| self.part(visit, Delivery::Object)).collect();
                 self.count_checked(&parts, nbytes);

@@ -154,7 +154,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
         };
         let mut source = Indexes { known, array, object_nbytes, nbytes: 0, hits: 0 };
-        let resolved = resolve(&shared.plan, &plan_visit, &visit.items, object_nbytes, &mut source);
+        let mut resolved = resolve(&shared.plan, &plan_visit, &visit.items, object_nbytes, &mut source);
         if visit.waited == 0 {
             batch.tally.bytes_from_cache += source.nbytes;
         }
@@ -168,6 +168,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
             return None;
         }
+        self.take_kept(id, &mut resolved);
+        let visit = self.visits.get(&id)?;
+        let batch = self.batches.get_mut(&visit.batch)?;
         let round_trips = visit.waited + u64::from(!resolved.stored.is_empty());
         batch.tally.round_trips = batch.tally.round_trips.max(round_trips);
         batch.tally.bytes_needed += resolved.stored.iter().map(|chunk| chunk.range.len()).sum::<u64>();
@@ -325,6 +328,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
 
     /// What one visit is to get, counted as work of it and of the calls that still want it.
     pub(super) fn part(&mut self, id: u64, delivery: Delivery) -> Option<Part<P>> {
+        let decodes = matches!(delivery, Delivery::Chunks(_) | Delivery::Object);
+        let cache = if decodes { self.object_cache(id) } else { None };
         let visit = self.visits.get_mut(&id)?;
         let batch = self.batches.get_mut(&visit.batch)?;
         let wanted = |call: &u32| batch.wants(*call, visit.number);
@@ -343,6 +348,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             items: Arc::clone(&visit.items),
             delivery,
             dropped,
+            cache,
             visit: id,
             calls,
             pass: visit.pass,
@@ -356,7 +362,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let chunks = match &part.delivery {
             Delivery::Chunks(chunks) => chunks.len(),
             Delivery::Object => 1,
-            Delivery::Missing(_) => 0,
+            Delivery::Missing(_) | Delivery::Kept(_) => 0,
         };
         let decoded = match &part.delivery {
             Delivery::Object => part.items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64,
@@ -364,6 +370,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         };
         self.counters.chunks_decoded += decoded;
         self.counters.bytes_decoded += decoded * array.meta.chunk_nbytes as u64;
+        self.counters.chunk_cache_misses += if part.cache.is_some() { decoded } else { 0 };
         let Some(visit) = self.visits.get_mut(&part.visit) else { return };
         let id = visit.batch;
         visit.working -= 1;
