@@ -84,7 +84,7 @@ def test_reports_print_tables():
         "bytes needed      5,000,000 (4.8 MiB)",
         "bytes fetched     6,000,000 (5.7 MiB)",
         "bytes from cache  99",
-        "exact             no: some indexes are not known yet",
+        "exact             no: some indexes or cached chunks are not certain yet",
     ]
     problems = tuple(vf.CodecError(f"broken {number}") for number in range(12))
     text = str(vf.VerifyReport(12, 0, 12, 0, 1 << 40, 15, problems))

@@ -181,11 +181,22 @@ class Read:
 class LocalEngine:
     """Reads arrays from disk: plan, positioned reads, decode and scatter, without the GIL.
 
-    Holds worker threads, open files and shard indexes. Works after `fork`: the child starts its own.
+    Holds worker threads, open files, shard indexes and decoded chunks. Works after `fork`: the child starts its own.
     """
 
-    def __new__(cls, *, threads: int, index_cache_bytes: int, max_open_files: int, in_flight_bytes: int) -> Self:
-        """`in_flight_bytes` bounds the requests of remote stores on their way, or received and not decoded yet."""
+    def __new__(
+        cls,
+        *,
+        threads: int,
+        index_cache_bytes: int,
+        chunk_cache_bytes: int,
+        max_open_files: int,
+        in_flight_bytes: int,
+    ) -> Self:
+        """`chunk_cache_bytes` bounds the decoded chunks kept, of remote arrays too; 0 keeps none.
+
+        `in_flight_bytes` bounds the requests of remote stores on their way, or received and not decoded yet.
+        """
 
     def read(self, reads: Sequence[Read]) -> None:
         """Carries the reads out as one plan and returns when every output is written.
@@ -207,7 +218,8 @@ class LocalEngine:
     def explain(self, reads: Sequence[Read], *, fetch_indexes: bool) -> dict[str, int | bool]:
         """What `read` would do: `shards`, `shards_missing`, `chunks`, `chunks_missing`, `requests`, `bytes_needed`,
         `bytes_fetched`, `bytes_from_cache`, `round_trips`, `exact`. Never reads data; reads indexes that are not
-        cached only with `fetch_indexes` (without it `exact` may be False)."""
+        cached only with `fetch_indexes` (without it `exact` may be False). Chunks that are kept decoded count as
+        `bytes_from_cache`; where they may be gone when the read gets to them, `exact` is False."""
 
     def verify(self, array: LocalArray) -> dict[str, Any]:
         """Reads and decodes every stored chunk with all checksums.
@@ -225,10 +237,11 @@ class LocalEngine:
 
     def stats(self) -> dict[str, int]:
         """Counters since the start: `reads`, `requests`, `bytes_read`, `chunks_decoded`, `bytes_decoded`,
-        `chunks_missing`, `index_hits`, `index_misses`, `index_cache_bytes`, `open_files`, `threads`."""
+        `chunks_missing`, `index_hits`, `index_misses`, `index_cache_bytes`, `chunk_cache_hits`, `chunk_cache_misses`,
+        `chunk_cache_bytes`, `open_files`, `threads`."""
 
     def close(self) -> None:
-        """Ends the workers and closes files. A later call starts them again."""
+        """Ends the workers, closes files and forgets decoded chunks. A later call starts them again."""
 
 @final
 class Received(Buffer):

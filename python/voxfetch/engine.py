@@ -1,4 +1,4 @@
-"""The engine: what all reads of a process share (workers, open files, shard indexes) and how callers wait for them.
+"""The engine: what all reads of a process share (workers, open files, indexes, chunks) and how callers wait for them.
 
 Local reads need no thread and no loop of ours: a sync read is one call into the core; an async one is submitted, and
 its end comes through the channel of the caller's loop. Remote reads go to the scheduler, which has one I/O thread.
@@ -39,8 +39,15 @@ class Engine:
     `memory_limit_bytes` bounds what is in flight and cached, outputs not counted (default: 1 GiB or a quarter of the
     memory, the smaller). `index_cache_bytes` (64 MiB) bounds the shard indexes kept, of local and of remote arrays
     each. `decode_threads` (default: the processors this process may use). For remote stores: `max_requests` in flight
-    (256; it starts with at most 64 and gives way to a store that asks for less), `retry`, and `chunk_cache_bytes`,
-    which is checked and kept without effect yet.
+    (256; it starts with at most 64 and gives way to a store that asks for less), and `retry`.
+
+    `chunk_cache_bytes` (0: none) keeps decoded chunks of local and remote arrays together, least recently used first
+    out: for planes through the same chunks one after the other, overlapping crops, tiles. One read puts in at most half
+    of it. A chunk of which a part is needed is fetched and decoded whole then. Cached chunks of a remote store are used
+    for as long as `index_ttl_s` says of indexes, without asking the store, also where there are no shards; after that
+    they are used again if the object's index comes with the same strong ETag. Of local files the size and time are
+    compared at each read (nothing is kept of a file written less than 2 s before); a rewrite in place that leaves both
+    as they were is not noticed. `Array.verify` does not use it.
 
     Use it as a context manager, or close it; an engine that is dropped closes itself. It takes up work again when it
     is used after `close`. After `fork` the child starts workers of its own.
@@ -71,6 +78,7 @@ class Engine:
         self._core = _core.LocalEngine(
             threads=self._options.decode_threads,
             index_cache_bytes=self._options.index_cache_bytes,
+            chunk_cache_bytes=self._options.chunk_cache_bytes,
             max_open_files=max_open_files(),
             in_flight_bytes=max(
                 memory_limit_bytes - self._options.index_cache_bytes - self._options.chunk_cache_bytes, 1
@@ -154,7 +162,7 @@ class Engine:
         return scheduler.wait(scheduler.submit([read], mode))
 
     def close(self) -> None:
-        """Stops what is submitted, ends the workers, closes files and drops cached indexes.
+        """Stops what is submitted, ends the workers, closes files and drops cached indexes and chunks.
 
         Async reads that have not ended raise `StoreError`.
         """

@@ -153,8 +153,10 @@ class ReadReport:
     """What a read needs, without reading its data. `str()` prints a table.
 
     `bytes_needed` are the encoded bytes of the chunks, `bytes_fetched` what the merged requests fetch (gaps between
-    chunks included), `bytes_from_cache` what no request is needed for; `round_trips` counts requests that wait for
-    one another. When `exact` is False some index was not known and the numbers are an upper bound.
+    chunks included), `bytes_from_cache` what no request is needed for: indexes, and chunks in the engine's chunk cache;
+    `round_trips` counts requests that wait for one another. When `exact` is False some index was not known and the
+    numbers are an upper bound, or the read needs more than half of the chunk cache, which may then lose some of these
+    chunks before the read gets to them.
     """
 
     shards: int
@@ -176,7 +178,7 @@ class ReadReport:
             ("bytes needed", _nbytes(self.bytes_needed)),
             ("bytes fetched", _nbytes(self.bytes_fetched)),
             ("bytes from cache", _nbytes(self.bytes_from_cache)),
-            ("exact", "yes" if self.exact else "no: some indexes are not known yet"),
+            ("exact", "yes" if self.exact else "no: some indexes or cached chunks are not certain yet"),
         ]
         return _table(rows)
 
@@ -217,7 +219,11 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters of an engine since its start in this process; bytes where the name says so. `str()` prints a table."""
+    """Counters of an engine since its start in this process; bytes where the name says so. `str()` prints a table.
+
+    `chunk_cache_hits` counts the chunks that were in the engine's chunk cache, `chunk_cache_misses` those that were
+    decoded because they were not, `chunk_cache_bytes` what it holds now.
+    """
 
     reads: int
     requests: int
@@ -232,6 +238,9 @@ class EngineStats:
     threads: int
     retries: int
     hedges: int
+    chunk_cache_hits: int
+    chunk_cache_misses: int
+    chunk_cache_bytes: int
 
     def __str__(self) -> str:
         return _table([(name.replace("_", " "), f"{getattr(self, name):,}") for name in self.__slots__])
