@@ -21,7 +21,7 @@ import zarr
 pytest.importorskip("bench", reason="no benchmarks next to the tests")
 
 from bench import __main__ as command
-from bench import start
+from bench import planes, start
 from bench.arguments import add_names
 from bench.engines import load
 from bench.limits import command as limits
@@ -220,6 +220,11 @@ def test_start(cache, bench):
     assert kinds == {("python", "import"), ("numpy", "import"), ("voxfetch", "import"), ("voxfetch", "first")}
     assert all(len(result["seconds"]) == 1 for result in document["results"])
     assert "| voxfetch | " in text
+
+
+@pytest.mark.parametrize("reader", planes.READERS)
+def test_planes_are_right(cache, reader):
+    planes.sample(build("em", "small"), reader, 1 << 20)
 
 
 def test_start_finds_wrong_voxels(cache, monkeypatch):
