@@ -59,7 +59,8 @@ impl PreparedArray {
         self.layout_hash
     }
 
-    /// Equal for arrays that decode the same chunks from the same stored object.
+    /// Equal for arrays that decode the same chunks from the same stored object: it covers all that leads from an object and
+    /// the number of a chunk in it to elements.
     #[must_use]
     pub fn chunk_hash(&self) -> u64 {
         self.chunk_hash
