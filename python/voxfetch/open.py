@@ -41,7 +41,8 @@ def open(  # noqa: A001, PLR0913 - the public names are a contract
     """Opens an array, an image (a group with OME-Zarr multiscales), a collection or a group.
 
     `source` is a path; a URL (`file`, `http`, `https`, `s3`, `gs`, `az`; also `zarr3://PATH`, `URL|zarr3:`,
-    `URL|zarr3:path/inside`); a zarr `Array`, `Group` or `Store`; a store of obstore; a file system, map or path of
+    `URL|zarr3:path/inside`); a ZIP archive, by a path or a URL that ends in `.zip` or `.ozx`, or `URL|zip:path/inside`,
+    read in place; a zarr `Array`, `Group` or `Store`; a store of obstore; a file system, map or path of
     fsspec. `format` (`zarr3`, `zarr2`) skips detection. With `mode="r+"` local arrays can be written. `axes`, such as
     "zyx", gives a view with the axes in this order. `options` (`StoreOptions`, or a dict as fsspec takes it) say how a
     remote store is reached; left out, credentials, region and anonymous access are found.

@@ -1,13 +1,15 @@
 """What a caller names as a source -> the node that lies there.
 
 A source is a path, a URL or an object of another library. URLs may say the format before (`zarr3://PATH`) or after
-(`URL|zarr3:path/inside`).
+(`URL|zarr3:path/inside`). `URL|zip:path/inside` lies in a ZIP archive; a URL that ends in `.zip` or `.ozx`, and a file
+that is an archive, need no `|zip:`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote, urlsplit
@@ -41,6 +43,7 @@ _FORMATS: dict[str | None, Format | None] = {
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ADAPTER = re.compile(r"\|([a-z][a-z0-9-]*):([^|]*)$")
+_ARCHIVE = re.compile(r"[^?#]*\.(?:zip|ozx)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 
 
 def settings_of(
@@ -81,56 +84,117 @@ def node_of(
     if format not in _FORMATS:
         message = f"format {format!r} is not read by this version"
         raise UnsupportedError(message, hint=f"it reads {', '.join(name for name in _FORMATS if name)}")
-    source, inside, implied = _without_adapters(source)
+    source, inside, implied, zipped = _without_adapters(source)
     wanted_format = _FORMATS[format] or implied
     inside = join_key(inside, (path or "").strip("/"))
     remote = None if isinstance(source, str) and not _is_url(source) else _remote(source, options, inside)
     if remote is not None:
+        if zipped or _names_archive(source):
+            return _node_in_archive(remote[0], remote[1], format=wanted_format, settings=settings)
         store: Store = RemoteDocuments(remote[0], settings.engine)
         return open_node(store, check_key(remote[1]), format=wanted_format, settings=settings)
     folder, within = _local_folder(source)
     inside = join_key(within, inside)
     store = LocalStore(folder)
     if not os.path.isdir(folder):  # noqa: PTH112 - str in, str out
+        file, within = _file_above(folder)
+        if os.path.isfile(file):  # noqa: PTH113
+            from voxfetch.store.file import FileStore, is_zip
+
+            if zipped or _names_archive(file) or is_zip(file):
+                inside = join_key(within, inside)
+                return _node_in_archive(FileStore(file), inside, format=wanted_format, settings=settings)
         if os.path.exists(folder):  # noqa: PTH110
-            message = "this is a file; this version reads folders"
+            message = "this is a file; this version reads folders and ZIP archives"
             raise UnsupportedError(message, key=folder, hint="unpack it, or give the folder that holds zarr.json")
         # A folder that may not be looked into seems not to exist: asking for a document tells the two apart.
         store.get("zarr.json")
         message = "there is no such folder"
         raise NotFoundError(message, key=folder, hint=f"a relative path is taken from {os.getcwd()}")  # noqa: PTH109
+    if zipped:
+        raise UnsupportedError("this is a folder and not an archive", key=folder, hint="leave |zip: out")
     return open_node(store, check_key(inside), format=wanted_format, settings=settings)
 
 
 def is_remote(source: object) -> bool:
-    """Returns whether opening a source has to wait for a network."""
-    source, _, _ = _without_adapters(source)
-    return not isinstance(source, (str, os.PathLike)) or (isinstance(source, str) and _is_url(source))
+    """Returns whether opening a source has to wait for a network, or for the I/O thread, as archives on disk do."""
+    source, _, _, zipped = _without_adapters(source)
+    if not isinstance(source, str):
+        return not isinstance(source, os.PathLike)
+    return zipped or _is_url(source) or _names_archive(source)
 
 
 def local_folder(source: object) -> tuple[str, str, Format | None]:
     """Returns (absolute path, key inside, format or None) of a source. Raises `UnsupportedError` if it is not local."""
-    source, inside, wanted = _without_adapters(source)
+    source, inside, wanted, zipped = _without_adapters(source)
     folder, within = _local_folder(source)
+    if zipped:
+        message = "archives are not written by this version"
+        raise UnsupportedError(message, key=folder, hint="write a folder and pack it")
     return folder, join_key(within, inside), wanted
 
 
-def _without_adapters(source: object) -> tuple[object, str, Format | None]:
-    """Takes `zarr3://` and `|zarr3:inside` off a path or URL: (the rest, key inside, format or None)."""
+def _without_adapters(source: object) -> tuple[object, str, Format | None, bool]:
+    """Takes `zarr3://`, `|zarr3:inside` and `|zip:inside` off a path or URL.
+
+    Returns (the rest, key inside, format or None, whether the rest is an archive).
+    """
     if isinstance(source, PurePath):
         source = str(source)
     if not isinstance(source, str):
-        return source, "", None
-    text, inside = source, ""
+        return source, "", None, False
+    text, inside, zipped = source, "", False
     wanted: Format | None = None
     while (adapter := _ADAPTER.search(text)) is not None:
-        wanted = _format_of(adapter[1]) or wanted
+        if zipped:
+            # Without the URL in which it stands, which may hold a password.
+            message = f"|{adapter[1]}: before |zip: in a source"
+            raise UnsupportedError(message, hint="an archive within another, or in an array, is not read: take it out")
+        if adapter[1] == "zip":
+            zipped = True
+        else:
+            wanted = _format_of(adapter[1]) or wanted
         inside = join_key(adapter[2].strip("/"), inside)
         text = text[: adapter.start()]
     while (scheme := _SCHEME.match(text)) is not None and scheme[1].lower() in _FORMATS:
         wanted = _format_of(scheme[1].lower()) or wanted
         text = text[scheme.end() :]
-    return text, inside, wanted
+    return text, inside, wanted, zipped
+
+
+def _names_archive(source: object) -> bool:
+    """Whether a path or URL is that of an archive by its name; with a slash at its end it names a folder."""
+    return isinstance(source, str) and _ARCHIVE.fullmatch(source) is not None
+
+
+def _file_above(path: str) -> tuple[str, str]:
+    """Takes off the end of a path what does not exist: (the rest, what was taken off as a key)."""
+    inside = ""
+    while not os.path.lexists(path) and os.path.dirname(path) != path:  # noqa: PTH120
+        path, name = os.path.split(path)
+        inside = join_key(name, inside)
+    return path, inside
+
+
+def _node_in_archive(
+    archive: RemoteStore,
+    inside: str,
+    *,
+    format: Format | None,  # noqa: A002
+    settings: Settings,
+) -> Node:
+    from voxfetch.store.zip import ZipStore
+
+    store = RemoteDocuments(ZipStore(archive), settings.engine)
+    try:
+        return open_node(store, check_key(inside), format=format, settings=settings)
+    except NotFoundError as error:
+        with suppress(NotFoundError):
+            names = store.list(inside)
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            what = f"it holds: {shown}" if names else "there is nothing"
+            error.hint = f"{what}; `ARCHIVE|zip:PATH` names a path in an archive"
+        raise
 
 
 def _is_url(text: str) -> bool:

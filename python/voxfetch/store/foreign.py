@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from voxfetch.store import join_key
 from voxfetch.store.adapters import ABSENT
+from voxfetch.store.threads import Threads
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine, Sequence
-    from concurrent.futures import ThreadPoolExecutor
+    from collections.abc import Coroutine, Sequence
 
     from typing_extensions import Buffer
 
 __all__ = ["FsspecSource", "ZarrSource"]
 
 _T = TypeVar("_T")
-
-# Blocking reads of one file system; more of them rarely help, and each holds a thread.
-_THREADS = 8
 
 
 class ZarrSource:
@@ -86,7 +83,7 @@ class FsspecSource:
     def __init__(self, filesystem: Any, root: str) -> None:
         self._filesystem = filesystem
         self._root = root.rstrip("/")
-        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._threads = Threads("voxfetch-fsspec")
         self._remade: dict[int, Any] = {}
 
     def __getstate__(self) -> tuple[Any, str]:
@@ -136,7 +133,7 @@ class FsspecSource:
         filesystem = self._here()
         if getattr(filesystem, "async_impl", False):
             return await _on_loop(filesystem.loop, getattr(filesystem, f"_{name}")(*arguments, **keywords))
-        return await self._in_thread(lambda: getattr(filesystem, name)(*arguments, **keywords))
+        return await self._threads.run(lambda: getattr(filesystem, name)(*arguments, **keywords))
 
     def _here(self) -> Any:
         """The file system, made again where it belongs to a parent process or to a loop that is not known."""
@@ -148,15 +145,6 @@ class FsspecSource:
             options = {**filesystem.storage_options, "asynchronous": False, "loop": None, "skip_instance_cache": True}
             self._remade[pid] = type(filesystem)(*filesystem.storage_args, **options)
         return self._remade[pid]
-
-    async def _in_thread(self, call: Callable[[], _T]) -> _T:
-        import asyncio
-        from concurrent.futures import ThreadPoolExecutor
-
-        pid = os.getpid()
-        if pid not in self._pools:
-            self._pools[pid] = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-fsspec")
-        return await asyncio.get_running_loop().run_in_executor(self._pools[pid], call)
 
 
 async def _on_loop(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, _T]) -> _T:

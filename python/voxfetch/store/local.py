@@ -14,9 +14,10 @@ from voxfetch.store import MAX_DOCUMENT_NBYTES, check_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LocalStore", "file_url"]
+__all__ = ["ABSENT", "LocalStore", "file_url", "translated"]
 
-_ABSENT = {errno.ENOENT, errno.ENOTDIR}
+ABSENT = {errno.ENOENT, errno.ENOTDIR}
+"""Errors of the system that say that there is no such file."""
 _REFUSED = {errno.EACCES, errno.EPERM}
 
 
@@ -52,16 +53,16 @@ class LocalStore:
             # Without O_NONBLOCK a named pipe in the folder would block for ever.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in ABSENT:
                 return None
-            raise _translated(error, path) from error
+            raise translated(error, path) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return None
             return _read_all(descriptor, path)
         except OSError as error:
-            raise _translated(error, path) from error
+            raise translated(error, path) from error
         finally:
             os.close(descriptor)
 
@@ -82,9 +83,9 @@ class LocalStore:
         try:
             return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - see `path`
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in ABSENT:
                 return False
-            raise _translated(error, path) from error
+            raise translated(error, path) from error
 
     def list(self, prefix: str = "") -> list[str]:
         """Returns the names directly under `prefix`, sorted."""
@@ -92,9 +93,9 @@ class LocalStore:
         try:
             return sorted(os.listdir(path))  # noqa: PTH208 - see `path`
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in ABSENT:
                 return []
-            raise _translated(error, path) from error
+            raise translated(error, path) from error
 
 
 def _read_all(descriptor: int, path: str) -> bytes:
@@ -110,7 +111,8 @@ def _read_all(descriptor: int, path: str) -> bytes:
     return b"".join(parts)
 
 
-def _translated(error: OSError, path: str) -> StoreError:
+def translated(error: OSError, path: str) -> StoreError:
+    """Returns what an error of the system becomes."""
     what = error.strerror or str(error)
     if error.errno in _REFUSED:
         return PermissionDeniedError(what, key=path, hint="check the permissions of the file and of its folders")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from voxfetch.errors import UnsupportedError
@@ -216,8 +217,19 @@ def _of_object(parts: _Parts, options: StoreOptions) -> RemoteStore:
     if parts.library == "obstore":
         return ObjectStore(parts.store, options)
     if parts.library == "zarr":
-        return AdapterStore(ZarrSource(parts.store))
+        return _zipped(parts.store) or AdapterStore(ZarrSource(parts.store))
     return ObspecStore(parts.store)
+
+
+def _zipped(store: Any) -> RemoteStore | None:
+    """A store of ours for an archive that zarr reads from disk, and nobody writes to through that store."""
+    path = getattr(store, "path", None)
+    if type(store).__name__ != "ZipStore" or not store.read_only or not isinstance(path, PurePath):
+        return None
+    from voxfetch.store.file import FileStore
+    from voxfetch.store.zip import ZipStore
+
+    return ZipStore(FileStore(os.path.abspath(path)))  # noqa: PTH100 - links stay links
 
 
 def _only_statuses(options: Options, store: object) -> StoreOptions:

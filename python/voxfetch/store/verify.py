@@ -40,6 +40,7 @@ __all__ = [
     "byte_range",
     "checked",
     "cut",
+    "extent",
     "finish",
     "judge",
     "parse_content_range",
@@ -228,14 +229,19 @@ def finish(ask: Ask, expected: Expected, body: Buffer) -> Reply:
 def cut(ask: Ask, whole: Reply) -> Reply:
     """Returns the part asked for of the reply with the whole object. Raises `ObjectChangedError`."""
     body = memoryview(whole.body)
-    start, end = 0, body.nbytes
-    if ask.suffix is not None:
-        start = max(end - ask.suffix, 0)
-    elif ask.start is not None and ask.end is not None:
-        if ask.end > end:
-            raise _error(ObjectChangedError, ask, f"the object has only {end:,} bytes", None)
-        start, end = ask.start, ask.end
+    start, end = extent(ask, body.nbytes)
     return whole if end - start == body.nbytes else whole._replace(body=bytes(body[start:end]), start=start)
+
+
+def extent(ask: Ask, total: int) -> tuple[int, int]:
+    """Returns which bytes `[start, end)` of an object of `total` bytes are asked for. Raises `ObjectChangedError`."""
+    if ask.suffix is not None:
+        return max(total - ask.suffix, 0), total
+    if ask.start is None or ask.end is None:
+        return 0, total
+    if ask.end > total:
+        raise _error(ObjectChangedError, ask, f"the object has only {total:,} bytes", None)
+    return ask.start, ask.end
 
 
 def checked(ask: Ask, expected: Expected, body: Buffer) -> Reply:

@@ -3,7 +3,7 @@
 `verify.judge` takes such replies up to a size. From the first one on, the asks for parts of one object share one fetch,
 and what it brought is kept for seconds: bytes of one version, which answers no ask for another or for bytes that it
 does not have. The requests stay those for parts: a server that honours one is believed again. Errors are not kept, nor
-what has no version: it may be a page of something else.
+what has no version: it may be a page of something else. Compressed members of an archive are read in the same way.
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class Wholes:
             finally:
                 del outcome  # would hold itself, and what was read, through its traceback
         return _part(self._noted(store, ask, await attempt(ask)), ask)
+
+    def expect(self, store: RemoteStore) -> None:
+        """Notes beforehand that parts of the objects of a store come as whole ones, of which nobody has to be told."""
+        self._ignoring[store.identity] = True
 
     def knows(self, store: RemoteStore) -> bool:
         """Returns whether the server of a store has ignored a range."""

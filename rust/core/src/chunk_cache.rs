@@ -148,11 +148,11 @@ impl ReadCache {
         nbytes as u64 <= self.left.load(Ordering::Relaxed)
     }
 
-    /// The cache as a visit to one object uses it.
+    /// The cache as a visit to one object uses it, which holds the chunks in cell `cell` of the grid of objects.
     #[must_use]
-    pub fn of_object(&self, stored: StoredVersion, array: &PreparedArray, verify: Verify) -> ObjectCache {
+    pub fn of_object(&self, stored: StoredVersion, array: &PreparedArray, verify: Verify, cell: &[u64]) -> ObjectCache {
         let object = Arc::new(Decoded { stored, chunk_hash: array.chunk_hash(), verify });
-        ObjectCache { read: self.clone(), object }
+        ObjectCache { read: self.clone(), object, first: array.first_chunk(cell) }
     }
 }
 
@@ -161,13 +161,15 @@ impl ReadCache {
 pub struct ObjectCache {
     read: ReadCache,
     object: Arc<Decoded>,
+    /// Number in the object of the first chunk of the visit.
+    first: u64,
 }
 
 impl ObjectCache {
     /// For each chunk, by its number in the object, its elements in native byte order if they are at hand.
     pub fn look_up(&self, chunks: impl Iterator<Item = u64>) -> Vec<Option<Arc<[u8]>>> {
         let mut kept = self.read.cache.lock();
-        chunks.map(|chunk| kept.get(&(Arc::clone(&self.object), chunk)).cloned()).collect()
+        chunks.map(|chunk| kept.get(&(Arc::clone(&self.object), self.first + chunk)).cloned()).collect()
     }
 
     /// How many chunks of `nbytes` bytes the read may still put in.
@@ -185,7 +187,7 @@ impl ObjectCache {
     /// Puts a whole chunk in.
     pub(crate) fn insert(&self, chunk: u64, elements: Arc<[u8]>) {
         let nbytes = self.object.chunk_nbytes(elements.len());
-        let outdated = self.read.cache.lock().insert((Arc::clone(&self.object), chunk), elements, nbytes);
+        let outdated = self.read.cache.lock().insert((Arc::clone(&self.object), self.first + chunk), elements, nbytes);
         // Giving memory back may be a call of the system: not under the lock.
         drop(outdated);
     }
@@ -219,7 +221,7 @@ mod tests {
     }
 
     fn object(read: &ReadCache, stored: StoredVersion) -> ObjectCache {
-        read.of_object(stored, &array("uint8", ""), Verify::Full)
+        read.of_object(stored, &array("uint8", ""), Verify::Full, &[0, 0])
     }
 
     fn put(object: &ObjectCache, chunk: u64) -> bool {
@@ -276,15 +278,15 @@ mod tests {
         let mut objects: Vec<ObjectCache> = [file(1), file(2), tagged("k", "1"), tagged("k", "2"), tagged("l", "1")]
             .into_iter()
             .chain([learnt(1), learnt(2)])
-            .map(|stored| read.of_object(stored, &plain, Verify::Full))
+            .map(|stored| read.of_object(stored, &plain, Verify::Full, &[0, 0]))
             .collect();
-        objects.push(read.of_object(file(1), &plain, Verify::Cheap));
-        objects.push(read.of_object(file(1), &array("int8", ""), Verify::Full));
-        objects.push(read.of_object(file(1), &array("uint8", r#", "crc32c""#), Verify::Full));
+        objects.push(read.of_object(file(1), &plain, Verify::Cheap, &[0, 0]));
+        objects.push(read.of_object(file(1), &array("int8", ""), Verify::Full, &[0, 0]));
+        objects.push(read.of_object(file(1), &array("uint8", r#", "crc32c""#), Verify::Full, &[0, 0]));
         for (number, object) in objects.iter().enumerate() {
             assert!(!has(object, 3), "{number}");
             assert!(put(object, 3) && has(object, 3));
         }
-        assert!(has(&read.of_object(file(1), &array("uint8", ""), Verify::Full), 3), "equal by value");
+        assert!(has(&read.of_object(file(1), &array("uint8", ""), Verify::Full, &[0, 0]), 3), "equal by value");
     }
 }

@@ -127,13 +127,19 @@ pub enum TransportClass {
     ForkSafety,
     /// The transport cannot do what was asked.
     Unsupported,
+    /// What holds the objects is not there any more.
+    NotFound,
+    /// What holds the objects is damaged.
+    Data,
+    /// An object has another checksum than what holds it says.
+    Checksum,
     /// A bug of the transport.
     Internal,
 }
 
 impl TransportClass {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Store,
         Self::PermissionDenied,
         Self::Credentials,
@@ -144,6 +150,9 @@ impl TransportClass {
         Self::Limit,
         Self::ForkSafety,
         Self::Unsupported,
+        Self::NotFound,
+        Self::Data,
+        Self::Checksum,
         Self::Internal,
     ];
 
@@ -161,6 +170,9 @@ impl TransportClass {
             Self::Limit => "LimitExceededError",
             Self::ForkSafety => "ForkSafetyError",
             Self::Unsupported => "UnsupportedError",
+            Self::NotFound => "NotFoundError",
+            Self::Data => "DataError",
+            Self::Checksum => "ChecksumError",
             Self::Internal => "InternalError",
         }
     }

@@ -161,7 +161,7 @@ pub fn locate(
     how: How<'_>,
 ) -> Result<Located> {
     let meta = &*array.meta;
-    let cache_of = |id: &FileId| Some(how.cache?.of_object(id.lasting()?, meta, array.verify));
+    let cache_of = |id: &FileId| Some(how.cache?.of_object(id.lasting()?, meta, array.verify, &visit.shard));
     let path = array.path(&visit.shard);
     if let Some(limit) = meta.whole_object_limit() {
         let (file, is_gzip) = match caches.files.open(&path)? {

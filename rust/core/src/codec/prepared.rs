@@ -5,8 +5,8 @@ use std::ops::Deref;
 
 use super::{CodecChain, MAX_COMPRESSORS};
 use crate::error::Result;
-use crate::metadata::ArrayMeta;
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
+use crate::metadata::{ArrayMeta, ChunkForm};
 
 /// An array and its prepared codecs; what the layers above hold. It can be used like its [`ArrayMeta`].
 #[derive(Debug)]
@@ -37,7 +37,11 @@ impl PreparedArray {
         }
         let layout_hash = hasher.finish();
         (&meta.chunk_shape, &meta.chunk_order, &meta.fill_value).hash(&mut hasher);
-        format!("{:?}", (&meta.dtype, meta.endian, &meta.chunk_codecs)).hash(&mut hasher);
+        format!("{:?}", (&meta.dtype, meta.endian, &meta.chunk_codecs, meta.chunk_form)).hash(&mut hasher);
+        if let ChunkForm::Volume(_) = meta.chunk_form {
+            // Chunks end where the array does.
+            meta.shape.hash(&mut hasher);
+        }
         Ok(Self { chain, outer: outer.collect::<Result<_>>()?, layout_hash, chunk_hash: hasher.finish(), meta })
     }
 

@@ -125,6 +125,16 @@ impl ArrayMeta {
         })
     }
 
+    /// Number in its stored object of the first chunk in cell `cell` of the grid of objects. Where objects hold chunks from
+    /// anywhere (precomputed shards), it is the chunk's id.
+    #[must_use]
+    pub fn first_chunk(&self, cell: &[u64]) -> u64 {
+        match &self.keys {
+            KeyEncoding::PrecomputedShard { grid, .. } => uint64_sharding::chunk_id(cell, grid),
+            _ => 0,
+        }
+    }
+
     /// True when some level's bytes are encoded as a whole, so that no part of the object can be read alone.
     #[must_use]
     pub fn has_outer_codecs(&self) -> bool {

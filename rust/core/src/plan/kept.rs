@@ -64,8 +64,7 @@ impl Kept {
     /// and chunks that can be read in part are read whole no longer.
     #[must_use]
     pub fn is_certain(&self, array: &PreparedArray, others: usize, cache: &ObjectCache) -> bool {
-        cache.admit(self.chunks.len() + others, array.chunk_nbytes)
-            || (self.chunks.is_empty() && !array.chain().is_plain())
+        cache.admit(self.chunks.len() + others, array.chunk_nbytes) || (self.chunks.is_empty() && !array.is_plain())
     }
 
     /// The chunks of an object of `nbytes` bytes that can only be read as a whole; None unless all of them are at hand.

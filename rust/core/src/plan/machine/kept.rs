@@ -29,8 +29,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             Some(etag) => StoredVersion::Tagged { store, key, etag },
             None => StoredVersion::Learnt { store, key, since_s: since_s.to_bits() },
         };
-        let array = &batch.shared.arrays[batch.shared.plan.visit(visit.number).array];
-        Some(cache.of_object(stored, &array.meta, array.verify))
+        let plan_visit = batch.shared.plan.visit(visit.number);
+        let array = &batch.shared.arrays[plan_visit.array];
+        Some(cache.of_object(stored, &array.meta, array.verify, &plan_visit.shard))
     }
 
     /// Delivers the chunks of a visit that are at hand, and takes them out of those that are to be fetched.

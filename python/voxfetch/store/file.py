@@ -1,0 +1,122 @@
+"""One file on disk as a remote store: what `zip` reads a local archive through."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from voxfetch.errors import ObjectChangedError, UnsupportedError, VoxfetchError
+from voxfetch.store import Reply, check_key, verify
+from voxfetch.store.archive import STARTS, TAIL_NBYTES, find_end
+from voxfetch.store.local import ABSENT, file_url, translated
+from voxfetch.store.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from voxfetch.store import Ask, Clients
+
+__all__ = ["FileStore", "is_zip"]
+
+
+class FileStore:
+    """The file at `path` (absolute), under the empty key. Device, inode, size and time of change are its ETag.
+
+    It is opened for each request: nothing is held over a fork, and one that was replaced is noticed.
+    """
+
+    __slots__ = ("_path", "_threads")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._threads = Threads("voxfetch-file")
+
+    def __repr__(self) -> str:
+        return f"FileStore({self._path!r})"
+
+    def __reduce__(self) -> tuple[Callable[[str], FileStore], tuple[str]]:
+        return FileStore, (self._path,)
+
+    @property
+    def url(self) -> str:
+        """URL of the file."""
+        return file_url(self._path)
+
+    @property
+    def identity(self) -> str:
+        """The path."""
+        return f"file:{self._path}"
+
+    def direct(self, ask: Ask, clients: Clients) -> None:
+        """None: its answers are not those of a GET."""
+
+    async def get(self, ask: Ask, clients: Clients) -> Reply | None:  # noqa: ARG002 - the protocol's
+        """Returns the bytes asked for, None when there is no such file. See `RemoteStore.get`."""
+        verify.range_header(ask)
+        return None if check_key(ask.key) else await self._threads.run(lambda: _read(self._path, ask))
+
+    async def list(self, prefix: str, clients: Clients) -> list[str]:  # noqa: ARG002
+        """Raises `UnsupportedError`: a file has no listing."""
+        raise UnsupportedError("a file has no listing", key=prefix or None)
+
+
+def is_zip(path: str) -> bool:
+    """Returns whether a file begins or ends as a ZIP archive does. Raises `PermissionDeniedError`, `StoreError`."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - str in
+            if file.read(4) in STARTS:
+                return True
+            total = file.seek(0, os.SEEK_END)
+            file.seek(max(total - TAIL_NBYTES, 0))
+            tail = file.read(TAIL_NBYTES)
+    except OSError as error:
+        raise translated(error, path) from error
+    try:
+        find_end(tail, total)
+    except VoxfetchError:
+        return False
+    return True
+
+
+def _read(path: str, ask: Ask) -> Reply | None:
+    try:
+        # Without O_NONBLOCK a named pipe would block for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise translated(error, path) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        etag, total = _etag(status), status.st_size
+        start, end = verify.extent(ask, total)
+        if verify.asked_nbytes(ask) is None and total > ask.max_nbytes:
+            raise verify.too_large(ask)
+        body = b"" if ask.if_match not in {None, etag} else _part(descriptor, start, end)
+        # Before and after: a file that is written to in place has no moment at which it is another one.
+        if ask.if_match not in {None, etag} or len(body) != end - start or _etag(os.fstat(descriptor)) != etag:
+            raise ObjectChangedError("the file was replaced or changed", byte_range=verify.byte_range(ask))
+    except OSError as error:
+        if isinstance(error, VoxfetchError):
+            raise
+        raise translated(error, path) from error
+    finally:
+        os.close(descriptor)
+    return Reply(body, start, total, etag, None)
+
+
+def _part(descriptor: int, start: int, end: int) -> bytes:
+    """Bytes `[start, end)` of a file, fewer where it ends."""
+    parts: list[bytes] = []
+    # A read may be short.
+    while start < end and (part := os.pread(descriptor, end - start, start)):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def _etag(status: os.stat_result) -> str:
+    return f'"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"'
