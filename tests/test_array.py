@@ -770,7 +770,7 @@ def test_sources(volume, tmp_path, monkeypatch):
         ("precomputed://gs://bucket/a", vf.UnsupportedError, "precomputed"),
         ("http://", vf.StoreError, "URL"),
         ("file://host/a.zarr", vf.UnsupportedError, "this machine"),
-        ("a.zip|zip:|zarr3:", vf.UnsupportedError, "zip"),
+        ("a.zip|zip:|zarr3:", vf.NotFoundError, "no such file"),
         ("", vf.NotFoundError, "empty"),
         ("a\0b", vf.NotFoundError, "NUL"),
         ("no/such/folder", vf.NotFoundError, "no such folder"),

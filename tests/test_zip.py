@@ -16,17 +16,15 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
-from tests.conftest import Case
 from tests.servers.asking import get, run
 from tests.servers.faulty import FAULTS, FaultyServer
 from tests.servers.moto_s3 import moto_s3
 from tests.stores import CREDENTIALS, nothing_is_found  # noqa: F401 - a fixture
 from tests.test_fork import run as run_forked
-from tests.zips import PACKERS, Made, archive, group, pack
+from tests.zips import FAST, PACKERS, SHARDS, Made, archive, group, pack, packed
 
 import voxfetch as vf
 from voxfetch.store import Ask
-from voxfetch.store import zip as zips
 from voxfetch.store.archive import TAIL_NBYTES
 from voxfetch.store.file import FileStore
 from voxfetch.store.http import HttpStore
@@ -35,7 +33,6 @@ from voxfetch.store.zip import ZipStore
 
 DATA = Path(__file__).parent / "data"
 FIB25 = DATA / "fib25/fib25.ome.zarr"
-FAST = vf.RetryPolicy(max_attempts=3, base_s=0.01, cap_s=0.05, idle_timeout_s=2)
 BOX = np.s_[3:30, 5:31, 7:40]
 
 
@@ -47,16 +44,7 @@ def engine():
 
 @pytest.fixture
 def big(tmp_path, write_array, make_values):
-    """Raw chunks of 32^3 in shards of 64^3, 1 MiB each, which are too large to be fetched whole on suspicion."""
-    expected = make_values((128, 128, 64), "uint32")
-    layout = {"chunks": (32, 32, 32), "shards": (64, 64, 64), "compressors": None}
-    return write_array(tmp_path / "big", expected, **layout)
-
-
-def packed(case, path, **how):
-    """The archive of an array's folder, as a Case."""
-    path.write_bytes(pack(case.path, **how))
-    return Case(path, case.expected)
+    return write_array(tmp_path / "big", make_values((128, 128, 64), "uint32"), **SHARDS)
 
 
 def in_memory(data, *asks):
@@ -418,61 +406,3 @@ def test_pickles_small_and_forks(volume, tmp_path, engine):
     if hasattr(os, "fork"):
         code = "check()\nin_child(check, 2)\ncheck()\nin_child(check_async)\ncheck()\nprint('done')"
         run_forked(code, case, tmp_path)
-
-
-# ----------------------------------------------------------------------------------------------------------- versions
-
-
-@pytest.mark.parametrize("etags", ["strong", "weak", None])
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_an_archive_that_was_replaced(etags, method, tmp_path, write_array, make_values, engine):
-    layout = {"chunks": (8, 8), "shards": (16, 16)}
-    old = write_array(tmp_path / "old", make_values((40, 40), "uint16", 1), **layout)
-    new = write_array(tmp_path / "new", make_values((40, 40), "uint16", 2), **layout)
-    with FaultyServer({"x.zip": pack(old.path, method)}, etags=etags) as server:
-        array = vf.open_array(f"{server.url}/x.zip", engine=engine)
-        np.testing.assert_array_equal(array[:9], old.expected[:9])
-        server.put("x.zip", pack(new.path, method))
-        for selection in (np.s_[:9], np.s_[...], np.s_[20:]):
-            np.testing.assert_array_equal(array[selection], new.expected[selection])
-        server.put("x.zip", None)
-        engine.close()
-        with pytest.raises(vf.NotFoundError, match="the archive is gone"):
-            array[...]
-
-
-@pytest.mark.parametrize("how", ["renamed", "in place"])
-def test_a_file_that_was_replaced(how, tmp_path, write_array, make_values, engine):
-    layout = {"chunks": (8, 8), "shards": (16, 16)}
-    old = write_array(tmp_path / "old", make_values((40, 40), "uint16", 1), **layout)
-    new = write_array(tmp_path / "new", make_values((40, 40), "uint16", 2), **layout)
-    path = packed(old, tmp_path / "x.zip").path
-    array = vf.open_array(path, engine=engine)
-    np.testing.assert_array_equal(array[...], old.expected)
-    if how == "renamed":
-        packed(new, tmp_path / "y.zip").path.rename(path)
-    else:
-        path.write_bytes(pack(new.path))
-    np.testing.assert_array_equal(array[...], new.expected)
-    path.unlink()
-    with pytest.raises(vf.NotFoundError, match="the archive is gone"):
-        array[...]
-
-
-def test_a_missing_chunk_that_comes_later(tmp_path, write_array, make_values, engine, monkeypatch):
-    case = write_array(tmp_path / "a", make_values((16,), "uint8"), chunks=(8,), fill_value=0)
-    with FaultyServer({"x.zip": pack(case.path, only=lambda name: name != "c/1")}) as server:
-        options = vf.ReadOptions(index_ttl_s=0)
-        array = vf.open_array(f"{server.url}/x.zip", read_options=options, engine=engine)
-        np.testing.assert_array_equal(array[8:], np.zeros(8))
-        server.requests.clear()
-        np.testing.assert_array_equal(array[8:], np.zeros(8))
-        assert not server.requests
-        server.put("x.zip", pack(case.path))
-        np.testing.assert_array_equal(array[8:], np.zeros(8))
-        monkeypatch.setattr(zips, "TRUST_S", 0)
-        np.testing.assert_array_equal(array[8:], case.expected[8:])
-        np.testing.assert_array_equal(array[...], case.expected)
-        server.put("x.zip", None)
-        with pytest.raises(vf.NotFoundError, match="the archive is gone"):
-            array[:8]

@@ -11,6 +11,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 
+from tests.conftest import Case
+
+import voxfetch as vf
+
+FAST = vf.RetryPolicy(max_attempts=3, base_s=0.01, cap_s=0.05, idle_timeout_s=2)
+SHARDS = {"chunks": (32, 32, 32), "shards": (64, 64, 64), "compressors": None}
+"""Raw chunks in shards of 1 MiB each, if of 4 bytes a voxel: too large to be fetched whole on suspicion."""
+
 
 class Pipe(io.RawIOBase):
     """A file that cannot be sought in, as a pipe: what is written to it has sizes behind its data."""
@@ -39,6 +47,12 @@ def pack(
                     member.write((folder / name).read_bytes())
         archive.comment = comment
     return file.getvalue()
+
+
+def packed(case, path, **how):
+    """The archive of an array's folder, as a Case."""
+    path.write_bytes(pack(case.path, **how))
+    return Case(path, case.expected)
 
 
 def info_zip(folder, *options):

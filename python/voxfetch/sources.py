@@ -109,7 +109,7 @@ def node_of(
             raise UnsupportedError(message, key=folder, hint="unpack it, or give the folder that holds zarr.json")
         # A folder that may not be looked into seems not to exist: asking for a document tells the two apart.
         store.get("zarr.json")
-        message = "there is no such folder"
+        message = f"there is no such {'file' if zipped else 'folder'}"
         raise NotFoundError(message, key=folder, hint=f"a relative path is taken from {os.getcwd()}")  # noqa: PTH109
     if zipped:
         raise UnsupportedError("this is a folder and not an archive", key=folder, hint="leave |zip: out")
