@@ -17,7 +17,10 @@ import pytest
 import tensorstore
 import zarr
 from tests.servers.asking import get, run
+from tests.servers.azure import AzureServer
+from tests.servers.cloud import Stored
 from tests.servers.faulty import FAULTS, FaultyServer
+from tests.servers.gcs import GcsServer
 from tests.servers.moto_s3 import moto_s3
 from tests.stores import CREDENTIALS, nothing_is_found  # noqa: F401 - a fixture
 from tests.test_fork import run as run_forked
@@ -273,7 +276,7 @@ def test_a_long_directory_takes_one_request_more(engine):
         assert bytes(got.body) == b"%d" % int(ask.key)
 
 
-def test_compressed_members_are_fetched_once_for_many_parts(big, engine):
+def test_compressed_members_are_fetched_once_for_many_parts(big, engine, caplog):
     data = pack(big.path, zipfile.ZIP_DEFLATED)
     with FaultyServer({"x.zip": data}) as server:
         array = vf.open_array(f"{server.url}/x.zip", engine=engine)
@@ -281,6 +284,8 @@ def test_compressed_members_are_fetched_once_for_many_parts(big, engine):
         np.testing.assert_array_equal(array[:64, :64], big.expected[:64, :64])
         np.testing.assert_array_equal(array[5:20, 3], big.expected[5:20, 3])
         assert len(server.requests) == 1
+    # The server knows ranges, and nobody is told otherwise.
+    assert not [record for record in caplog.records if record.name == "voxfetch"]
 
 
 @pytest.mark.parametrize("suffixes", [206, 416, 200])
@@ -332,6 +337,38 @@ def test_on_s3(volume, engine):
             np.testing.assert_array_equal(array[BOX], volume.expected[BOX])
         with pytest.raises(vf.NotFoundError, match="there is no such archive"):
             vf.open("s3://bucket/none.zip", options=options, engine=engine)
+
+
+def test_on_gcs_and_azure(volume, engine):
+    stored = Stored(pack(volume.path))
+    with GcsServer({"bucket/dir/x.zip": stored}) as gcs, AzureServer({"container/x.ozx": stored}, public=True) as azure:
+        public = {"credentials": {"account": "account"}, "anonymous": True, "endpoint": azure.url}
+        for source, options in [
+            ("gs://bucket/dir/x.zip", {"anonymous": True, "endpoint": gcs.url}),
+            # It knows no suffixes.
+            ("az://container/x.ozx", public),
+        ]:
+            array = vf.open_array(source, options=options, engine=engine)
+            np.testing.assert_array_equal(array[BOX], volume.expected[BOX])
+
+
+def test_a_file_as_a_store(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(range(100)))
+    store = FileStore(str(path))
+    whole, part, end = get(store, Ask(""), Ask("", 5, 9), Ask("", suffix=3))
+    assert bytes(whole.body) == path.read_bytes()
+    assert (bytes(part.body), part.start, part.total, part.etag) == (b"\5\6\7\x08", 5, 100, whole.etag)
+    assert (bytes(end.body), end.start) == (b"abc", 97)
+    asks = [Ask("", 5, 101), Ask("", 5, 9, if_match='"other"'), Ask("", max_nbytes=99), Ask("other")]
+    outside, other, large, none = get(store, *asks)
+    assert [type(one) for one in (outside, other)] == [vf.ObjectChangedError] * 2
+    assert isinstance(large, vf.LimitExceededError)
+    assert none is None
+    assert get(FileStore(str(tmp_path)), Ask("")) is None
+    assert get(FileStore(str(tmp_path / "none")), Ask("")) is None
+    path.write_bytes(bytes(100))
+    assert isinstance(get(pickle.loads(pickle.dumps(store)), Ask("", 5, 9, if_match=whole.etag)), vf.ObjectChangedError)
 
 
 def test_sources(volume, tmp_path, engine, monkeypatch):
