@@ -56,6 +56,12 @@ def test_a_member_is_given_in_the_version_asked_for(etags):
         again, other = get(store, Ask("a", 5, 9, if_match=reply.etag), Ask("a", 5, 9, if_match='"other"'))
         assert (bytes(again.body), again.start, again.total, again.etag) == (b"AAAA", 5, 100, reply.etag)
         assert isinstance(other, vf.ObjectChangedError)
+        server.requests.clear()
+        outside, inside = get(store, Ask("a", 5, 101), Ask("a", 5, 9))
+        assert isinstance(outside, vf.ObjectChangedError)
+        assert inside.etag == reply.etag
+        # More than there is of a member was asked for: that says nothing of the archive.
+        assert len(server.requests) == 1
         server.put("x.zip", data)
         gone, now = get(store, Ask("a", 5, 9, if_match=reply.etag), Ask("a", 5, 9))
         assert isinstance(gone, vf.ObjectChangedError)

@@ -62,8 +62,6 @@ _NEAR_NBYTES = 64 << 10
 _LONG_NBYTES = 64 << 10
 # Of members that are larger than this one is decoded at a time.
 _LARGE_NBYTES = 8 << 20
-# Data that does not compress becomes larger by 5 bytes a block.
-_DEFLATE_EXTRA_NBYTES = 1 << 10
 
 
 class ZipStore:
@@ -130,24 +128,21 @@ class ZipStore:
             opened = await self._current(clients, TRUST_S)
         if ask.if_match not in {None, opened.etag}:
             raise ObjectChangedError("the archive was replaced while it was read")
+        wanted = _wanted(ask, opened)
         try:
-            return await self._member(ask, opened, clients)
+            return await self._reply(ask, opened, wanted, clients)
         except ObjectChangedError:
             if self._opened is opened:
                 self._opened = None
             if ask.if_match is not None:
                 raise
-        return await self._member(ask, await self._current(clients), clients)
+        opened = await self._current(clients)
+        return await self._reply(ask, opened, _wanted(ask, opened), clients)
 
-    async def _member(self, ask: Ask, opened: _Opened, clients: Clients) -> Reply | None:
-        member = opened.directory.member(ask.key)
-        if member is None:
+    async def _reply(self, ask: Ask, opened: _Opened, wanted: _Wanted | None, clients: Clients) -> Reply | None:
+        if wanted is None:
             return None
-        check_readable(member)
-        start, end = verify.extent(ask, member.nbytes)
-        is_whole = verify.asked_nbytes(ask) is None
-        if is_whole and member.nbytes > ask.max_nbytes:
-            raise verify.too_large(ask)
+        member, start, end = wanted
         if member.method == STORED:
             body = await self._stored(opened, member, (start, end), clients)
             if (start, end) == (0, member.nbytes):
@@ -157,7 +152,7 @@ class ZipStore:
         async def decoded(_: Ask) -> Reply:
             return await self._decoded(opened, member, clients)
 
-        if is_whole:
+        if verify.asked_nbytes(ask) is None:
             return await decoded(ask)
         clients.wholes.expect(self)
         return await clients.wholes.get(self, replace(ask, if_match=opened.etag), decoded)
@@ -265,6 +260,25 @@ class ZipStore:
         if self._locks is None:
             self._locks = WeakKeyDictionary()
         return self._locks.setdefault(asyncio.get_running_loop(), _Locks())
+
+
+class _Wanted(NamedTuple):
+    """Bytes `[start, end)` of a member."""
+
+    member: Member
+    start: int
+    end: int
+
+
+def _wanted(ask: Ask, opened: _Opened) -> _Wanted | None:
+    """What of which member is asked for, None where there is no such member."""
+    member = opened.directory.member(ask.key)
+    if member is None:
+        return None
+    check_readable(member)
+    if verify.asked_nbytes(ask) is None and member.nbytes > ask.max_nbytes:
+        raise verify.too_large(ask)
+    return _Wanted(member, *verify.extent(ask, member.nbytes))
 
 
 class _Locks:
