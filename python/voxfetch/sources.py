@@ -84,7 +84,8 @@ def node_of(
     if format not in _FORMATS:
         message = f"format {format!r} is not read by this version"
         raise UnsupportedError(message, hint=f"it reads {', '.join(name for name in _FORMATS if name)}")
-    source, inside, implied, zipped = _without_adapters(source)
+    source, zipped = _without_zip(source)
+    source, inside, implied = _without_adapters(source)
     wanted_format = _FORMATS[format] or implied
     inside = join_key(inside, (path or "").strip("/"))
     remote = None if isinstance(source, str) and not _is_url(source) else _remote(source, options, inside)
@@ -118,7 +119,8 @@ def node_of(
 
 def is_remote(source: object) -> bool:
     """Returns whether opening a source has to wait for a network, or for the I/O thread, as archives on disk do."""
-    source, _, _, zipped = _without_adapters(source)
+    source, zipped = _without_zip(source)
+    source, _, _ = _without_adapters(source)
     if not isinstance(source, str):
         return not isinstance(source, os.PathLike)
     return zipped or _is_url(source) or _names_archive(source)
@@ -126,40 +128,46 @@ def is_remote(source: object) -> bool:
 
 def local_folder(source: object) -> tuple[str, str, Format | None]:
     """Returns (absolute path, key inside, format or None) of a source. Raises `UnsupportedError` if it is not local."""
-    source, inside, wanted, zipped = _without_adapters(source)
-    folder, within = _local_folder(source)
+    source, zipped = _without_zip(source)
     if zipped:
-        message = "archives are not written by this version"
-        raise UnsupportedError(message, key=folder, hint="write a folder and pack it")
+        raise UnsupportedError("archives are not written by this version", hint="write a folder and pack it")
+    source, inside, wanted = _without_adapters(source)
+    folder, within = _local_folder(source)
     return folder, join_key(within, inside), wanted
 
 
-def _without_adapters(source: object) -> tuple[object, str, Format | None, bool]:
-    """Takes `zarr3://`, `|zarr3:inside` and `|zip:inside` off a path or URL.
-
-    Returns (the rest, key inside, format or None, whether the rest is an archive).
-    """
+def _without_adapters(source: object) -> tuple[object, str, Format | None]:
+    """Takes `zarr3://` and `|zarr3:inside` off a path or URL: (the rest, key inside, format or None)."""
     if isinstance(source, PurePath):
         source = str(source)
     if not isinstance(source, str):
-        return source, "", None, False
-    text, inside, zipped = source, "", False
+        return source, "", None
+    text, inside = source, ""
     wanted: Format | None = None
     while (adapter := _ADAPTER.search(text)) is not None:
-        if zipped:
-            # Without the URL in which it stands, which may hold a password.
-            message = f"|{adapter[1]}: before |zip: in a source"
-            raise UnsupportedError(message, hint="an archive within another, or in an array, is not read: take it out")
-        if adapter[1] == "zip":
-            zipped = True
-        else:
-            wanted = _format_of(adapter[1]) or wanted
+        wanted = _format_of(adapter[1]) or wanted
         inside = join_key(adapter[2].strip("/"), inside)
         text = text[: adapter.start()]
     while (scheme := _SCHEME.match(text)) is not None and scheme[1].lower() in _FORMATS:
         wanted = _format_of(scheme[1].lower()) or wanted
         text = text[scheme.end() :]
-    return text, inside, wanted, zipped
+    return text, inside, wanted
+
+
+def _without_zip(source: object) -> tuple[object, bool]:
+    """Returns a source and whether it is an archive by its `|zip:`, instead of which it then has `|zarr:`.
+
+    What follows is a path inside in both cases, and that says nothing of the format.
+    """
+    text = str(source) if isinstance(source, PurePath) else source
+    if not isinstance(text, str) or "|zip:" not in text:
+        return source, False
+    archive, _, inside = text.partition("|zip:")
+    if "|zip:" in inside or _ADAPTER.search(archive) is not None:
+        # Without the URL in which it stands, which may hold a password.
+        message = "an archive within another, or in an array"
+        raise UnsupportedError(message, hint="take it out: |zip: follows the path or URL of a file")
+    return f"{archive}|zarr:{inside}", True
 
 
 def _names_archive(source: object) -> bool:
