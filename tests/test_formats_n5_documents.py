@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,16 @@ def test_broken_documents_are_named(hierarchy, document, part):
         find(hierarchy({"a": document}), "a")
     assert part in str(caught.value)
     assert str(caught.value.key).endswith("a/attributes.json")
+
+
+def test_comments_cost_no_memory(hierarchy):
+    store = hierarchy({"": b" //\n" * (1 << 18) + b"{}"})
+    tracemalloc.start()
+    try:
+        assert find(store).attributes == {}
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # ------------------------------------------------------------------------------------------------------------ COSEM

@@ -130,14 +130,17 @@ def test_axes_have_the_names_and_the_order_of_the_document(tmp_path, make_values
 # ------------------------------------------------------------------------------------------- blocks by other writers
 
 
+#: tensorstore knows neither these names nor the setting `nthreads`, and reads the first member of gzip only.
+NOT_BY_TENSORSTORE = {"lz4", "zstandard", "blosc", "gzip members"}
+
+
 @pytest.mark.parametrize("mode", [0, 1])
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_blocks_as_java_writes_them(tmp_path, make_values, compression, mode):
     expected = make_values((11, 9, 6), "uint16") % 50
     path = put_array(tmp_path / "a.n5", expected, (4, 5, 6), compression, mode=mode)
     assert_reads(path, expected)
-    # tensorstore reads one gzip member only.
-    if mode == 0 and compression not in ("lz4", "zstandard", "gzip members"):
+    if mode == 0 and compression not in NOT_BY_TENSORSTORE:
         np.testing.assert_array_equal(by_tensorstore(path), expected)
 
 

@@ -151,7 +151,7 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
         if isinstance(document, bytes):
             return _node_zarr3(store, path, document, settings)
         refused = document
-    others = [name for name in _FORMATS[1:] if format in (None, name)]
+    others: list[Format] = [name for name in _FORMATS[1:] if format in (None, name)]
     # What the others need is fetched in one round trip.
     near = store.ahead([join_key(path, name) for other in others for name in _documents(other)]) if others else store
     for other in others:

@@ -34,7 +34,8 @@ _DATASET = frozenset({"dimensions", "blockSize", "dataType"})
 _OWN = _DATASET | {"compression", "compressionType", "codecs"}
 # Members besides those that the core looks at.
 _LOOKED_AT = _OWN | {"axes", "transform", "isLabelMultiset"}
-_COMMENTS = re.compile(rb"(?:\s|//[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
+# Possessive: a repetition that may give back remembers each of its steps, which costs a hundred times the document.
+_COMMENTS = re.compile(rb"(?:\s+|//[^\n]*\n|/\*.*?\*/)*+", re.DOTALL)
 _LEVEL = re.compile(r"s(?:0|[1-9][0-9]{0,2})")
 # Levels that are asked for where nobody can list them; each halves the one before.
 _ASKED_LEVELS = 16

@@ -175,7 +175,7 @@ def _layer(value: object, key: str) -> _Layer:
         raise MetadataError(f"dataLayers[].name: {name!r} is not a name of a layer", key=key)
     where = f"layer {name[:100]!r}"
     inside(name, key)
-    listed = layer.get("mags") or layer.get("wkwResolutions") or []
+    listed: object = layer.get("mags") or layer.get("wkwResolutions") or cast("list[object]", [])
     mags = [_mag(one, name, f"{where}: mags", key) for one in _list(listed, f"{where}: mags", key)]
     mags.sort(key=lambda mag: mag.factors)
     return _Layer(
@@ -190,14 +190,15 @@ def _layer(value: object, key: str) -> _Layer:
 
 def _mag(value: object, layer: str, where: str, key: str) -> _Mag:
     mag = _object(value, where, key)
-    named = mag.get("mag", mag.get("resolution"))
+    named: object = mag.get("mag", mag.get("resolution"))
+    parts: list[object] = [named]
     if isinstance(named, dict):
-        named = [cast("dict[str, Any]", named).get(axis) for axis in "xyz"]
-    if isinstance(named, str):
-        named = [int(part) for part in named.split("-") if part.isdecimal()]
-    if _is_count(named):
-        named = [named]
-    factors = _triple([*named] * 3 if isinstance(named, list) and len(named) == 1 else named, where, key)
+        parts = [cast("dict[str, object]", named).get(axis) for axis in "xyz"]
+    elif isinstance(named, list):
+        parts = cast("list[object]", named)
+    elif isinstance(named, str):
+        parts = [int(part) for part in named.split("-") if part.isdecimal()]
+    factors = _triple(parts * 3 if len(parts) == 1 else parts, where, key)
     if not all(factor > 0 for factor in factors):
         raise MetadataError(f"{where}: {named!r} is not a mag", key=key)
     isotropic = len(set(factors)) == 1
@@ -227,25 +228,26 @@ def _box(value: dict[str, Any], where: str, key: str) -> _Box:
 def _voxel_size(value: object, key: str) -> tuple[str | None, tuple[float, float, float]]:
     """(unit, size of a voxel of the finest mag): a list is in nanometers."""
     unit: str | None = _NANOMETER
+    listed = value
     if isinstance(value, dict):
-        named = cast("dict[str, Any]", value)
-        given, value = named.get("unit"), named.get("factor")
+        named = cast("dict[str, object]", value)
+        given, listed = named.get("unit"), named.get("factor")
         unit = given if isinstance(given, str) else None
-    if value is None:
+    if listed is None:
         return None, (1.0, 1.0, 1.0)
-    sizes = _list(value, "scale", key)
+    sizes = _list(listed, "scale", key)
     if len(sizes) != 3 or not all(isinstance(size, int | float) and 0 < size < 1e30 for size in sizes):
         raise MetadataError(f"scale: three sizes were expected, not {str(sizes)[:80]}", key=key)
     return unit, (float(sizes[0]), float(sizes[1]), float(sizes[2]))
 
 
 def _triple(value: object, where: str, key: str) -> _Triple:
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        if len(items) == 3 and all(_is_count(item) for item in items):
-            x, y, z = cast("list[int]", items)
-            return x, y, z
-    raise MetadataError(f"{where}: three integers were expected, not {str(value)[:80]}", key=key)
+    shown = str(value)[:80]
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    if len(items) == 3 and all(_is_count(item) for item in items):
+        x, y, z = cast("list[int]", items)
+        return x, y, z
+    raise MetadataError(f"{where}: three integers were expected, not {shown}", key=key)
 
 
 def _is_count(value: object) -> bool:

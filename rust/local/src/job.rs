@@ -205,11 +205,12 @@ impl Job {
                 if self.finish_pass(&mut state) {
                     continue;
                 }
+                // Before anybody learns of the end, and looks.
+                self.totals.add(&self.counters);
                 state.done = true;
                 self.wake(&state);
                 let on_done = state.on_done.take();
                 drop(state);
-                self.totals.add(&self.counters);
                 if let Some(on_done) = on_done {
                     on_done(self.outcome());
                 }

@@ -129,6 +129,9 @@ fn n5_comments() {
     assert_error(parse(b"/* a */"), "MetadataError", "unreadable JSON");
     assert_error(parse(format!("{base} // after").as_bytes()), "MetadataError", "trailing characters");
     assert_error(parse(b"/* a"), "MetadataError", "a comment without an end");
+    // The first end is the end.
+    let ends = document(N5, &[("unknown", r#""*/ {""#)]);
+    assert_eq!(parse(format!("/* a */\n// b\n{ends}\n").as_bytes()).unwrap(), n5(&[]).unwrap());
 }
 
 #[test]
