@@ -9,9 +9,10 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use voxfetch_core::index::precomputed::{compressed_morton, decode_minishard, decode_shard_index};
+use voxfetch_core::index::precomputed::{decode_minishard, decode_shard_index};
 use voxfetch_core::index::{MISSING, ShardIndex};
-use voxfetch_core::metadata::precomputed::{Hash, PrecomputedScale, Sharding, parse};
+use voxfetch_core::metadata::precomputed::{PrecomputedScale, parse};
+use voxfetch_core::metadata::uint64_sharding::{Hash, Sharding, compressed_morton};
 use voxfetch_core::subset::ByteRange;
 
 fn volume(name: &str) -> (PathBuf, PrecomputedScale) {
@@ -30,7 +31,7 @@ fn expected() -> BTreeMap<[u64; 3], Vec<u8>> {
     let (folder, scale) = volume("unsharded");
     assert_eq!((scale.size, scale.voxel_offset, scale.chunk_size), ([9, 3, 5], [-4, 0, 1000], [2; 3]));
     let found: BTreeMap<_, _> = cells(scale.grid())
-        .filter_map(|cell| Some((cell, fs::read(folder.join(scale.chunk_key(&cell))).ok()?)))
+        .filter_map(|cell| Some((cell, fs::read(folder.join(&scale.key).join(scale.object_name(&cell))).ok()?)))
         .collect();
     let files = fs::read_dir(folder.join(&scale.key)).unwrap().count();
     assert_eq!((found.len(), files), (22, 22), "every file has the name of a chunk");
@@ -50,7 +51,7 @@ fn gunzip(encoded: &[u8]) -> Vec<u8> {
 /// Bytes of a chunk as a reader goes for them, None when it is not stored.
 fn chunk(folder: &Path, scale: &PrecomputedScale, sharding: &Sharding, id: u64) -> Option<Vec<u8>> {
     let place = sharding.place(id);
-    let shard = fs::read(folder.join(scale.object_key(&sharding.key(place.shard)))).ok()?;
+    let shard = fs::read(folder.join(&scale.key).join(sharding.key(place.shard))).ok()?;
     let own = ByteRange { start: 0, end: sharding.index_nbytes() };
     let nbytes = shard.len() as u64;
     let pairs = decode_shard_index(&shard[..own.end as usize], Some(nbytes)).unwrap();

@@ -3,16 +3,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use voxfetch_core::error::ErrorKind;
-use voxfetch_core::index::precomputed::compressed_morton;
 use voxfetch_core::metadata::limits::MAX_INDEX_NBYTES;
 use voxfetch_core::metadata::precomputed::parse;
+use voxfetch_core::metadata::uint64_sharding::compressed_morton;
 
 fuzz_target!(|document: &[u8]| {
     match parse(document) {
         Ok(scale) => {
             let grid = scale.grid();
             let last = grid.map(|cells| cells.saturating_sub(1));
-            assert!(scale.chunk_key(&last).starts_with(&scale.key));
+            assert!(!scale.object_name(&last).is_empty());
             if let Some(sharding) = scale.sharding {
                 assert!(sharding.index_nbytes() <= MAX_INDEX_NBYTES);
                 let place = sharding.place(compressed_morton(&last, &grid).unwrap());

@@ -75,6 +75,19 @@ impl PrecomputedScale {
         let [(x, i), (y, j), (z, k)] = pairs(self.size, self.chunk_size);
         [x.div_ceil(i.max(1)), y.div_ceil(j.max(1)), z.div_ceil(k.max(1))]
     }
+
+    /// Name in the folder of the scale of the object that holds the chunk in grid cell (x, y, z).
+    #[must_use]
+    pub fn object_name(&self, cell: &[u64]) -> String {
+        self.keys().key(cell)
+    }
+
+    fn keys(&self) -> KeyEncoding {
+        match self.sharding {
+            None => KeyEncoding::PrecomputedChunk { size: self.size, step: self.chunk_size, offset: self.voxel_offset },
+            Some(sharding) => KeyEncoding::PrecomputedShard { grid: self.grid(), sharding },
+        }
+    }
 }
 
 /// Name of the object of the chunk in a cell (x, y, z) of a volume without shards: the coordinates between which it lies.
@@ -149,29 +162,22 @@ pub fn array(document: &[u8]) -> Result<ArrayMeta> {
     let chunk_shape: Vec<u64> = step.iter().zip(&shape).map(|(&step, &extent)| step.min(extent.max(1))).collect();
     check_shapes(&shape, &step)?;
     let mut codecs = vec![CodecSpec::Volume(scale.encoding)];
-    let (keys, levels) = match scale.sharding {
-        None => (
-            KeyEncoding::PrecomputedChunk { size: scale.size, step: scale.chunk_size, offset: scale.voxel_offset },
-            Vec::new(),
-        ),
-        Some(sharding) => {
-            if sharding.data_gzip {
-                codecs.push(CodecSpec::Gzip { level: -1 });
-            }
-            let level =
-                |index| ShardLevel { outer: Vec::new(), grid: vec![1; 4], entry_shape: chunk_shape.clone(), index };
-            let levels =
-                vec![level(IndexSpec::PrecomputedShard(sharding)), level(IndexSpec::PrecomputedMinishard(sharding))];
-            (KeyEncoding::PrecomputedShard { grid: scale.grid(), sharding }, levels)
+    let mut levels = Vec::new();
+    if let Some(sharding) = scale.sharding {
+        if sharding.data_gzip {
+            codecs.push(CodecSpec::Gzip { level: -1 });
         }
-    };
+        let indexes = [IndexSpec::PrecomputedShard(sharding), IndexSpec::PrecomputedMinishard(sharding)];
+        let level = |index| ShardLevel { outer: Vec::new(), grid: vec![1; 4], entry_shape: chunk_shape.clone(), index };
+        levels.extend(indexes.map(level));
+    }
     Ok(ArrayMeta {
         shard_grid: grid(&shape, &step)?,
         grid_origin: vec![0; 4],
         origin: scale.voxel_offset.into_iter().chain([0]).collect(),
         fill_value: vec![0; scale.dtype.item_size()],
         dimension_names: ["x", "y", "z", "channel"].map(|name| Some(name.into())).into(),
-        keys,
+        keys: scale.keys(),
         levels,
         chunk_order: vec![3, 2, 1, 0],
         chunk_nbytes: chunk_nbytes(&chunk_shape, &scale.dtype)?,

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use voxfetch_core::dtype::DataType;
 use voxfetch_core::error::Result;
-use voxfetch_core::metadata::precomputed::{Encoding, Hash, PrecomputedScale, Sharding, parse};
+use voxfetch_core::metadata::precomputed::{Encoding, PrecomputedScale, parse};
+use voxfetch_core::metadata::uint64_sharding::{Hash, Sharding};
 
 use super::{Members, assert_error, document};
 
@@ -54,8 +55,8 @@ fn an_ordinary_volume() {
     };
     assert_eq!(scale, expected);
     assert_eq!(scale.grid(), [3, 1, 4]);
-    assert_eq!(scale.chunk_key(&[0, 0, 0]), "8_8_40/0-4_0-5_0-2");
-    assert_eq!(scale.chunk_key(&[2, 0, 3]), "8_8_40/8-9_0-5_6-7");
+    assert_eq!(scale.object_name(&[0, 0, 0]), "0-4_0-5_0-2");
+    assert_eq!(scale.object_name(&[2, 0, 3]), "8-9_0-5_6-7");
     assert_eq!(read(&[], &[("voxel_offset", "null"), ("sharding", "null")]).unwrap(), expected);
 }
 
@@ -63,18 +64,17 @@ fn an_ordinary_volume() {
 fn keys_have_the_coordinates_of_the_whole_world() {
     let scale = read(&[], &[("voxel_offset", "[-6, 27648, -1]"), ("key", "\"\"")]).unwrap();
     assert_eq!(scale.voxel_offset, [-6, 27648, -1]);
-    assert_eq!(scale.chunk_key(&[0, 0, 0]), "-6--2_27648-27653_-1-1");
-    assert_eq!(scale.chunk_key(&[1, 0, 1]), "-2-2_27648-27653_1-3");
-    assert_eq!(scale.chunk_key(&[2, 0, 3]), "2-3_27648-27653_5-6");
-    assert_eq!(scale.object_key("0.shard"), "0.shard");
+    assert_eq!(scale.object_name(&[0, 0, 0]), "-6--2_27648-27653_-1-1");
+    assert_eq!(scale.object_name(&[1, 0, 1]), "-2-2_27648-27653_1-3");
+    assert_eq!(scale.object_name(&[2, 0, 3]), "2-3_27648-27653_5-6");
     let far = (1i64 << 62) - 2;
     let (size, offset) = (format!("[{far}, 1, 0]"), format!("[{far}, {}, 0]", -far));
     let scale = read(&[], &[("size", &size), ("voxel_offset", &offset), ("key", "\"a/b\"")]).unwrap();
     assert_eq!(scale.grid(), [1 << 60, 1, 0]);
-    let last = scale.chunk_key(&[(1 << 60) - 1, 0, 0]);
-    assert_eq!(last, format!("a/b/{}-{}_{}-{}_0-0", 2 * far - 2, 2 * far, -far, 1 - far));
+    let last = scale.object_name(&[(1 << 60) - 1, 0, 0]);
+    assert_eq!(last, format!("{}-{}_{}-{}_0-0", 2 * far - 2, 2 * far, -far, 1 - far));
     // Cells that are none end where the volume does.
-    assert!(scale.chunk_key(&[u64::MAX, u64::MAX, u64::MAX]).starts_with("a/b/"));
+    assert!(scale.object_name(&[u64::MAX, u64::MAX, u64::MAX]).contains("_"));
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn what_is_wrong_with_a_volume() {
 fn chunks_larger_than_the_volume_count_as_what_there_is_of_them() {
     let scale = read(&[], &[("chunk_sizes", "[[1000000, 1000000, 1000000]]")]).unwrap();
     assert_eq!((scale.grid(), scale.chunk_size), ([1, 1, 1], [1_000_000; 3]));
-    assert_eq!(scale.chunk_key(&[0, 0, 0]), "8_8_40/0-9_0-5_0-7");
+    assert_eq!(scale.object_name(&[0, 0, 0]), "8_8_40/0-9_0-5_0-7");
     let large = [("chunk_sizes", "[[1024, 1024, 1024]]"), ("size", "[5000, 5000, 1024]")];
     assert_error(read(&[], &large), "LimitExceededError", "bytes of a decoded chunk: needs 2147483648");
     read(&[("data_type", "\"uint8\"")], &large).unwrap();
@@ -273,7 +273,7 @@ proptest! {
             for at in 0..grid[axis] {
                 let mut cell = [0; 3];
                 cell[axis] = at;
-                let key = scale.chunk_key(&cell);
+                let key = scale.object_name(&cell);
                 let part = key.trim_start_matches("8_8_40/").split('_').nth(axis).unwrap();
                 let end = (expected + chunk[axis] as i64).min(offset[axis] + size[axis] as i64);
                 prop_assert_eq!(part, format!("{expected}-{end}"));
