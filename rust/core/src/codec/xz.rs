@@ -299,40 +299,101 @@ fn broken(what: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// `xz -9 --check=none` of "voxels", with a dictionary of 2^`log2` bytes.
-    fn stream(log2: u8) -> Vec<u8> {
-        // Header of 12 bytes, LZMA2 with one byte of properties.
-        let mut block = vec![2, 0, 0x21, 1, (log2 - 12) * 2, 0, 0, 0];
-        block.extend(libdeflater::crc32(&block).to_le_bytes());
-        // A chunk as it is, the end, padding to 4 bytes.
-        let data = b"\x01\0\x05voxels\0\0\0";
-        // One block: its size without padding, its decoded size.
-        let mut index = vec![0, 1, 12 + 10, 6];
-        index.extend(libdeflater::crc32(&index).to_le_bytes());
-        let flags = [0, 0];
-        // Size of the index in words, less one.
-        let size_and_flags = [1, 0, 0, 0, 0, 0];
-        [
-            b"\xfd7zXZ\0",
-            &flags[..],
-            &libdeflater::crc32(&flags).to_le_bytes(),
-            &block,
-            data,
-            &index,
-            &libdeflater::crc32(&size_and_flags).to_le_bytes(),
-            &size_and_flags,
-            b"YZ",
-        ]
-        .concat()
+    /// A stream of one block of "voxels" without a check, its parts without their checksums.
+    #[derive(Clone)]
+    struct Stream {
+        flags: Vec<u8>,
+        /// Of 12 bytes: LZMA2 with one byte of properties.
+        block: Vec<u8>,
+        /// A chunk as it is, the end, padding to whole words.
+        data: Vec<u8>,
+        /// One block of 12 + 10 bytes, without padding, that decode to 6.
+        index: Vec<u8>,
+        footer: Vec<u8>,
+        end: Vec<u8>,
+    }
+
+    impl Stream {
+        fn new() -> Self {
+            Self {
+                flags: vec![0, 0],
+                block: vec![2, 0, 0x21, 1, 0, 0, 0, 0],
+                data: b"\x01\0\x05voxels\0\0\0".to_vec(),
+                index: vec![0, 1, 22, 6],
+                footer: vec![1, 0, 0, 0, 0, 0],
+                end: b"YZ".to_vec(),
+            }
+        }
+
+        fn with(&self, edit: impl FnOnce(&mut Self)) -> Self {
+            let mut edited = self.clone();
+            edit(&mut edited);
+            edited
+        }
+
+        fn decode(&self) -> Result<[u8; 6]> {
+            let crc = |bytes: &[u8]| libdeflater::crc32(bytes).to_le_bytes();
+            let Self { flags, block, data, index, footer, end } = self;
+            let header = [&MAGIC[..], flags, &crc(flags), block, &crc(block)].concat();
+            let encoded = [&header[..], data, index, &crc(index), &crc(footer), footer, end].concat();
+            let mut out = [0; 6];
+            let exact = decode_exact(&encoded, &mut out);
+            assert_eq!(exact, decode_bounded(&encoded, 6, &mut Vec::new()));
+            exact.map(|()| out)
+        }
+    }
+
+    #[test]
+    fn every_part_of_a_stream_must_fit_the_others() {
+        let stream = Stream::new();
+        assert_eq!(stream.decode(), Ok(*b"voxels"));
+        // Both sizes in the header of the block, in another order of magnitude; no end to a number.
+        let sizes =
+            |sizes: &[u8]| stream.with(|s| s.block = [&[3, 0xc0], sizes, &[0x21, 1, 0, 0, 0, 0, 0, 0]].concat());
+        let [larger, index] = [10, 6].map(|n| sizes(&[n, 6]).with(|s| s.index[2] = 26));
+        assert_eq!(larger.decode(), Ok(*b"voxels"));
+        let refused = [
+            index,
+            larger.with(|s| s.block[3] = 7),
+            larger.with(|s| s.block[2..5].copy_from_slice(&[0x8a, 0, 6])),
+            larger.with(|s| s.block[2..12].fill(0x80)),
+            stream.with(|s| s.flags = vec![1, 0]),
+            stream.with(|s| s.flags = vec![0, 2]),
+            stream.with(|s| s.flags = vec![0, 1]),
+            stream.with(|s| s.block[1] = 4),
+            stream.with(|s| s.block[3] = 2),
+            stream.with(|s| s.block[4] = 41),
+            stream.with(|s| s.block[7] = 1),
+            stream.with(|s| s.data[0] = 2),
+            stream.with(|s| s.data[11] = 1),
+            stream.with(|s| s.index[1] = 0),
+            stream.with(|s| s.index[1] = 2),
+            stream.with(|s| s.index[2] = 21),
+            stream.with(|s| s.index[3] = 7),
+            stream.with(|s| s.index.extend([0; 4])),
+            stream.with(|s| s.footer[0] = 2),
+            stream.with(|s| s.footer[3] = 1),
+            stream.with(|s| s.footer[5] = 1),
+            stream.with(|s| s.end[1] = b'z'),
+            stream.with(|s| s.end.push(0)),
+        ];
+        for (case, stream) in refused.iter().enumerate() {
+            let refused = stream.decode().expect_err(&format!("case {case}"));
+            let is_typed = matches!(refused.kind(), ErrorKind::Codec { .. } | ErrorKind::Checksum { .. });
+            assert!(is_typed, "case {case}: {refused}");
+        }
+        let filters = [stream.with(|s| s.block[2] = 3), stream.with(|s| s.block[1] = 1)];
+        for stream in filters {
+            assert!(matches!(stream.decode().unwrap_err().kind(), ErrorKind::Unsupported { .. }));
+        }
+        stream.with(|s| s.end.extend([0; 4])).decode().unwrap();
     }
 
     #[test]
     fn a_dictionary_is_as_large_as_the_highest_preset_has_it_or_refused() {
         for (log2, possible) in [(12, true), (20, true), (26, true), (27, false), (31, false)] {
-            let mut out = [0; 6];
-            assert_eq!(decode_exact(&stream(log2), &mut out).is_ok(), possible, "{log2}");
-            assert_eq!(decode_bounded(&stream(log2), 6, &mut Vec::new()).is_ok(), possible, "{log2}");
-            assert!(!possible || &out == b"voxels");
+            let stream = Stream::new().with(|s| s.block[4] = (log2 - 12) * 2);
+            assert_eq!(stream.decode().is_ok(), possible, "{log2}");
         }
     }
 

@@ -174,4 +174,36 @@ mod tests {
             decode(chunks).unwrap_err();
         }
     }
+
+    #[test]
+    fn rows_of_every_filter_are_predicted_by_their_neighbours() {
+        // Four pixels of two bytes in each of six rows; the first row and the first pixel have zeros for neighbours.
+        let pixels: Vec<u8> = (0..48u32).map(|i| (i * i * 37 + i / 3 * 91) as u8).collect();
+        let at = |row: usize, byte: Option<usize>| byte.map_or(0, |byte| i32::from(pixels[row * 8 + byte]));
+        let mut rows = Vec::new();
+        for row in 0..6 {
+            let filter = [3, 1, 2, 3, 4, 0][row];
+            rows.push(filter as u8);
+            for byte in 0..8usize {
+                let left = byte.checked_sub(2);
+                let above = |byte| if row > 0 { at(row - 1, byte) } else { 0 };
+                let (a, b, c) = (at(row, left), above(Some(byte)), above(left));
+                let nearest = [a, b, c].into_iter().min_by_key(|value| (a + b - c - value).abs()).unwrap();
+                let predicted = [0, a, b, (a + b) / 2, nearest][filter];
+                rows.push((at(row, Some(byte)) - predicted) as u8);
+            }
+        }
+        let decode = |rows: &[u8]| {
+            let mut stream = vec![0; 200];
+            let nbytes = libdeflater::Compressor::default().zlib_compress(rows, &mut stream).unwrap();
+            let image = png_with([4, 6], [8, 4, 0], &[chunk(b"IDAT", &stream[..nbytes])]);
+            let mut out = [0; 48];
+            png::decode(&image, [4, 6, 1, 2], 1, &mut out).map(|()| out)
+        };
+        let channels: Vec<u8> = (0..48).map(|i| pixels[i % 24 * 2 + i / 24]).collect();
+        assert_eq!(decode(&rows).unwrap(), channels[..]);
+        rows[9] = 5;
+        decode(&rows).unwrap_err();
+        decode(&rows[..53]).unwrap_err();
+    }
 }
