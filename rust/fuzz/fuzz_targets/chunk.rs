@@ -4,7 +4,7 @@
 use voxfetch_core::error::{ErrorKind, Result};
 
 /// Most voxels of a chunk.
-const MAX_VOXELS: usize = 1 << 20;
+const MAX_VOXELS: usize = 1 << 18;
 
 /// `extent` is (x, y, z, channel) in voxels, `item_size` in bytes.
 pub fn check(extent: [usize; 4], item_size: usize, decode: impl Fn(&mut [u8]) -> Result<()>) {

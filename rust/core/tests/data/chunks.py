@@ -4,10 +4,10 @@
 
 Needs tensorstore, Pillow, compresso, Java and lz4-java (written with the versions named in the first line).
 
-A record has codec, what, extent (x, y, z, channel in voxels), item_size in bytes, kind, hex, and block (x, y, z in voxels)
-where the codec must be told. The voxels are a formula of their kind, repeated in rust/core/src/codec/tests/chunks.rs, and
-are not stored, but for JPEG: there `decoded` is what libjpeg-turbo makes of it. Voxels are x fastest, channel slowest,
-little-endian.
+A record has codec, what, extent (x, y, z, channel in voxels), item_size in bytes, kind, hex, and block (x, y, z in
+voxels) where the codec must be told. The voxels are a formula of their kind, repeated in
+rust/core/src/codec/tests/chunks.rs, and are not stored, but for JPEG: there `decoded` is what libjpeg-turbo makes of it.
+Voxels are x fastest, channel slowest, little-endian.
 """
 
 import io
@@ -82,9 +82,7 @@ def compressed_segmentation() -> Iterator[dict[str, object]]:
         if kind == "noise" and extent[0] == 16:
             continue
         array = voxels(kind, extent, item_size)
-        encoded = precomputed(
-            array, encoding="compressed_segmentation", compressed_segmentation_block_size=list(block)
-        )
+        encoded = precomputed(array, encoding="compressed_segmentation", compressed_segmentation_block_size=list(block))
         yield record("compressed_segmentation", "tensorstore", kind, array, encoded, block=list(block))
 
 
@@ -173,7 +171,14 @@ def xz() -> Iterator[dict[str, object]]:
 def lz4_java(jar: str) -> Iterator[dict[str, object]]:
     cases = [
         (block_size, kind, voxels(kind, (nbytes, 1, 1, 1), 1))
-        for block_size, nbytes in ((65_536, 1), (65_536, 3000), (64, 3000), (1025, 3000), (1000, 3000), (32 << 20, 3000))
+        for block_size, nbytes in (
+            (65_536, 1),
+            (65_536, 3000),
+            (64, 3000),
+            (1025, 3000),
+            (1000, 3000),
+            (32 << 20, 3000),
+        )
         for kind in ("image", "noise")
     ]
     lines = "\n".join(f"{block_size} {array.tobytes().hex()}" for block_size, _, array in cases)
