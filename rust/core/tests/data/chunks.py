@@ -6,8 +6,8 @@ Needs tensorstore, Pillow, compresso, Java and lz4-java (written with the versio
 
 A record has codec, what, extent (x, y, z, channel in voxels), item_size in bytes, kind, hex, and block (x, y, z in
 voxels) where the codec must be told. The voxels are a formula of their kind, repeated in
-rust/core/src/codec/tests/chunks.rs, and are not stored, but for JPEG: there `decoded` is what libjpeg-turbo makes of it.
-Voxels are x fastest, channel slowest, little-endian.
+rust/core/src/codec/tests/chunks.rs, and are not stored, but for JPEG: there `decoded` is what libjpeg-turbo makes of
+it. Voxels are x fastest, channel slowest, little-endian.
 """
 
 import io
