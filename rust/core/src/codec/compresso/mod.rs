@@ -18,8 +18,9 @@
 //! (6: z - 1) that is in a region; failing all, the next location says which: that of the neighbour at x - 1, x + 1, y - 1,
 //! y + 1, z - 1, z + 1 (0 to 5), the location after it (6), or the location less 7.
 //!
-//! Whatever the stream, the work and the memory are those of the output: the outlines take a bit for each voxel, the
-//! regions 8 bytes for each run of voxels along x.
+//! Whatever the stream, the work and the memory are those of the output: the outlines take a bit for each voxel, in whole
+//! words for each row along x; the regions 4 bytes for each row and each run of voxels in it, of one slice where they do
+//! not go on in the next.
 
 mod labels;
 mod outlines;

@@ -1,4 +1,7 @@
 //! JPEG (ITU-T T.81), baseline and progressive.
+//!
+//! The standard leaves rounding to the decoder. Grey differs from what libjpeg-turbo makes of it by at most 1, colours by
+//! a little more, as their conversion and the interpolation of those that are stored at half size are rounded as well.
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
