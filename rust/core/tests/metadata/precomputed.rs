@@ -150,7 +150,7 @@ fn sharding() {
     };
     assert_eq!(scale.sharding, Some(expected));
     assert_eq!(expected.index_nbytes(), 1024);
-    assert_eq!(scale.object_key(&expected.key(0x7112)), "8_8_40/7112.shard");
+    assert_eq!(expected.key(0x7112), "7112.shard");
     let scale = sharded(&[
         ("hash", "\"murmurhash3_x86_128\""),
         ("minishard_index_encoding", "\"gzip\""),
@@ -250,7 +250,7 @@ fn what_is_wrong_with_a_volume() {
 fn chunks_larger_than_the_volume_count_as_what_there_is_of_them() {
     let scale = read(&[], &[("chunk_sizes", "[[1000000, 1000000, 1000000]]")]).unwrap();
     assert_eq!((scale.grid(), scale.chunk_size), ([1, 1, 1], [1_000_000; 3]));
-    assert_eq!(scale.object_name(&[0, 0, 0]), "8_8_40/0-9_0-5_0-7");
+    assert_eq!(scale.object_name(&[0, 0, 0]), "0-9_0-5_0-7");
     let large = [("chunk_sizes", "[[1024, 1024, 1024]]"), ("size", "[5000, 5000, 1024]")];
     assert_error(read(&[], &large), "LimitExceededError", "bytes of a decoded chunk: needs 2147483648");
     read(&[("data_type", "\"uint8\"")], &large).unwrap();

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::super::deflate::Container;
 use super::super::*;
 use crate::error::ErrorKind;
 
