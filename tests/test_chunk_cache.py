@@ -13,9 +13,12 @@ import time
 
 import numpy as np
 import pytest
+import tensorstore
 import zarr
+from tests.precomputed import labels, sharding, write_scale
 from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
+from tests.wkw_data import layer, write_mag, write_properties
 
 import voxfetch as vf
 
@@ -93,6 +96,61 @@ def test_every_layout_twice(case, kind, engines, places):
     assert sent == (server and len(server.requests))
     assert stats.chunk_cache_misses == stats.chunks_decoded
     assert (stats.chunk_cache_hits > 0) == (stats.chunks_decoded > 0)
+
+
+def n5(path, voxels, compression):
+    metadata = {"dimensions": voxels.shape, "blockSize": [16, 12, 20], "dataType": "uint32", "compression": compression}
+    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": f"{path}/"}, "metadata": metadata, "create": True}
+    tensorstore.open(spec).result().write(voxels).result()
+    return voxels
+
+
+def wkw(path, voxels, block_type):
+    voxels = voxels[None, :32, :32, :32]
+    write_mag(path / "color" / "1", voxels, block_type=block_type)
+    write_properties(path, [layer("color", (0, 0, 0), voxels.shape[1:], ["1"], dtype="uint32", channels=1)])
+    return voxels
+
+
+def precomputed(path, voxels, **scale):
+    return write_scale(path, voxels[..., None], chunk_size=(16, 12, 20), kind="segmentation", **scale)
+
+
+CSEG = {"encoding": "compressed_segmentation", "compressed_segmentation_block_size": (8, 8, 8)}
+# Of shards of many cells of the grid, and of chunks that are stored cut off at the array's end.
+OTHERS = {
+    "n5 raw": (n5, {"compression": {"type": "raw"}}, None),
+    "n5 gzip": (n5, {"compression": {"type": "gzip"}}, None),
+    "wkw raw": (wkw, {"block_type": "raw"}, "color/1"),
+    "wkw lz4": (wkw, {"block_type": "lz4"}, "color/1"),
+    "precomputed raw": (precomputed, {}, "4_4_40"),
+    "precomputed segmentation": (precomputed, CSEG, "4_4_40"),
+    "precomputed shards": (
+        precomputed,
+        {"sharding": sharding(preshift=2, minishard=2, shard=1, data="gzip")},
+        "4_4_40",
+    ),
+}
+
+
+@both
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_formats(kind, name, tmp_path, engines, places):
+    write, given, inside = OTHERS[name]
+    expected = write(tmp_path / "a", labels((40, 41, 42, 1), "uint32")[..., 0], **given)
+    source, server = places(kind, tmp_path / "a")
+    engine = engines()
+    array = vf.open_array(source, inside, engine=engine)
+    for number in range(array.shape[-1 if array.shape[0] == 1 else 0]):
+        plane = (..., number) if array.shape[0] == 1 else (number,)
+        np.testing.assert_array_equal(array[plane], expected[plane])
+    chunks = np.prod([-(-extent // chunk) for extent, chunk in zip(array.shape, array.chunks, strict=True)])
+    stats, sent = engine.stats(), server and len(server.requests)
+    assert stats.chunks_decoded == stats.chunk_cache_misses == chunks
+    np.testing.assert_array_equal(array[...], expected)
+    assert engine.stats().chunks_decoded == chunks
+    assert sent == (server and len(server.requests))
+    assert array.verify().ok
 
 
 @both

@@ -142,10 +142,10 @@ pub struct ReadCache {
 }
 
 impl ReadCache {
-    /// Whether a chunk of `nbytes` bytes may still be put in.
+    /// How many chunks of `nbytes` bytes may still be put in, names not counted.
     #[must_use]
-    pub fn has_room(&self, nbytes: usize) -> bool {
-        nbytes as u64 <= self.left.load(Ordering::Relaxed)
+    pub fn room(&self, nbytes: usize) -> u64 {
+        self.left.load(Ordering::Relaxed) / (nbytes as u64 + Chunks::ENTRY_NBYTES)
     }
 
     /// The cache as a visit to one object uses it, which holds the chunks in cell `cell` of the grid of objects.

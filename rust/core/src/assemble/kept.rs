@@ -45,7 +45,8 @@ impl Assembly<'_> {
         }
         let mut elements: Arc<[u8]> = std::iter::repeat_n(0, array.chunk_nbytes).collect();
         let Some(memory) = Arc::get_mut(&mut elements) else { return Ok(false) };
-        if array.chain().decode_into(codec, encoded.bytes, self.verify, memory).is_err() {
+        let all = 0..array.chunk_nbytes;
+        if array.decode_window(codec, encoded.bytes, self.verify, &visit.shard, all, memory).is_err() {
             // It may be broken where nobody needs it: a cache changes nothing in what a read returns.
             return Ok(false);
         }

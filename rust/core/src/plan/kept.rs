@@ -29,33 +29,19 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Takes the chunks that the cache has out of `resolved`.
-    ///
-    /// Of the others, those of which a part would have been read are read whole while the read may put more in: the next
-    /// part of them then takes nothing at all.
+    /// Takes the chunks that the cache has out of `resolved`, and widens the others (see [`widen`]).
     pub fn take(array: &PreparedArray, items: &[Item], resolved: &mut Resolved, cache: &ObjectCache) -> Self {
         let mut kept = Self::default();
         let found = cache.look_up(resolved.stored.iter().map(|chunk| items[chunk.items.start].chunk));
-        let (mut room, mut wider) = (cache.room(array.chunk_nbytes), false);
-        for (mut chunk, found) in std::mem::take(&mut resolved.stored).into_iter().zip(found) {
-            let whole = whole(array, &chunk);
+        for (chunk, found) in std::mem::take(&mut resolved.stored).into_iter().zip(found) {
             if let Some(elements) = found {
-                kept.nbytes += whole.len();
+                kept.nbytes += whole(array, &chunk).len();
                 kept.chunks.push(KeptChunk { elements, items: chunk.items });
-                continue;
+            } else {
+                resolved.stored.push(chunk);
             }
-            if let Some(left) = room.checked_sub(1) {
-                room = left;
-                if whole != chunk.range {
-                    (chunk.range, chunk.extent) = (whole, Extent::Whole);
-                    wider = true;
-                }
-            }
-            resolved.stored.push(chunk);
         }
-        if wider {
-            resolved.stored.sort_unstable_by_key(|chunk| (chunk.range, chunk.items.start));
-        }
+        widen(array, resolved, cache.room(array.chunk_nbytes));
         kept
     }
 
@@ -80,6 +66,22 @@ impl Kept {
             KeptChunk { elements, items: start..end }
         });
         Some(Self { chunks: chunks.collect(), nbytes })
+    }
+}
+
+/// Lets the first `room` chunks be read whole of which a part would have been read, so that they can be kept: the next part
+/// of them then takes nothing at all.
+pub fn widen(array: &PreparedArray, resolved: &mut Resolved, room: u64) {
+    let mut wider = false;
+    for chunk in resolved.stored.iter_mut().take(usize::try_from(room).unwrap_or(usize::MAX)) {
+        let whole = whole(array, chunk);
+        if whole != chunk.range {
+            (chunk.range, chunk.extent) = (whole, Extent::Whole);
+            wider = true;
+        }
+    }
+    if wider {
+        resolved.stored.sort_unstable_by_key(|chunk| (chunk.range, chunk.items.start));
     }
 }
 

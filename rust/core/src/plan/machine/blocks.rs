@@ -61,7 +61,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             // Nothing may be left out.
             Mode::Check => Way::Whole,
             // What is left out could not be kept.
-            _ if batch.cache.as_ref().is_some_and(|cache| cache.has_room(array.meta.chunk_nbytes)) => Way::Whole,
+            _ if batch.cache.as_ref().is_some_and(|cache| cache.room(array.meta.chunk_nbytes) > 0) => Way::Whole,
             _ => shared
                 .plan
                 .window(&plan_visit, &visit.items, &mut Vec::new())

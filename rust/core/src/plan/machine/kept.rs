@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::{Delivery, Job, Known, Machine, Mode, Name, Task, Version};
 use crate::chunk_cache::{ObjectCache, StoredVersion};
-use crate::plan::kept::Kept;
+use crate::plan::kept::{Kept, widen};
 use crate::plan::shard::Resolved;
 
 /// Bytes of decoded chunks from which the chunks of a visit are delivered by several jobs.
@@ -36,10 +36,14 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
 
     /// Delivers the chunks of a visit that are at hand, and takes them out of those that are to be fetched.
     pub(super) fn take_kept(&mut self, id: u64, resolved: &mut Resolved) {
-        let Some(cache) = self.object_cache(id) else { return };
         let Some(visit) = self.visits.get(&id) else { return };
         let Some(batch) = self.batches.get(&visit.batch) else { return };
+        let Some(read) = &batch.cache else { return };
         let array = &batch.shared.arrays[batch.shared.plan.visit(visit.number).array].meta;
+        let Some(cache) = self.object_cache(id) else {
+            // Nothing is known of the object before its first chunks come, which are kept then.
+            return widen(array, resolved, read.room(array.chunk_nbytes));
+        };
         let kept = Kept::take(array, &visit.items, resolved, &cache);
         let (chunk_nbytes, others) = (array.chunk_nbytes, resolved.stored.len());
         let inexact = batch.shared.mode != Mode::Read && !kept.is_certain(array, others, &cache);
