@@ -767,7 +767,7 @@ def test_sources(volume, tmp_path, monkeypatch):
     ("source", "error", "says"),
     [
         ("ftp://host/a.zarr", vf.UnsupportedError, "ftp"),
-        ("precomputed://gs://bucket/a", vf.UnsupportedError, "precomputed"),
+        ("dvid://host/a", vf.UnsupportedError, "dvid"),
         ("http://", vf.StoreError, "URL"),
         ("file://host/a.zarr", vf.UnsupportedError, "this machine"),
         ("a.zip|zip:|zarr3:", vf.NotFoundError, "no such file"),
