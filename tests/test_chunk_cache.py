@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+
+import voxfetch as vf
 from tests.precomputed import labels, sharding, write_scale
 from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
 from tests.wkw_data import layer, write_mag, write_properties
-
-import voxfetch as vf
 
 FAST = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05)
 LARGE = 64 << 20

@@ -101,7 +101,7 @@ def test_a_volume_is_an_image(put):
     )
     assert image.datasets == (
         ngff.Dataset("8_8_40", (8, 8, 40.5, 1), (-16, 0, 4050, 0)),
-        ngff.Dataset("16_16_40", (16, 16, 40.5, 1), (0, 0, 0, 0)),
+        ngff.Dataset("16_16_40", (16, 16, 40.5, 1), (4, 4, 0, 0)),
     )
     assert not image.is_label
     assert child_names(node) == ["16_16_40", "8_8_40"]

@@ -1,8 +1,8 @@
 """Opens whatever lies at a source and returns the right object; parsing and detection are in `voxfetch.sources`.
 
-This version reads Zarr v2 and v3; everything else is refused with what to do instead. This module loads the rest of the
-package when a function is called: `import voxfetch` needs it at once, because an import of the module at a later time
-would hide the function of the same name.
+What is not read is refused with what to do instead. This module loads the rest of the package when a function is
+called: `import voxfetch` needs it at once, because an import of the module at a later time would hide the function of
+the same name.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ def open(  # noqa: A001, PLR0913 - the public names are a contract
     read_options: ReadOptions | None = None,
     engine: Engine | None = None,
 ) -> Array | Image | Group | Collection:
-    """Opens an array, an image (a group with OME-Zarr multiscales), a collection or a group.
+    """Opens an array, an image (a group with multiscales, a volume, a layer), a collection or a group.
 
     `source` is a path; a URL (`file`, `http`, `https`, `s3`, `gs`, `az`; also `zarr3://PATH`, `URL|zarr3:`,
     `URL|zarr3:path/inside`); a ZIP archive, by a path or a URL that ends in `.zip` or `.ozx`, or `URL|zip:path/inside`,
     read in place; a zarr `Array`, `Group` or `Store`; a store of obstore; a file system, map or path of
-    fsspec. `format` (`zarr3`, `zarr2`) skips detection. With `mode="r+"` local arrays can be written. `axes`, such as
-    "zyx", gives a view with the axes in this order. `options` (`StoreOptions`, or a dict as fsspec takes it) say how a
+    fsspec. What lies there is found out; `format` (`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`) skips that. With
+    `mode="r+"` local arrays of Zarr v3 can be written. `axes`, such as "zyx", gives a view with the axes in this order.
+    `options` (`StoreOptions`, or a dict as fsspec takes it) say how a
     remote store is reached; left out, credentials, region and anonymous access are found.
     `format_options={"dimension_separator": "/"}` overrides what a Zarr v2 array says of its keys.
 
@@ -109,7 +110,10 @@ def open_image(  # noqa: PLR0913
     read_options: ReadOptions | None = None,
     engine: Engine | None = None,
 ) -> Image:
-    """Opens a multi-resolution image (OME-Zarr). Parameters and errors as in `open`."""
+    """Opens an image of several resolutions: OME-Zarr, precomputed, N5, a layer of WEBKNOSSOS.
+
+    Parameters and errors as in `open`.
+    """
     from voxfetch import image
     from voxfetch.sources import node_of, settings_of
 

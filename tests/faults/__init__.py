@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import google_crc32c
 import numpy as np
-from tests.servers.faulty import FaultyServer
 
 import voxfetch as vf
+from tests.servers.faulty import FaultyServer
 
 FAST = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05, idle_timeout_s=1)
 ALWAYS = 1 << 30

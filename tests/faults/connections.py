@@ -10,12 +10,12 @@ import time
 from collections import deque
 
 import numpy as np
+
+import voxfetch as vf
 from tests.faults import CHUNK, FAST, Row, always, described, happened, line, met, plain, reading, verdict
 from tests.servers.faulty import FAULTS, Fault, FaultyServer, redirect, s3_error, status
 from tests.servers.proxy import Proxy
 from tests.servers.tls import certificate, trusting
-
-import voxfetch as vf
 
 RECOVERS = "right after another attempt"
 GIVES_UP = "typed error with attempts"

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+
+import voxfetch as vf
 from tests.faults import (
     CHUNK,
     Figure,
@@ -29,8 +31,6 @@ from tests.faults import (
 )
 from tests.faults.connections import ScriptedProxy
 from tests.servers.faulty import Fault, FaultyServer, status
-
-import voxfetch as vf
 
 
 def three_of_ten():

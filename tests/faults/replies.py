@@ -8,10 +8,9 @@ import random
 import time
 from email.utils import formatdate
 
+import voxfetch as vf
 from tests.faults import CHUNK, Row, always, described, document, happened, line, met, plain, reading, shard_of, voxels
 from tests.servers.faulty import EPOCH_S, FAULTS, LOGIN_PAGE, Fault, FaultyServer, s3_error, status
-
-import voxfetch as vf
 
 MIB = 1 << 20
 ONE_CHUNK = slice(0, 50)

@@ -6,10 +6,10 @@ import asyncio
 import itertools
 
 import numpy as np
-from tests.faults import CHUNK, Row, counted, described, document, line, plain, reading, shard_of, voxels
-from tests.servers.faulty import Fault, FaultyServer
 
 import voxfetch as vf
+from tests.faults import CHUNK, Row, counted, described, document, line, plain, reading, shard_of, voxels
+from tests.servers.faulty import Fault, FaultyServer
 
 ONE = "one version"
 NVOXELS = 8 * CHUNK

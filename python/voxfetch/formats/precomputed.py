@@ -138,8 +138,9 @@ def _node(found: _Found, store: Store, path: str, settings: Settings) -> Node | 
         )
     datasets: list[ngff.Dataset] = []
     levels: dict[str, Described] = {}
+    finest: tuple[float, ...] | None = None
     for i, scale in enumerate(_scales(info["scales"], found.key)):
-        dataset, level = _level(scale, path, found, f"scales[{i}]")
+        dataset, level, finest = _level(scale, path, found, f"scales[{i}]", finest)
         if dataset.path in levels:
             raise MetadataError(f"scales[{i}].key: {_shown(dataset.path)} is that of another scale too", key=found.key)
         datasets.append(dataset)
@@ -154,7 +155,7 @@ def _node(found: _Found, store: Store, path: str, settings: Settings) -> Node | 
         attributes={name: value for name, value in info.items() if name != "scales"},
         consolidated=levels,
         settings=settings,
-        multiscale=ngff.Multiscale("", None, _AXES, tuple(datasets), is_label=is_label),
+        multiscale=ngff.Multiscale("Neuroglancer precomputed", None, _AXES, tuple(datasets), is_label=is_label),
     )
 
 
@@ -180,15 +181,20 @@ def _scales(value: object, key: str) -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", scales)
 
 
-def _level(scale: dict[str, Any], path: str, found: _Found, at: str) -> tuple[ngff.Dataset, Described]:
-    """One scale: its place in the world, and its array."""
+def _level(
+    scale: dict[str, Any], path: str, found: _Found, at: str, finest: tuple[float, ...] | None
+) -> tuple[ngff.Dataset, Described, tuple[float, ...]]:
+    """One scale: its place in the world, its array, and the resolution of the finest, which is the first."""
     resolution = _vector(scale.get("resolution"), found.key, f"{at}.resolution")
     if min(resolution) <= 0:
         raise MetadataError(f"{at}.resolution: expected positive numbers, found {_shown(resolution)}", key=found.key)
     offset = scale.get("voxel_offset")
     offsets = (0.0, 0.0, 0.0) if offset is None else _vector(offset, found.key, f"{at}.voxel_offset")
-    # An offset counts voxels of its own scale.
-    translation = tuple(start * size for start, size in zip(offsets, resolution, strict=True))
+    finest = resolution if finest is None else finest
+    # An offset counts voxels of its own scale and names their corner. Here centres count, from that of voxel 0 of the
+    # finest scale.
+    places = zip(offsets, resolution, finest, strict=True)
+    translation = tuple(start * size + (size - first) / 2 for start, size, first in places)
     folder = _joined(path, scale.get("key"), found.key, f"{at}.key")
     name = _name(path, folder)
     if not name:
@@ -196,7 +202,7 @@ def _level(scale: dict[str, Any], path: str, found: _Found, at: str) -> tuple[ng
     common = {name: found.info[name] for name in _OF_EVERY_SCALE if name in found.info}
     document = {**common, "scales": [{**scale, "key": ""}]}
     level = Described("precomputed", "array", document, attributes=scale, path=folder)
-    return ngff.Dataset(name, (*resolution, 1.0), (*translation, 0.0)), level
+    return ngff.Dataset(name, (*resolution, 1.0), (*translation, 0.0)), level, finest
 
 
 def _joined(path: str, key: object, document: str, at: str) -> str:
