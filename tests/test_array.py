@@ -795,8 +795,8 @@ def test_refused_folders(tmp_path, volume):
             vf.open_array(tmp_path, path)
     with pytest.raises(vf.NotFoundError):
         vf.open(volume.path, format="zarr2")
-    with pytest.raises(vf.UnsupportedError, match="precomputed"):
-        vf.open(volume.path, format="precomputed")
+    with pytest.raises(vf.UnsupportedError, match="hdf5"):
+        vf.open(volume.path, format="hdf5")
     for keywords in ({"mode": "w"}, {"format_options": {"dimension_separator": ":"}}):
         with pytest.raises(ValueError, match="must be"):
             vf.open(volume.path, **keywords)

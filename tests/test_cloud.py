@@ -23,6 +23,8 @@ import obstore.store
 import pytest
 import s3fs
 import zarr
+
+import voxfetch as vf
 from tests.servers import objects_in
 from tests.servers.azure import AzureServer
 from tests.servers.cloud import Stored
@@ -30,8 +32,6 @@ from tests.servers.faulty import Fault, FaultyServer, s3_error, status
 from tests.servers.gcs import GcsServer
 from tests.servers.moto_s3 import ROOT_KEYS, moto_s3
 from tests.stores import CREDENTIALS, KEY, SECRET, TOKEN, nothing_is_found  # noqa: F401 - a fixture
-
-import voxfetch as vf
 
 FIB25 = Path(__file__).parent / "data/fib25/fib25.ome.zarr"
 NAME = "fib25.ome.zarr"
@@ -436,8 +436,8 @@ def test_secrets_are_told_to_nobody(name, caplog, capfd):
 @pytest.mark.parametrize(
     "source",
     [
-        "http://user:hunter2@host/a?sig=hunter2|n5:",
-        "n5://http://user:hunter2@host/a?sig=hunter2",
+        "http://user:hunter2@host/a?sig=hunter2|dvid:",
+        "dvid://http://user:hunter2@host/a?sig=hunter2",
         "ftp://user:hunter2@host/a",
         "s3://key:hunter2@/a",
         "http://user:hunter2@ho st/a",
@@ -527,7 +527,7 @@ def test_the_command_line_tells_no_secrets(moto):
             (0, ("read", secret, "--level", "2", "--as", "raw", "-o", os.devnull), {}),
             (0, ("verify", secret, "--level", "2"), {}),
             (3, ("info", gone), {}),
-            (6, ("info", f"{secret}|n5:"), {}),
+            (6, ("info", f"{secret}|dvid:"), {}),
             (2, ("read", f"{secret}|zarr3:labels", "-o", os.devnull), {}),
             (2, ("read", f"{secret}|zarr3:2", "--level", "1", "-o", os.devnull), {}),
             (0, ("info", f"s3://bucket/{NAME}"), environ),

@@ -7,14 +7,15 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from tests.servers import objects_in
-from tests.servers.faulty import FaultyServer, status
 
 import voxfetch as vf
+from tests.servers import objects_in
+from tests.servers.faulty import FaultyServer, status
 from voxfetch.documents import RemoteDocuments
 from voxfetch.formats import n5
+from voxfetch.hierarchy import child
 from voxfetch.ngff import Axis, Dataset
-from voxfetch.node import Settings, child
+from voxfetch.node import Settings
 from voxfetch.store.http import HttpStore
 from voxfetch.store.local import LocalStore
 

@@ -15,7 +15,8 @@ import voxfetch as vf
 from voxfetch import ngff
 from voxfetch.documents import RemoteDocuments
 from voxfetch.formats import precomputed
-from voxfetch.node import Settings, child, child_names
+from voxfetch.hierarchy import child, child_names
+from voxfetch.node import Settings
 from voxfetch.store import MAX_DOCUMENT_NBYTES
 from voxfetch.store.local import LocalStore
 from voxfetch.store.memory import MemoryStore

@@ -17,7 +17,9 @@ import numpy as np
 from voxfetch import _core
 from voxfetch.array import Array
 from voxfetch.errors import ConflictError, MetadataError, PermissionDeniedError, StoreError, UnsupportedError
-from voxfetch.node import Settings, find_node, open_node
+from voxfetch.formats import find_node
+from voxfetch.hierarchy import open_node
+from voxfetch.node import Settings
 from voxfetch.selection import parse_shape
 from voxfetch.sources import local_folder
 from voxfetch.store import join_key

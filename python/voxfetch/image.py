@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from voxfetch import ngff
 from voxfetch.array import Array
 from voxfetch.errors import MetadataError, NotFoundError, SelectionError, VoxfetchError
+from voxfetch.hierarchy import child, child_names, with_children
 from voxfetch.level import Level, open_level
-from voxfetch.node import child, child_names, with_children
 from voxfetch.scales import level_at_mag, level_at_resolution
 
 if TYPE_CHECKING:

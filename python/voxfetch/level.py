@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from voxfetch.array import Array
 from voxfetch.errors import MetadataError, NotFoundError, SelectionError, UnsupportedError
-from voxfetch.node import child, parse_json
+from voxfetch.hierarchy import child
+from voxfetch.node import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

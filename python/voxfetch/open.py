@@ -89,7 +89,7 @@ def open_array(  # noqa: PLR0913
     settings = settings_of(mode=mode, format_options=format_options, read_options=read_options, engine=engine)
     node = node_of(source, path, format=format, settings=settings, options=options)
     if node.kind != "array":
-        from voxfetch.node import child_names
+        from voxfetch.hierarchy import child_names
 
         names = child_names(node)
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

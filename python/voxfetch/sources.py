@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine
 from voxfetch.errors import NotFoundError, UnsupportedError
-from voxfetch.node import Format, Node, Settings, open_node
+from voxfetch.hierarchy import open_node
+from voxfetch.node import Format, Node, Settings
 from voxfetch.options import ReadOptions
 from voxfetch.store import check_key, join_key
 from voxfetch.store.local import LocalStore

@@ -148,11 +148,11 @@ def shard_index() -> None:
 
 def wkw() -> None:
     """(entry u64, bytes behind the jump table u64, document or slice of the table)."""
-    header = "574b5701430202020000000000000000"
-    document = json.dumps({"header": header, "start": [0, 0, 0], "shape": [128, 128, 128]})
+    header = "574b5701230202020000000000000000"
+    document = json.dumps({"header": header, "start": [0, 0, 0], "shape": [32, 32, 32]})
     save("wkw", struct.pack("<QQ", 0, 0) + document.encode())
-    ends = [16 + 8 * 4096 + 9 * (block + 1) for block in range(512)]
-    save("wkw", struct.pack("<QQ", 0, 9 * 512) + struct.pack("<512Q", *ends))
+    ends = [16 + 8 * 64 + 9 * (block + 1) for block in range(64)]
+    save("wkw", struct.pack("<QQ", 0, 9 * 64) + struct.pack("<64Q", *ends))
 
 
 def n5_block() -> None:

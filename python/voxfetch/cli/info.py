@@ -114,6 +114,7 @@ def brief(node: Opened) -> dict[str, object]:
             "url": node.url,
             "axes": list(node.axes),
             "shape": list(node.shape),
+            "origin": list(node.origin),
             "dtype": str(node.dtype),
             "chunks": list(node.chunks),
             "shards": None if node.shards is None else list(node.shards),
@@ -159,6 +160,8 @@ def _show_array(array: vf.Array, console: Console) -> None:
         ("shards", "none" if array.shards is None else _with_size(array.shards, array.dtype.itemsize)),
         ("codecs", plain(array.codecs)),
     ]
+    if any(array.origin):
+        fields.insert(1, ("origin", ", ".join(map(str, array.origin))))
     if isinstance(array, vf.Level):
         fields.append(("scale", _scale(array)))
     _show_fields(fields, array.attrs, console)
@@ -176,6 +179,8 @@ def _show_image(image: vf.Image, console: Console) -> None:
         ("codecs", plain(finest.codecs)),
         ("labels", ", ".join(map(plain, image.labels)) or "none"),
     ]
+    if any(finest.origin):
+        fields.insert(2, ("origin", ", ".join(map(str, finest.origin))))
     if image.channels:
         fields.append(("channels", ", ".join(_channel(i, channel) for i, channel in enumerate(image.channels))))
     _show_fields(fields, {}, console)

@@ -1,62 +1,60 @@
-"""Formats beside Zarr: each module finds its documents at a place and turns them into a `Node`.
+"""What lies at a place: each format finds its documents there and turns them into a `Node`.
 
-`find` asks them one after another; the documents of all have been fetched by then, in one round trip.
+Formats are asked in an order, Zarr first; what all but the first need is fetched in one round trip.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from voxfetch.formats import n5, precomputed, wkw, zarr
 from voxfetch.store import join_key
-from voxfetch.store.local import LocalStore
 
 if TYPE_CHECKING:
-    from voxfetch.node import Node, Settings
+    from collections.abc import Callable
+
+    from voxfetch.errors import PermissionDeniedError
+    from voxfetch.node import Format, Node, Settings
     from voxfetch.store import Store
 
-__all__ = ["DOCUMENTS", "above", "around", "find", "n5_child_names"]
+__all__ = ["DOCUMENTS", "find_node", "n5_child_names"]
 
-#: Format -> the documents that it is recognised by.
-DOCUMENTS: dict[str, tuple[str, ...]] = {
+#: Format -> the files by which a node of it is found.
+DOCUMENTS: dict[Format, tuple[str, ...]] = {
+    "zarr3": ("zarr.json",),
+    "zarr2": (".zarray", ".zgroup", ".zattrs", ".zmetadata"),
     "n5": ("attributes.json", "s0/attributes.json"),
     "precomputed": ("info",),
     "wkw": ("header.wkw", "datasource-properties.json"),
 }
+_FINDERS: dict[Format, Callable[[Store, str, Settings], Node | None]] = {
+    "zarr2": zarr.find_zarr2,
+    "n5": n5.find,
+    "precomputed": precomputed.find,
+    "wkw": wkw.find,
+}
+
+n5_child_names = n5.child_names
 
 
-def find(store: Store, path: str, format: str, settings: Settings) -> Node | None:  # noqa: A002 - the public word
-    """Returns the node of a format at `path`, None when its documents are not there.
+def find_node(store: Store, path: str, *, format: Format | None, settings: Settings) -> Node | None:  # noqa: A002 - the word of the public names
+    """Returns the node at `path`, None when there is none.
 
-    Raises `MetadataError`, `UnsupportedError`, `LimitExceededError`, `StoreError`.
+    Raises `MetadataError`, `UnsupportedError`, `LimitExceededError`, `PermissionDeniedError`, `StoreError`.
     """
-    from voxfetch.formats import n5, precomputed, wkw
-
-    finders = {"n5": n5.find, "precomputed": precomputed.find, "wkw": wkw.find}
-    return finders[format](store, path, settings)
-
-
-def n5_child_names(store: Store, path: str) -> list[str]:
-    """Returns the names of the nodes directly below a group of N5, which need no document."""
-    from voxfetch.formats import n5
-
-    return n5.child_names(store, path)
-
-
-def above(path: str) -> list[str]:
-    """Returns the keys of the two folders above, nearest first: a document may describe what lies below it."""
-    parts = path.split("/") if path else []
-    return ["/".join(parts[:count]) for count in range(len(parts) - 1, max(len(parts) - 3, -1), -1)]
-
-
-def around(store: Store, path: str) -> list[tuple[LocalStore, str]]:
-    """Returns the two folders on disk that a store lies in, nearest first, each with the key of `path` in it."""
-    found: list[tuple[LocalStore, str]] = []
-    if isinstance(store, LocalStore):
-        root, inside = store.root, path
-        for _ in range(2):
-            root, _, name = root.rpartition("/")
-            if not root:
-                break
-            inside = join_key(name, inside)
-            found.append((LocalStore(root), inside))
-    return found
+    refused: PermissionDeniedError | None = None
+    if format in (None, "zarr3"):
+        # Stores that hide their listing answer "forbidden" for what does not exist: it means "not this one" here.
+        document = store.get_many([join_key(path, "zarr.json")])[0]
+        if isinstance(document, bytes):
+            return zarr.node_zarr3(store, path, document, settings)
+        refused = document
+    others = [(DOCUMENTS[name], find) for name, find in _FINDERS.items() if format in (None, name)]
+    near = store.ahead([join_key(path, name) for documents, _ in others for name in documents]) if others else store
+    for _, find in others:
+        node = find(near, path, settings)
+        if node is not None:
+            return node
+    if refused is not None:
+        raise refused
+    return None

@@ -14,9 +14,10 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from voxfetch import formats, ngff
+from voxfetch import ngff
 from voxfetch.errors import LimitExceededError, MetadataError, NotFoundError, UnsupportedError
-from voxfetch.node import Described, Node, child, parse_json
+from voxfetch.formats.around import above, around
+from voxfetch.node import Described, Node, known_child, parse_json
 from voxfetch.store import MAX_DOCUMENT_NBYTES, join_key
 from voxfetch.store.local import LocalStore
 
@@ -67,15 +68,15 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
 
 def _scale_at(store: Store, path: str, settings: Settings) -> Node | None:
     """The scale whose folder `path` is, as a volume above it describes it."""
-    places: list[tuple[Store, str, str]] = [(store, folder, path) for folder in formats.above(path)]
-    places += [(outer, "", below) for outer, below in formats.around(store, path)]
+    places: list[tuple[Store, str, str]] = [(store, folder, path) for folder in above(path)]
+    places += [(outer, "", below) for outer, below in around(store, path)]
     for outer, folder, below in places:
         if _read(outer, folder) is None:
             continue
         volume = find(outer, folder, settings)
         for name, scale in (volume.consolidated or {}).items() if volume is not None else ():
             if scale.path == below:
-                return child(cast("Node", volume), name)
+                return known_child(cast("Node", volume), name)
         return None
     return None
 

@@ -12,10 +12,11 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from voxfetch import formats
 from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
+from voxfetch.formats.around import above, around
+from voxfetch.formats.zarr import find_zarr2, node_zarr3
 from voxfetch.ngff import Axis, Dataset, Multiscale
-from voxfetch.node import Described, Node, Settings, child, inside, open_node, parse_json
+from voxfetch.node import Described, Node, Settings, inside, known_child, parse_json
 from voxfetch.store import join_key
 
 if TYPE_CHECKING:
@@ -65,20 +66,20 @@ class _Layer(NamedTuple):
 
 def find(store: Store, path: str, settings: Settings) -> Node | None:
     """Returns the dataset, layer or mag at `path`, None when there is none. Raises like `formats.find`."""
-    above = formats.above(path)
-    keys = [join_key(path, HEADER), *(join_key(folder, PROPERTIES) for folder in (path, *above))]
+    higher = above(path)
+    keys = [join_key(path, HEADER), *(join_key(folder, PROPERTIES) for folder in (path, *higher))]
     header, *properties = (
         None if isinstance(found, PermissionDeniedError) else found for found in store.get_many(keys)
     )
-    for folder, document in zip((path, *above), properties, strict=True):
+    for folder, document in zip((path, *higher), properties, strict=True):
         if document is None:
             continue
         dataset = _dataset(store, folder, document, settings)
         name = path[len(folder) :].strip("/")
         if not name:
             return dataset
-        return child(dataset, name) if name in (dataset.consolidated or {}) else None
-    for outer, below in formats.around(store, path):
+        return known_child(dataset, name)
+    for outer, below in around(store, path):
         if outer.exists(PROPERTIES):
             return find(outer, below, settings)
     if header is None:
@@ -144,11 +145,19 @@ def _with_foreign(node: Node, names: Sequence[str]) -> Node:
     """The dataset with the layers that are of another format, as those who wrote them describe them."""
     nodes = dict(node.consolidated or {})
     for name in names:
-        layer = open_node(node.store, join_key(node.path, name), settings=node.settings)
-        value = parse_json(layer.document, layer.url) if layer.format in ("zarr3", "zarr2") else {}
+        layer = _zarr(node.store, join_key(node.path, name), node.settings)
+        if layer is None:
+            message = f"layer {name[:100]!r} is neither WKW nor Zarr"
+            raise UnsupportedError(message, key=node.url, hint="open the folder of the layer itself")
+        value = parse_json(layer.document, layer.url)
         nodes[name] = Described(layer.format, layer.kind, value, layer.attributes, layer.multiscale)
         nodes.update({f"{name}/{inner}": described for inner, described in (layer.consolidated or {}).items()})
     return replace(node, consolidated=nodes)
+
+
+def _zarr(store: Store, path: str, settings: Settings) -> Node | None:
+    document = store.get(join_key(path, "zarr.json"))
+    return find_zarr2(store, path, settings) if document is None else node_zarr3(store, path, document, settings)
 
 
 def _level(layer: _Layer, mag: _Mag, voxel: tuple[float, float, float]) -> Dataset:

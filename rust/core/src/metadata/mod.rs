@@ -103,10 +103,11 @@ impl ArrayMeta {
         self.shape.len()
     }
 
-    /// Extent of a stored object when the array is sharded.
+    /// Extent of a stored object when the array is sharded into boxes.
     #[must_use]
     pub fn shard_shape(&self) -> Option<Vec<u64>> {
-        let level = self.levels.first()?;
+        // What lies in a precomputed shard is no box.
+        let level = self.levels.first().filter(|_| !matches!(self.keys, KeyEncoding::PrecomputedShard { .. }))?;
         Some(level.grid.iter().zip(&level.entry_shape).map(|(n, e)| n * e).collect())
     }
 

@@ -1,0 +1,75 @@
+"""The nodes of a hierarchy: the one at a place, and those below it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from voxfetch.errors import NotFoundError
+from voxfetch.formats import DOCUMENTS, find_node, n5_child_names
+from voxfetch.node import Settings, known_child
+from voxfetch.store import check_key, join_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from voxfetch.node import Format, Node
+    from voxfetch.store import Store
+
+__all__ = ["child", "child_names", "open_node", "with_children"]
+
+
+def open_node(store: Store, path: str = "", *, format: Format | None = None, settings: Settings | None = None) -> Node:  # noqa: A002 - the word of the public names
+    """Returns the node at `path`, whichever documents it has; Zarr v3 is preferred where both are.
+
+    Raises `NotFoundError` (with the list of what was tried), `MetadataError`, `LimitExceededError`, `StoreError`.
+    """
+    check_key(path)
+    node = find_node(store, path, format=format, settings=settings or Settings())
+    if node is None:
+        tried = [name for known, names in DOCUMENTS.items() if format in (None, known) for name in names]
+        message = f"nothing that is read is here; tried {', '.join(tried)}"
+        raise NotFoundError(
+            message, key=join_key(store.url, path), hint="give the folder that holds one of these files"
+        )
+    return node
+
+
+def child(node: Node, name: str) -> Node:
+    """Returns the node at `name` (a path with `/` reaches deeper) below a group.
+
+    Consolidated metadata is used where it knows the child; else the child's own documents are read.
+    Raises `NotFoundError`, and what `open_node` raises.
+    """
+    name = check_key(name.strip("/"))
+    known = known_child(node, name)
+    return open_node(node.store, join_key(node.path, name), settings=node.settings) if known is None else known
+
+
+def with_children(node: Node, names: Sequence[str]) -> Node:
+    """Returns the node with the documents of some children fetched at once, for `child` to find them."""
+    unknown = [name for name in names if node.consolidated is None or name not in node.consolidated]
+    if not unknown:
+        return node
+    keys = [join_key(node.path, name.strip("/"), document) for name in unknown for document in DOCUMENTS[node.format]]
+    return replace(node, store=node.store.ahead(keys))
+
+
+def child_names(node: Node) -> list[str]:
+    """Returns the names of the nodes directly below a group, sorted.
+
+    From consolidated metadata where there is any, else by listing and looking for documents.
+    """
+    if node.kind == "array":
+        return []
+    if node.consolidated is not None:
+        return sorted({name for name in node.consolidated if "/" not in name})
+    if node.format == "n5":
+        return n5_child_names(node.store, node.path)
+    documents = ("zarr.json",) if node.format == "zarr3" else (".zarray", ".zgroup")
+    return [
+        name
+        for name in node.store.list(node.path)
+        if not name.startswith((".", "__"))
+        and any(node.store.exists(join_key(node.path, name, document)) for document in documents)
+    ]

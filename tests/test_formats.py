@@ -1,0 +1,136 @@
+"""What lies at a source is found without naming its format, in two round trips, and what was tried is told."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import voxfetch as vf
+from tests.servers.faulty import FaultyServer
+from tests.wkw_data import layer, write_mag, write_properties
+
+DATA = Path(__file__).parent / "data"
+LATENCY_S = 0.15
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory):
+    """Format -> a folder, with the axes, origin and kind of what lies there."""
+    root = tmp_path_factory.mktemp("formats")
+    write_mag(root / "wkw" / "color" / "1", np.ones((1, 20, 20, 20), "uint8"), block_type="lz4", at=(3, 4, 5))
+    write_properties(root / "wkw", [layer("color", (3, 4, 5), (20, 20, 20), ["1"])])
+    shutil.copytree(DATA / "precomputed" / "tensorstore-0.1.86" / "identity", root / "precomputed")
+    shutil.copytree(DATA / "n5" / "tensorstore-bc4fbc1" / "gzip", root / "n5")
+    for version in (2, 3):
+        array = zarr.create_array(root / f"zarr{version}", shape=(4, 5), chunks=(2, 5), dtype="u2", zarr_format=version)
+        array[...] = 7
+    return root
+
+
+FORMATS = {
+    "wkw": (vf.Group, None, None),
+    "precomputed": (vf.Image, ("x", "y", "z", "channel"), (-4, 0, 1000, 0)),
+    "n5": (vf.Array, ("dim_0", "dim_1"), (0, 0)),
+    "zarr2": (vf.Array, ("dim_0", "dim_1"), (0, 0)),
+    "zarr3": (vf.Array, ("dim_0", "dim_1"), (0, 0)),
+}
+
+
+def finest(found):
+    return found.level(0) if isinstance(found, vf.Image) else found
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_is_found_for_what_it_is(sources, name):
+    kind, axes, origin = FORMATS[name]
+    found = vf.open(sources / name)
+    assert type(found) is kind
+    if axes is not None:
+        assert (finest(found).axes, finest(found).origin, finest(found).format) == (axes, origin, name)
+    named = vf.open(sources / name, format=name)
+    assert type(named) is kind
+    assert vf.open(f"{name}://{sources / name}").url == named.url
+    assert vf.open(f"{sources / name}|{name}:").url == named.url
+    others = [other for other in FORMATS if other != name]
+    for other in others:
+        with pytest.raises(vf.NotFoundError):
+            vf.open(sources / name, format=other)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_two_round_trips_find_it(sources, name):
+    with FaultyServer(sources / name) as server, vf.Engine() as engine:
+        server.latency_s = LATENCY_S
+        vf.open(server.url, engine=engine)
+        times = [request.time_s for request in server.requests]
+        keys = [request.key for request in server.requests]
+        trips = 1 + sum(b - a > LATENCY_S / 2 for a, b in itertools.pairwise(times))
+        # The headers of mags are read when it is known what they are.
+        assert trips == {"zarr3": 1, "wkw": 3}.get(name, 2)
+        assert len(keys) == len(set(keys))
+        assert not any(request.method == "HEAD" for request in server.requests)
+
+
+def test_nothing_is_told_with_what_was_tried(tmp_path):
+    with pytest.raises(vf.NotFoundError) as caught:
+        vf.open(tmp_path)
+    documents = (
+        "zarr.json",
+        ".zarray",
+        ".zgroup",
+        "attributes.json",
+        "info",
+        "header.wkw",
+        "datasource-properties.json",
+    )
+    for name in documents:
+        assert name in str(caught.value)
+    with pytest.raises(vf.NotFoundError) as caught:
+        vf.open(tmp_path, format="n5")
+    assert "zarr.json" not in str(caught.value)
+
+
+def test_zarr_goes_before_documents_of_others(sources, tmp_path):
+    """Converters leave the documents of one format beside those of another."""
+    folder = tmp_path / "both"
+    shutil.copytree(sources / "zarr3", folder)
+    for document in ("info", "attributes.json", "header.wkw", "datasource-properties.json"):
+        (folder / document).write_text("not one of ours")
+    np.testing.assert_array_equal(vf.open(folder)[...], np.full((4, 5), 7))
+    shutil.copytree(sources / "zarr2", tmp_path / "two")
+    (tmp_path / "two" / "info").write_text("{}")
+    np.testing.assert_array_equal(vf.open(tmp_path / "two")[...], np.full((4, 5), 7))
+
+
+@pytest.mark.parametrize("document", ["info", "attributes.json"])
+def test_a_document_of_another_use_is_nothing(tmp_path, document):
+    (tmp_path / document).write_text(json.dumps({"name": "mine"}))
+    if document == "info":
+        with pytest.raises(vf.NotFoundError):
+            vf.open(tmp_path)
+    else:
+        # Any folder with such a document is a group of N5.
+        assert isinstance(vf.open(tmp_path), vf.Group)
+
+
+@pytest.mark.parametrize(("name", "line"), [("precomputed", "origin     -4, 0, 1000, 0"), ("n5", "chunks     3 x 2")])
+def test_info_prints_a_page(sources, name, line):
+    printed = subprocess.run(
+        [sys.executable, "-m", "voxfetch.cli", "info", str(sources / name)], capture_output=True, text=True, check=True
+    ).stdout
+    assert line in printed
+    as_json = subprocess.run(
+        [sys.executable, "-m", "voxfetch.cli", "info", "--json", str(sources / name)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert json.loads(as_json)["format"]
