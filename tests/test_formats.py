@@ -14,7 +14,8 @@ import pytest
 import zarr
 
 import voxfetch as vf
-from tests.servers.faulty import FaultyServer
+from tests.servers import objects_in
+from tests.servers.faulty import FaultyServer, status
 from tests.wkw_data import layer, write_mag, write_properties
 
 DATA = Path(__file__).parent / "data"
@@ -134,3 +135,48 @@ def test_info_prints_a_page(sources, name, line):
         check=True,
     ).stdout
     assert json.loads(as_json)["format"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_servers_that_forbid_what_is_not_there(sources, name):
+    """S3 without the right to list answers so; while looking for a format it means "not this one"."""
+    with FaultyServer(sources / name) as server:
+        server.rule = lambda request: None if (sources / name / request.key).is_file() else status(403)
+        assert type(vf.open(server.url)) is FORMATS[name][0]
+        empty = f"{server.url}/nothing/here"
+        with pytest.raises(vf.PermissionDeniedError):
+            vf.open(empty)
+
+
+def test_documents_above_are_not_what_was_asked_for(sources, tmp_path):
+    (tmp_path / "a" / "empty").mkdir(parents=True)
+    shutil.copytree(sources / "zarr3", tmp_path / "a" / "array")
+    for text in ("not a document", '{"@type": "neuroglancer_skeletons"}', '{"redirect": "https://host/x"}'):
+        for name in ("info", "datasource-properties.json"):
+            (tmp_path / name).write_text(text)
+        with pytest.raises(vf.NotFoundError):
+            vf.open(tmp_path / "a" / "empty")
+        with pytest.raises(vf.NotFoundError):
+            vf.open_array(tmp_path / "a" / "array", "no")
+
+
+def test_a_volume_with_attributes_beside_it_is_a_volume(sources, tmp_path):
+    for text in ('{"owner": "me"}', "[1]"):
+        folder = tmp_path / str(len(text))
+        shutil.copytree(sources / "precomputed", folder)
+        (folder / "attributes.json").write_text(text)
+        assert isinstance(vf.open(folder), vf.Image)
+    container = tmp_path / "container"
+    shutil.copytree(sources / "precomputed", container / "volume")
+    (container / "attributes.json").write_text('{"n5": "2.0.0"}')
+    assert isinstance(vf.open(container)["volume"], vf.Image)
+
+
+@pytest.mark.parametrize("name", ["n5", "precomputed", "wkw"])
+def test_nothing_of_another_format_is_overwritten(sources, tmp_path, name):
+    folder = tmp_path / name
+    shutil.copytree(sources / name, folder)
+    before = objects_in(folder)
+    with pytest.raises(vf.ConflictError):
+        vf.create(folder, shape=(4, 4), dtype="u1", overwrite=True)
+    assert objects_in(folder) == before

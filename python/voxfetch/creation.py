@@ -225,8 +225,9 @@ def _make_room(store: LocalStore, *, overwrite: bool) -> None:
     if not entries:
         return
     node = find_node(store, "", format=None, settings=Settings())
-    if node is None or node.kind == "group":
-        message = "a group lies here" if node else "the folder has something in it that is not a Zarr array"
+    is_zarr = node is not None and node.format in ("zarr3", "zarr2")
+    if node is None or not is_zarr or node.kind == "group":
+        message = "a group lies here" if is_zarr else "the folder has something in it that is not a Zarr array"
         raise ConflictError(message, key=store.root, hint="choose another path; this is never overwritten")
     if not overwrite:
         raise ConflictError("an array lies here", key=store.root, hint="overwrite=True replaces it")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
 from voxfetch.formats import n5, precomputed, wkw, zarr
 from voxfetch.store import join_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from voxfetch.errors import PermissionDeniedError
+    from voxfetch.errors import VoxfetchError
     from voxfetch.node import Format, Node, Settings
     from voxfetch.store import Store
 
@@ -23,15 +24,16 @@ __all__ = ["DOCUMENTS", "find_node", "n5_child_names"]
 DOCUMENTS: dict[Format, tuple[str, ...]] = {
     "zarr3": ("zarr.json",),
     "zarr2": (".zarray", ".zgroup", ".zattrs", ".zmetadata"),
-    "n5": ("attributes.json", "s0/attributes.json"),
     "precomputed": ("info",),
     "wkw": ("header.wkw", "datasource-properties.json"),
+    # Last, because any folder with a document is a group of N5.
+    "n5": ("attributes.json", "s0/attributes.json"),
 }
 _FINDERS: dict[Format, Callable[[Store, str, Settings], Node | None]] = {
     "zarr2": zarr.find_zarr2,
-    "n5": n5.find,
     "precomputed": precomputed.find,
     "wkw": wkw.find,
+    "n5": n5.find,
 }
 
 n5_child_names = n5.child_names
@@ -51,10 +53,17 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
         refused = document
     others = [(DOCUMENTS[name], find) for name, find in _FINDERS.items() if format in (None, name)]
     near = store.ahead([join_key(path, name) for documents, _ in others for name in documents]) if others else store
+    # A document of one format, or that nobody may see, says nothing of the next: it counts if no other fits.
+    wrong: VoxfetchError | None = None
     for _, find in others:
-        node = find(near, path, settings)
+        try:
+            node = find(near, path, settings)
+        except PermissionDeniedError as error:
+            refused, node = refused or error, None
+        except (MetadataError, UnsupportedError) as error:
+            wrong, node = wrong or error, None
         if node is not None:
             return node
-    if refused is not None:
-        raise refused
+    if (problem := wrong or refused) is not None:
+        raise problem
     return None

@@ -12,10 +12,11 @@ import gzip
 import io
 import re
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from voxfetch import ngff
-from voxfetch.errors import LimitExceededError, MetadataError, NotFoundError, UnsupportedError
+from voxfetch.errors import LimitExceededError, MetadataError, NotFoundError, UnsupportedError, VoxfetchError
 from voxfetch.formats.around import above, around
 from voxfetch.node import Described, Node, known_child, parse_json
 from voxfetch.store import MAX_DOCUMENT_NBYTES, join_key
@@ -71,13 +72,13 @@ def _scale_at(store: Store, path: str, settings: Settings) -> Node | None:
     places: list[tuple[Store, str, str]] = [(store, folder, path) for folder in above(path)]
     places += [(outer, "", below) for outer, below in around(store, path)]
     for outer, folder, below in places:
-        if _read(outer, folder) is None:
-            continue
-        volume = find(outer, folder, settings)
+        # What lies above is not what was asked for: only a volume with this scale counts.
+        volume = None
+        with suppress(VoxfetchError):
+            volume = find(outer, folder, settings) if _read(outer, folder) is not None else None
         for name, scale in (volume.consolidated or {}).items() if volume is not None else ():
             if scale.path == below:
                 return known_child(cast("Node", volume), name)
-        return None
     return None
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
+from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError, VoxfetchError
 from voxfetch.formats.around import above, around
 from voxfetch.formats.zarr import find_zarr2, node_zarr3
 from voxfetch.ngff import Axis, Dataset, Multiscale
@@ -80,8 +81,12 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
             return dataset
         return known_child(dataset, name)
     for outer, below in around(store, path):
-        if outer.exists(PROPERTIES):
+        if header is not None and outer.exists(PROPERTIES):
             return find(outer, below, settings)
+        # What lies above is not what was asked for: only a dataset with this layer counts.
+        with suppress(VoxfetchError):
+            if outer.exists(PROPERTIES) and (found := find(outer, below, settings)) is not None:
+                return found
     if header is None:
         return None
     # A mag whose dataset is not at hand: its extent is that of its files.

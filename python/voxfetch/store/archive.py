@@ -198,6 +198,9 @@ class Directory:
         """Returns the member of this name, None when there is none."""
         row = self._rows.get(name)
         if row is None:
+            if name.replace("/", "\\") in self._rows and "/" in name:
+                message = f"{name}: the archive has this member with backslashes in its name"
+                raise UnsupportedError(message, hint="pack it again; names in archives have slashes (APPNOTE 4.4.17)")
             return None
         offset = self._offsets[row]
         at = bisect_right(self._sorted, offset)

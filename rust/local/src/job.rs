@@ -349,7 +349,7 @@ impl Job {
                 }
                 Ok(After::Nothing)
             }
-            Located::Whole { file, is_gzip, cache } => {
+            Located::Whole { file, compressed, cache } => {
                 self.counters.objects.add(1);
                 let range = voxfetch_core::subset::ByteRange { start: 0, end: file.id.nbytes };
                 if !file.read(range, &mut thread.body)? {
@@ -357,8 +357,8 @@ impl Job {
                 }
                 self.counters.requests.add(1);
                 self.counters.bytes_read.add(range.len());
-                if is_gzip {
-                    thread.body = array.meta.gunzipped(&mut thread.worker.codec, &thread.body)?;
+                if let Some(compression) = compressed {
+                    thread.body = array.meta.decompressed(&mut thread.worker.codec, compression, &thread.body)?;
                 }
                 let assembly = self.assembly(visit.array, cache.as_ref());
                 let mut chunks = 1;

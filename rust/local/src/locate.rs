@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use voxfetch_core::chunk_cache::{ChunkCache, ObjectCache, ReadCache};
-use voxfetch_core::codec::{PreparedArray, Verify};
+use voxfetch_core::codec::{Compression, PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::index::ShardIndex;
 use voxfetch_core::index::cache::ByteCache;
@@ -64,7 +64,7 @@ impl LocalArray {
 pub struct Caches {
     /// Open files.
     pub files: Files,
-    indexes: Mutex<ByteCache<(FileId, ByteRange), Arc<ShardIndex>>>,
+    indexes: Mutex<ByteCache<(FileId, u64, ByteRange), Arc<ShardIndex>>>,
     /// Decoded chunks, of remote arrays too.
     pub chunks: Arc<ChunkCache>,
 }
@@ -91,8 +91,8 @@ pub enum Located {
     Whole {
         /// The file.
         file: OpenFile,
-        /// Whether its bytes are those of the object compressed with gzip, as its name says.
-        is_gzip: bool,
+        /// How its bytes are those of the object compressed, as its name says.
+        compressed: Option<&'static Compression>,
         /// Where its chunks are kept that are decoded.
         cache: Option<ObjectCache>,
     },
@@ -164,15 +164,16 @@ pub fn locate(
     let cache_of = |id: &FileId| Some(how.cache?.of_object(id.lasting()?, meta, array.verify, &visit.shard));
     let path = array.path(&visit.shard);
     if let Some(limit) = meta.whole_object_limit() {
-        let (file, is_gzip) = match caches.files.open(&path)? {
-            Some(file) => (file, false),
-            None if meta.may_be_gzipped() => match caches.files.open(&with_suffix(&path, ".gz"))? {
-                Some(file) => (file, true),
-                None => return Ok(Located::Absent),
-            },
-            None => return Ok(Located::Absent),
-        };
-        let limit = if is_gzip { max_encoded_nbytes(limit) } else { limit };
+        let (mut found, mut compressed) = (caches.files.open(&path)?, None);
+        for compression in if found.is_none() { meta.compressions() } else { &[] } {
+            found = caches.files.open(&with_suffix(&path, compression.suffix))?;
+            if found.is_some() {
+                compressed = Some(compression);
+                break;
+            }
+        }
+        let Some(file) = found else { return Ok(Located::Absent) };
+        let limit = if compressed.is_some() { max_encoded_nbytes(limit) } else { limit };
         if file.id.nbytes > limit {
             return Err(Error::codec(
                 "chunk",
@@ -185,7 +186,7 @@ pub fn locate(
                 (Arc::new(file), Resolved::default(), Vec::new(), IndexCost::default());
             return Ok(Located::Parts { file, kept, resolved, requests, indexes, cache });
         }
-        return Ok(Located::Whole { file, is_gzip, cache });
+        return Ok(Located::Whole { file, compressed, cache });
     }
     let Some(file) = caches.files.get(&path, array.immutable)? else { return Ok(Located::Absent) };
     let mut source =
@@ -226,7 +227,12 @@ struct Source<'a> {
 impl IndexSource for Source<'_> {
     fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>> {
         let cached = |caches: &Caches| {
-            caches.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&(self.file.id, shard)).cloned()
+            caches
+                .indexes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&(self.file.id, self.meta.layout_hash(), shard))
+                .cloned()
         };
         let spec = self.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
         let object_nbytes = self.file.id.nbytes;
@@ -257,7 +263,7 @@ impl IndexSource for Source<'_> {
         self.cost.depth = self.cost.depth.max(level as u64 + 1);
         let mut indexes = self.caches.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         let nbytes = index.memory_nbytes();
-        indexes.insert((self.file.id, shard), Arc::clone(&index), nbytes);
+        indexes.insert((self.file.id, self.meta.layout_hash(), shard), Arc::clone(&index), nbytes);
         Ok(Some(index))
     }
 }

@@ -13,6 +13,24 @@ use crate::subset::product;
 /// Bytes of the longest header of an N5 block.
 const MAX_HEADER_NBYTES: u64 = 4 + 4 * crate::subset::MAX_RANK as u64 + 4;
 
+/// A compression of whole objects that the end of their names tells.
+#[derive(Debug)]
+pub struct Compression {
+    /// The end of the name.
+    pub suffix: &'static str,
+    /// None for one that is not read.
+    codec: Option<CodecSpec>,
+}
+
+/// Those of cloud-files, in its order of looking for them (`EXT_TEST_SEQUENCE`).
+static COMPRESSIONS: &[Compression] = &[
+    Compression { suffix: ".gz", codec: Some(CodecSpec::Gzip { level: -1 }) },
+    Compression { suffix: ".br", codec: None },
+    Compression { suffix: ".zstd", codec: Some(CodecSpec::Zstd { level: 0, checksum: false }) },
+    Compression { suffix: ".xz", codec: Some(CodecSpec::Xz) },
+    Compression { suffix: ".bz2", codec: Some(CodecSpec::Bz2 { level: 9 }) },
+];
+
 impl PreparedArray {
     /// True when any part of a stored chunk of full size can be used without the rest.
     #[must_use]
@@ -48,19 +66,28 @@ impl PreparedArray {
         }
     }
 
-    /// True when its objects may be compressed as a whole, with names that say so (cloud-files adds `.gz` on disk).
+    /// How its objects may be compressed as a whole on disk, where their names say so.
     #[must_use]
-    pub fn may_be_gzipped(&self) -> bool {
-        matches!(self.chunk_form, ChunkForm::Volume(_)) && self.levels.is_empty()
+    pub fn compressions(&self) -> &'static [Compression] {
+        if matches!(self.chunk_form, ChunkForm::Volume(_)) && self.levels.is_empty() { COMPRESSIONS } else { &[] }
     }
 
-    /// A stored object without the gzip that it is compressed with as a whole.
+    /// A stored object without what it is compressed with as a whole.
     ///
     /// # Errors
-    /// `Codec` when the bytes are refused, or are more than a chunk can have.
-    pub fn gunzipped(&self, context: &mut CodecContext, encoded: &[u8]) -> Result<Vec<u8>> {
-        let gzip = CodecChain::outer(&[CodecSpec::Gzip { level: -1 }])?;
-        gzip.decode_to_vec(context, encoded, Verify::Full, self.max_chunk_nbytes())
+    /// `Unsupported` for one that is not read, `Codec` when the bytes are refused, or are more than a chunk can have.
+    pub fn decompressed(
+        &self,
+        context: &mut CodecContext,
+        compression: &Compression,
+        encoded: &[u8],
+    ) -> Result<Vec<u8>> {
+        let Some(codec) = &compression.codec else {
+            let what = format!("an object compressed as a whole, called `{}`", compression.suffix);
+            return Err(Error::unsupported(what, "compress it with gzip, or serve it with Content-Encoding"));
+        };
+        let limit = self.max_chunk_nbytes();
+        CodecChain::outer(std::slice::from_ref(codec))?.decode_to_vec(context, encoded, Verify::Full, limit)
     }
 
     /// Voxels along each axis that are stored of the chunk in cell `cell` of the grid of stored objects.

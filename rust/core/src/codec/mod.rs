@@ -31,6 +31,7 @@ mod zstd;
 use std::fmt;
 use std::ops::Range;
 
+pub use self::form::Compression;
 pub use self::prepared::PreparedArray;
 
 pub use self::blosc::BlockTable;

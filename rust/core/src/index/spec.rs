@@ -11,7 +11,7 @@ impl IndexSpec {
     /// Where the index of the shard at `shard` lies in its object; None for one that follows from the metadata.
     ///
     /// # Errors
-    /// `ShardIndex` when the shard is too small to hold its index.
+    /// `ShardIndex` when the shard is too small to hold its index, `Limit` when that is too large.
     pub fn range(&self, shard: ByteRange) -> Result<Option<ByteRange>> {
         match self {
             Self::ShardingIndexed(layout) => {
@@ -19,6 +19,9 @@ impl IndexSpec {
                 Ok(Some(ByteRange { start: shard.start + within.start, end: shard.start + within.end }))
             }
             Self::WkwRaw(_) | Self::WkwTable(_) => Ok(None),
+            Self::PrecomputedMinishard(_) if shard.len() > MAX_INDEX_NBYTES => {
+                Err(Error::limit("bytes of a minishard index", shard.len(), MAX_INDEX_NBYTES))
+            }
             Self::WkwSlice(_) | Self::PrecomputedMinishard(_) => Ok(Some(shard)),
             Self::PrecomputedShard(sharding) => {
                 let nbytes = sharding.index_nbytes();

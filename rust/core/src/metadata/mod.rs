@@ -127,11 +127,18 @@ impl ArrayMeta {
     }
 
     /// Number in its stored object of the first chunk in cell `cell` of the grid of objects. Where objects hold chunks from
-    /// anywhere (precomputed shards), it is the chunk's id.
+    /// anywhere (precomputed shards), it is the chunk's id; where chunks end with the array, one for each extent, as equal
+    /// objects may be one file.
     #[must_use]
     pub fn first_chunk(&self, cell: &[u64]) -> u64 {
         match &self.keys {
             KeyEncoding::PrecomputedShard { grid, .. } => uint64_sharding::chunk_id(cell, grid),
+            KeyEncoding::PrecomputedChunk { .. } => {
+                let axes = self.shape.iter().zip(&self.shard_grid).zip(cell.iter().zip(&self.chunk_shape));
+                axes.fold(0, |number, ((&shape, grid), (&cell, &chunk))| {
+                    number * (chunk + 1) + chunk.min(shape.saturating_sub(grid.start(cell)))
+                })
+            }
             _ => 0,
         }
     }

@@ -98,7 +98,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         // What comes of a beginning is not known yet.
         visit.left = usize::from(matches!(kind, Kind::Object));
         visit.waited += u64::from(matches!(kind, Kind::Blocks));
-        object.waiting.push(id);
+        object.waiting.insert(id);
         if !std::mem::replace(&mut object.asked, true) {
             let (object, epoch) = (visit.object, object.epoch);
             self.make_ready(Flight { object, epoch, nbytes, what, kind });

@@ -247,8 +247,8 @@ pub struct Machine<P, B> {
     held: usize,
     last_id: u64,
     items: usize,
-    /// Visits begun by the last call of `next_requests`.
-    begun: usize,
+    /// Visits, and objects that nobody was busy with, begun by the last call of `next_requests`.
+    begun: (usize, usize),
     jobs: Vec<Job<P, B>>,
     ended: Vec<Ended>,
     /// Numbers for people.
@@ -319,7 +319,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             held: 0,
             last_id: 0,
             items: 0,
-            begun: 0,
+            begun: (0, 0),
             jobs: Vec::new(),
             ended: Vec::new(),
             counters: Counters::default(),
@@ -358,7 +358,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// The requests to send next, at most `most` of them. Time in seconds, from any fixed start.
     pub fn next_requests(&mut self, most: usize, now_s: f64) -> Vec<Request> {
         let mut requests = Vec::new();
-        self.begun = 0;
+        self.begun = (0, 0);
         while requests.len() < most {
             let Some(flight) = self.next_flight(now_s) else { break };
             let fits = self.in_flight_nbytes + flight.nbytes <= self.limits.in_flight_nbytes;
@@ -387,7 +387,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// Whether the last [`Machine::next_requests`] ended before all that could begin had begun: it is to be asked again.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        self.begun >= visits::MAX_BEGUN
+        visits::have_enough_begun(self.begun)
     }
 
     /// Whether there is something for its owner: a call has ended, or a request may be sent once there is room.

@@ -1,6 +1,6 @@
 //! Stored objects that reads are busy with: what is known of each, who waits for it, which bytes are wanted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::{Flight, RemoteArray};
@@ -104,9 +104,9 @@ pub(super) struct Object {
     pub known: Option<Known>,
     /// Raised when the object turns out to be another one; replies to older requests are dropped.
     pub epoch: u32,
-    pub visits: Vec<u64>,
+    pub visits: BTreeSet<u64>,
     /// Of these, those that wait for an index, or for the whole object.
-    pub waiting: Vec<u64>,
+    pub waiting: BTreeSet<u64>,
     /// Whether the index of the object itself, or all of it, is being fetched.
     pub asked: bool,
     /// Indexes further in that are being fetched.
@@ -127,8 +127,8 @@ impl Object {
             array,
             known,
             epoch: 0,
-            visits: Vec::new(),
-            waiting: Vec::new(),
+            visits: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             asked: false,
             asked_inner: Vec::new(),
             pending: Vec::new(),

@@ -3,8 +3,10 @@
 use super::{Flight, Kind, Machine, Object, What};
 use crate::plan::coalesce::coalesce;
 
-/// Visits past which new ones begin only when nothing else is left to send.
+/// Objects that reads are busy with, past which visits begin only when nothing else is left to send.
 const MAX_ACTIVE: usize = 256;
+/// As many visits, of which one object may have any number.
+const MAX_ACTIVE_VISITS: usize = 1 << 15;
 
 impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// The next request: one that is ready, else of the objects whose turn it is, else of a visit that begins.
@@ -16,7 +18,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                     return Some(flight);
                 }
                 // New visits before old requests, so that a large read does not stand before all that comes later.
-                if self.visits.len() < MAX_ACTIVE && self.begin_next(priority, now_s) {
+                let has_room = self.objects.len() < MAX_ACTIVE && self.visits.len() < MAX_ACTIVE_VISITS;
+                if has_room && self.begin_next(priority, now_s) {
                     continue 'again;
                 }
                 if let Some(object) = self.queue[priority].pop_front() {

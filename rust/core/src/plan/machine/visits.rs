@@ -10,7 +10,7 @@ use super::{
     SMALL_SHARD_NBYTES, Task, Want, What, batch,
 };
 use crate::error::Error;
-use crate::metadata::IndexLocation;
+use crate::metadata::{IndexLocation, KeyEncoding};
 use crate::plan::Item;
 use crate::plan::coalesce::coalesce;
 use crate::plan::shard::{Resolved, resolve};
@@ -18,14 +18,22 @@ use crate::subset::ByteRange;
 
 /// Chunks of visits that have begun, past which no other begins.
 const MAX_ITEMS: usize = 1 << 21;
-/// Visits that begin in one go: planning must not keep replies waiting.
-pub(super) const MAX_BEGUN: usize = 256;
+/// Objects that visits begin to be busy with in one go: planning must not keep replies waiting.
+const MAX_BEGUN_OBJECTS: usize = 256;
+/// Visits that begin in one go. Of an object that holds chunks from anywhere each chunk is a visit, and only those that have
+/// begun are merged.
+const MAX_BEGUN: usize = 1 << 13;
+
+/// Whether no more visits are to begin in one go, after so many of so many objects.
+pub(super) fn have_enough_begun((visits, objects): (usize, usize)) -> bool {
+    visits >= MAX_BEGUN || objects >= MAX_BEGUN_OBJECTS
+}
 
 impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// Begins the next visit of the next batch; false when there is none, or when enough have begun.
     pub(super) fn begin_next(&mut self, priority: usize, now_s: f64) -> bool {
         while self.items <= MAX_ITEMS
-            && self.begun < MAX_BEGUN
+            && !self.has_more()
             && let Some(id) = self.open[priority].pop_front()
         {
             let Some(batch) = self.batches.get_mut(&id) else { continue };
@@ -34,7 +42,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
             let number = batch.next_visit;
             batch.next_visit += 1;
-            self.begun += 1;
+            self.begun.0 += 1;
             // The others get their turn before its next.
             self.open[priority].push_back(id);
             self.begin(id, number, now_s);
@@ -78,7 +86,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             batch.tally.chunks += items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64;
         }
         if let Some(object) = self.objects.get_mut(&object) {
-            object.visits.push(visit_id);
+            object.visits.insert(visit_id);
         }
         self.items += items.len();
         let active = Active {
@@ -108,6 +116,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         // One that is known no more is left to the visits that it has.
         let known = self.remembered.remove(&name).filter(is_trusted);
         self.counters.index_hits += u64::from(matches!(known, Some(Known::Present { .. })));
+        self.begun.1 += 1;
         let id = self.new_id();
         self.names.insert(name.clone(), id);
         self.objects.insert(id, Object::new(name, Arc::clone(array), known));
@@ -182,7 +191,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let Some(visit) = self.visits.get_mut(&id) else { return };
         let Some(object) = self.objects.get_mut(&visit.object) else { return };
         visit.waited += 1;
-        object.waiting.push(id);
+        object.waiting.insert(id);
         if std::mem::replace(&mut object.asked, true) {
             return;
         }
@@ -202,7 +211,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     pub(super) fn ask_inner(&mut self, id: u64, array: &Arc<RemoteArray>, resolved: &Resolved) {
         let Some(visit) = self.visits.get(&id) else { return };
         let Some(object) = self.objects.get_mut(&visit.object) else { return };
-        object.waiting.push(id);
+        object.waiting.insert(id);
         let mut broken = false;
         for &(level, shard) in &resolved.needs {
             if object.asked_inner.contains(&(level, shard)) {
@@ -267,6 +276,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
         }
         if let Mode::Explain { .. } = shared.mode {
+            // Chunks of such shards are merged across visits.
+            batch.tally.inexact |= matches!(array.meta.keys, KeyEncoding::PrecomputedShard { .. });
             let requests = coalesce(resolved.stored.iter().map(|chunk| chunk.range), array.merge);
             batch.tally.requests += requests.len() as u64;
             batch.tally.bytes_fetched += requests.iter().map(|request| request.range.len()).sum::<u64>();
@@ -416,20 +427,20 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         }
     }
 
-    pub(super) fn end_visit(&mut self, id: u64) {
+    fn end_visit(&mut self, id: u64) {
         let Some(visit) = self.visits.remove(&id) else { return };
         self.items -= visit.items.len();
         if let Some(batch) = self.batches.get_mut(&visit.batch) {
             batch.end(visit.number, &visit.calls);
         }
         if let Some(object) = self.objects.get_mut(&visit.object) {
-            object.visits.retain(|&other| other != id);
-            object.waiting.retain(|&other| other != id);
+            object.visits.remove(&id);
+            object.waiting.remove(&id);
             if object.visits.is_empty() {
                 self.retire(visit.object);
             }
         }
-        self.settle(visit.batch, &visit.calls);
+        self.report_ended(visit.batch, &visit.calls);
     }
 
     /// Keeps what is known of an object that nobody is busy with.
@@ -451,12 +462,17 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     pub(super) fn settle(&mut self, id: u64, calls: &[u32]) {
         let Some(batch) = self.batches.get_mut(&id) else { return };
         let unwanted = batch.unwanted(calls);
-        let ended = batch.ended(calls);
-        for ended in ended {
+        self.report_ended(id, calls);
+        unwanted.into_iter().for_each(|visit| self.drop_unwanted(visit));
+    }
+
+    /// Reports those of some calls that have ended; with the last one ends their batch.
+    fn report_ended(&mut self, id: u64, calls: &[u32]) {
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        for ended in batch.ended(calls) {
             self.tokens.remove(&ended.token);
             self.ended.push(ended);
         }
-        unwanted.into_iter().for_each(|visit| self.drop_unwanted(visit));
         if self.batches.get(&id).is_some_and(Batch::is_over) {
             self.batches.remove(&id);
         }
