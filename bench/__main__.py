@@ -1,4 +1,4 @@
-"""Command line: ``python -m bench {run,scale,start,limits,report,check,build,remote}``, from the root."""
+"""Command line: ``python -m bench {run,scale,start,limits,formats,report,check,build,remote}``, from the root."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from bench import start
+from bench import formats, start
 from bench.arguments import add_names, add_timing
 from bench.document import publish
-from bench.engines import ENGINES
+from bench.engines import ENGINE_GROUPS, ENGINES
 from bench.limits import command as limits
 from bench.remote import command as remote
 from bench.remote.runner import check_range_server
@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     timed = commands.add_parser("run", help="alternating runs; JSON and Markdown")
-    _add_reads(timed, size="medium", volumes="shards", workloads="reads", engines="all", name=None)
+    _add_reads(timed, size="medium", volumes="shards", workloads="reads", engines="of_zarr", name=None)
     timed.set_defaults(cores=(None,))
     scale = commands.add_parser("scale", help="the same of growing parts of a long volume, on one core and on two")
     engines = "voxfetch,tensorstore-best,floor-1t,floor-2t"
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     answers.add_argument("--seed", default="voxfetch")
     _add_volumes(commands.add_parser("build", help="builds volumes ahead of a run"), size="medium", volumes="shards")
     remote.add_arguments(commands.add_parser("remote", help="reads over HTTP from a server with settable delays"))
+    formats.add_arguments(commands.add_parser("formats", help="WKW, N5, precomputed, ZIP: from disk and over HTTP"))
     again = commands.add_parser("report", help="Markdown of a stored run, on standard output")
     again.add_argument("results", type=Path)
     return parser
@@ -54,7 +55,7 @@ def _add_reads(
     parser: argparse.ArgumentParser, *, size: Size, volumes: str, workloads: str, engines: str, name: str | None
 ) -> None:
     _add_volumes(parser, size=size, volumes=volumes)
-    add_names(parser, "--engines", ENGINES, engines)
+    add_names(parser, "--engines", ENGINES, engines, ENGINE_GROUPS)
     add_names(parser, "--workloads", WORKLOADS, workloads, WORKLOAD_GROUPS)
     add_timing(parser, budget_s=60)
     parser.add_argument("--seed", default="voxfetch")
@@ -65,8 +66,11 @@ def main() -> int:
     """Returns the exit code: 1 when check, or remote --quick, found something wrong, or limits a count too high."""
     options = _parser().parse_args()
     if options.command == "report":
-        print(markdown(json.loads(options.results.read_text())), end="")
+        document = json.loads(options.results.read_text())
+        print(formats.markdown(document) if formats.LOCAL in document else markdown(document), end="")
         return 0
+    if options.command == "formats":
+        return formats.main(options)
     if options.command == "remote":
         return remote.main(options)
     if options.command == "limits":

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.engines import OWN
+from bench.engines import is_own
 from bench.runner import say
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def engines(document: dict[str, Any], **more: str) -> list[str]:
 
 def best_peer(times: dict[str, float], floors: Sequence[str]) -> str | None:
     """The fastest engine that is neither voxfetch nor a floor. ``times``: engine -> seconds."""
-    peers = {engine: seconds for engine, seconds in times.items() if engine != OWN and engine not in floors}
+    peers = {engine: seconds for engine, seconds in times.items() if not is_own(engine) and engine not in floors}
     return min(peers, key=peers.__getitem__, default=None)
 
 

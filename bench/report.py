@@ -60,7 +60,8 @@ def best_floor(times: dict[str, float]) -> str | None:
     return min((engine for engine in FLOORS if engine in times), key=times.__getitem__, default=None)
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """With as many decimals as matter."""
     value = seconds * MS
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < NEVER_BELOW_MS else f"{value:.1f}"
 
@@ -81,10 +82,10 @@ def _times(document: dict[str, Any], volume: str) -> list[str]:
                 continue
             peer, floor = best_peer(times, FLOORS), best_floor(times)
             ratios = [f"{times[engine] / times[e]:.2f}" if e else "-" for e in (peer, floor)]
-            text = f"{_milliseconds(times[engine])} ({ratios[0]} / {ratios[1]})"
+            text = f"{milliseconds(times[engine])} ({ratios[0]} / {ratios[1]})"
             samples = by_key[engine, workload]
             if len(samples["seconds"][0]) > 1:
-                text = text.replace(" (", f", p99 {_milliseconds(_p99(_flat(samples)))} (", 1)
+                text = text.replace(" (", f", p99 {milliseconds(_p99(_flat(samples)))} (", 1)
             if samples["cut_short"]:
                 text += f" n={len(samples['seconds'])}"
             cells.append(f"**{text}**" if engine == peer else text)
@@ -111,7 +112,7 @@ def _cpu(document: dict[str, Any], volume: str) -> list[str]:
         if r["volume"] == volume and r["cpu_s"] and not r["problem"]:
             medians_s.setdefault(r["engine"], {})[r["workload"]] = median(r["cpu_s"]) / len(r["seconds"][0])
     rows = [
-        [engine, *(_milliseconds(times[w]) if w in times else "" for w in workloads)]
+        [engine, *(milliseconds(times[w]) if w in times else "" for w in workloads)]
         for engine, times in medians_s.items()
     ]
     return ["", "Median CPU ms, all threads:", "", *table(["engine", *workloads], rows)]

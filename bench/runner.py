@@ -27,7 +27,8 @@ MEMORY_WORKLOADS = ("full", "box", "many", "part16", "part4")
 class Settings:
     """What to run. ``budget_s``: an engine slower than that in all rounds of one workload skips those left.
 
-    ``cores``: of how many a process may use; a volume is read once for each entry, None is all of them.
+    ``cores``: of how many a process may use; a volume is read once for each entry, None is all of them. ``memory``:
+    whether peaks are measured too.
     """
 
     size: Size
@@ -39,6 +40,7 @@ class Settings:
     budget_s: float
     few: bool = False
     cores: tuple[int | None, ...] = (None,)
+    memory: bool = True
 
 
 class EngineFailedError(Exception):
@@ -242,7 +244,7 @@ def _run_volume(
     finally:
         for process in processes.values():
             process.close()
-    for workload in MEMORY_WORKLOADS:
+    for workload in MEMORY_WORKLOADS if settings.memory else ():
         for engine in settings.engines:
             measured = results.get((workload, engine))
             if measured is not None and measured.seconds and not measured.problem:

@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.workloads import Box
+from bench.writers import WRITERS, Format, Writer, describe_dataset
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "bench" / ".cache"
@@ -44,12 +45,15 @@ SLAB_VOXELS = 1 << 24
 
 @dataclass(frozen=True)
 class Volume:
-    """A stored volume and its truth. Shapes are in voxels, in the order of ``axes``; shard is None when unsharded."""
+    """A stored volume and its truth. Shapes are in voxels, in the order of ``axes``; shard is None when unsharded.
+
+    Of a sharded precomputed volume the shard is the box whose chunks share a minishard index.
+    """
 
     name: str
     path: Path
     source: Path
-    format: Literal["zarr3", "zarr"]
+    format: Format
     axes: str
     shape: tuple[int, ...]
     dtype: str
@@ -107,7 +111,7 @@ class Volume:
 def _in_axes(zyx: Array, axes: str) -> Array:
     """A view of a (z, y, x) array in the axis order of a layout; c becomes an axis of length one."""
     spatial = zyx.transpose(["zyx".index(a) for a in axes if a != "c"])
-    return spatial[None] if axes.startswith("c") else spatial
+    return np.expand_dims(spatial, axes.index("c")) if "c" in axes else spatial
 
 
 # Sources ---------------------------------------------------------------------------------------------------------
@@ -284,19 +288,25 @@ def source_path(name: str, size: Size) -> Path:
 class Layout:
     """How voxels are stored: shapes in the order of ``axes``, ``codecs`` inside a shard (or of a chunk).
 
-    No chunk is larger than the array. ``codecs`` of format "zarr" is the compressor alone. ``repeats`` is a volume: its
-    shards, stored ``REPEATS`` times along the first axis.
+    No chunk is larger than the array. ``codecs`` of format "zarr" is the compressor alone; of those beside Zarr it is
+    one value, what their writer takes. ``repeats`` is a volume: its shards, stored ``REPEATS`` times along the first
+    axis.
     """
 
     what: str
-    writer: Literal["zarr", "tensorstore"]
+    writer: Writer
     chunk: tuple[int, ...]
     shard: tuple[int, ...] | None = None
     codecs: tuple[dict[str, Any], ...] = ()
-    format: Literal["zarr3", "zarr"] = "zarr3"
+    format: Format = "zarr3"
     axes: str = "zyx"
     layer: str | None = None
     repeats: str | None = None
+
+    @property
+    def object_shape(self) -> tuple[int, ...]:
+        """Voxels of one stored object: a shard, or a chunk where there are none."""
+        return self.shard or self.chunk
 
 
 REPEATS = 4
@@ -310,7 +320,22 @@ _BITSHUFFLED: dict[str, Any] = {
 }
 _LZ4_SHUFFLED: dict[str, Any] = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}
 _REVERSED: dict[str, Any] = {"name": "transpose", "configuration": {"order": [3, 2, 1, 0]}}
-_INDEX: list[dict[str, Any]] = [_BYTES, {"name": "crc32c"}]
+_GZIP: dict[str, Any] = {"type": "gzip", "level": 6}
+_SEGMENTS: dict[str, Any] = {
+    "encoding": "compressed_segmentation",
+    "compressed_segmentation_block_size": [8, 8, 8],
+}
+_MINISHARDS: dict[str, Any] = {
+    "sharding": {
+        "@type": "neuroglancer_uint64_sharded_v1",
+        "preshift_bits": 6,
+        "hash": "identity",
+        "minishard_bits": 2,
+        "shard_bits": 1,
+        "minishard_index_encoding": "gzip",
+        "data_encoding": "gzip",
+    }
+}
 
 SHARDED = Layout("Zarr v3, shard 512^3, chunk 32^3, zstd 3", "zarr", (32,) * 3, (512,) * 3, (_BYTES, _ZSTD))
 RAW = Layout("Zarr v3, shard 512^3, chunk 32^3, uncompressed", "zarr", (32,) * 3, (512,) * 3, (_BYTES,))
@@ -331,6 +356,19 @@ WEBKNOSSOS = Layout(
     "tensorstore", (1, 32, 32, 32), (1, 1024, 1024, 1024), (_REVERSED, _BYTES, _ZSTD_CHECKED),
     axes="cxyz", layer="color",
 )  # fmt: skip
+WKW = Layout(
+    "WKW, files of 1024^3, blocks of 32^3, lz4", "wkw", (1, 32, 32, 32), (1, 1024, 1024, 1024),
+    ({"block_type": "lz4"},), "wkw", "cxyz", "color",
+)  # fmt: skip
+N5 = Layout("N5, blocks of 64^3, gzip", "tensorstore", (64,) * 3, None, (_GZIP,), "n5", "xyz")
+PRECOMPUTED = Layout(
+    "precomputed, shards of 512 chunks of 64^3 at most, raw, gzip", "tensorstore", (64, 64, 64, 1), (256, 256, 256, 1),
+    ({"encoding": "raw", **_MINISHARDS},), "precomputed", "xyzc",
+)  # fmt: skip
+FILES = replace(
+    PRECOMPUTED, what="precomputed, unsharded, chunks of 64^3, raw", shard=None, codecs=({"encoding": "raw"},)
+)
+ZIP = Layout("ZIP of a Zarr v3, shard 256^3, chunk 32^3, zstd 3", "zarr", (32,) * 3, (256,) * 3, (_BYTES, _ZSTD), "zip")
 
 #: volume -> (source, layout)
 VOLUMES: dict[str, tuple[str, Layout]] = {
@@ -350,12 +388,35 @@ VOLUMES: dict[str, tuple[str, Layout]] = {
     "em_long": ("em", replace(SHARDED, repeats="em")),
     "cubes": ("lm", V2_CUBES),
     "tiles": ("lm", V2_TILES),
+    "wkw": ("em", WKW),
+    "wkw_labels": ("labels64", replace(WKW, layer="labels")),
+    "n5": ("em", N5),
+    "n5_labels": ("labels64", N5),
+    "precomputed": ("em", PRECOMPUTED),
+    "precomputed_labels": (
+        "labels64",
+        replace(
+            PRECOMPUTED,
+            what="precomputed, shards of 512 chunks of 64^3 at most, compressed_segmentation, gzip",
+            codecs=({**_SEGMENTS, **_MINISHARDS},),
+        ),
+    ),
+    "files": ("em", FILES),
+    "files_labels": (
+        "labels64",
+        replace(FILES, what="precomputed, unsharded, chunks of 64^3, compressed_segmentation", codecs=({**_SEGMENTS},)),
+    ),
+    "zip": ("em", ZIP),
+    "zip_labels": ("labels64", ZIP),
 }
 #: Names that stand for several volumes. Of none: those on request, and cubes and tiles, which ``bench.remote`` reads.
 VOLUME_GROUPS = {
     "shards": ("em", "labels", "em_raw", "real_em", "real_labels", "webknossos"),
     "layouts": ("slabs", "em64", "em128", "lm_blosc", "v2_blosc"),
+    "formats": tuple(name for name, (_, layout) in VOLUMES.items() if layout.format not in ("zarr3", "zarr")),
 }
+#: WKW files are written whole: those of small volumes have this many voxels along an axis.
+SMALL_WKW_FILE = 256
 
 
 def build(name: str, size: Size) -> Volume:
@@ -374,11 +435,13 @@ def build(name: str, size: Size) -> Volume:
     shutil.rmtree(root, ignore_errors=True)
     voxels = _in_axes(np.load(source, mmap_mode="r"), layout.axes)
     layout = replace(layout, chunk=tuple(map(min, layout.chunk, voxels.shape)))
-    path = root / layout.layer / "1" if layout.layer else root / "array"
-    write = _write_zarr if layout.writer == "zarr" else _write_tensorstore
-    write(path, voxels, layout)
+    if layout.format == "wkw" and size == "small":
+        layout = replace(layout, shard=(1, *[SMALL_WKW_FILE] * 3))
+    path = root / layout.layer / "1" if layout.layer else root / ("array.zip" if layout.format == "zip" else "array")
+    root.mkdir(parents=True)
+    WRITERS[layout.writer, layout.format](path, voxels, layout)
     if layout.layer:
-        _describe_dataset(root, layout.layer, voxels)
+        describe_dataset(root, voxels, layout)
     volume = Volume(
         name=name,
         path=path,
@@ -391,49 +454,11 @@ def build(name: str, size: Size) -> Volume:
         shard=layout.shard,
         layer=layout.layer,
         writer=f"{layout.writer} {version(layout.writer)}",
-        stored_bytes=sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
+        stored_bytes=sum(f.stat().st_size for f in (path, *path.rglob("*")) if f.is_file()),
         what=f"{SOURCES[source_name].what}; {layout.what}",
     )
     description.write_text(json.dumps(volume.as_json() | {"path": str(path.relative_to(root))}, indent=1))
     return volume
-
-
-def _write_zarr(path: Path, voxels: Array, layout: Layout) -> None:
-    import zarr
-
-    array = zarr.create_array(
-        str(path), shape=voxels.shape, dtype=voxels.dtype, chunks=layout.chunk, shards=layout.shard, fill_value=0,
-        compressors=[codec for codec in layout.codecs if codec.get("name") != "bytes"] or None,
-        zarr_format=2 if layout.format == "zarr" else 3,
-    )  # fmt: skip
-    _write_shards(array, voxels, layout)
-
-
-def _write_tensorstore(path: Path, voxels: Array, layout: Layout) -> None:
-    import tensorstore as ts
-
-    sharding = {"chunk_shape": layout.chunk, "codecs": layout.codecs, "index_codecs": _INDEX}
-    metadata: dict[str, Any] = {
-        "shape": voxels.shape,
-        "data_type": voxels.dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": layout.shard}},
-        "fill_value": 0,
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "dimension_names": list(layout.axes),
-    }
-    kvstore = {"driver": "file", "path": f"{path}/"}
-    array = ts.open({"driver": "zarr3", "kvstore": kvstore, "metadata": metadata}, create=True).result()
-    _write_shards(array, voxels, layout)
-
-
-def _write_shards(array: Any, voxels: Array, layout: Layout) -> None:
-    """Whole shards, or whole layers of chunks, so that no writer reads back what it wrote."""
-    stored = layout.shard or (layout.chunk[0], *voxels.shape[1:])
-    grid = [range(0, n, s) for n, s in zip(voxels.shape, stored, strict=True)]
-    for start in np.ndindex(*(len(r) for r in grid)):
-        where = tuple(slice(r[i], r[i] + s) for r, i, s in zip(grid, start, stored, strict=True))
-        clipped = tuple(slice(w.start, min(w.stop, n)) for w, n in zip(where, voxels.shape, strict=True))
-        array[clipped] = np.asarray(voxels[clipped])
 
 
 def linked(name: str, path: Path, base: Volume, shape: tuple[int, ...]) -> Volume:
@@ -457,25 +482,3 @@ def linked(name: str, path: Path, base: Volume, shape: tuple[int, ...]) -> Volum
         base, name=name, path=path, shape=shape, what=f"{math.prod(grid)} shards, links to those of {base.name}",
         stored_bytes=base.stored_bytes * math.prod(grid) // math.prod(base_grid),
     )  # fmt: skip
-
-
-def _describe_dataset(root: Path, layer: str, voxels: Array) -> None:
-    """datasource-properties.json, by which WEBKNOSSOS and its client know the layer."""
-    _, width, height, depth = voxels.shape
-    description = {
-        "id": {"name": "bench", "team": ""},
-        "scale": {"factor": [10, 10, 10], "unit": "nanometer"},
-        "version": 1,
-        "dataLayers": [
-            {
-                "name": layer,
-                "category": "color",
-                "elementClass": voxels.dtype.name,
-                "dataFormat": "zarr3",
-                "numChannels": 1,
-                "boundingBox": {"topLeft": [0, 0, 0], "width": width, "height": height, "depth": depth},
-                "mags": [{"mag": [1, 1, 1], "path": f"./{layer}/1", "axisOrder": {"c": 0, "x": 1, "y": 2, "z": 3}}],
-            }
-        ],
-    }
-    (root / "datasource-properties.json").write_text(json.dumps(description, indent=1))

@@ -74,7 +74,7 @@ class Worker:
         """
         volume, handle = self._opened()
         spec = WORKLOADS[workload]
-        plans = plan(spec, volume.shape, volume.axes, rounds=rounds, seed=seed, few=few)
+        plans = plan(spec, volume.shape, volume.axes, rounds=rounds, seed=seed, few=few, chunk=volume.chunk)
         same = plans[0] == plans[-1]
         for boxes in plans[:1] if same else plans:
             for box, answer in zip(boxes, self._read(handle, spec, boxes)[0], strict=True):
@@ -108,7 +108,7 @@ class Worker:
         """
         volume, handle = self._opened()
         spec = WORKLOADS[workload]
-        boxes = plan(spec, volume.shape, volume.axes, rounds=1, seed=seed, few=few)[0]
+        boxes = plan(spec, volume.shape, volume.axes, rounds=1, seed=seed, few=few, chunk=volume.chunk)[0]
         for box in _one_voxel_a_shard(volume):
             handle.read(box)
         gc.collect()

@@ -40,6 +40,7 @@ class Workload:
     says what one sample is: "one" = one read of one box; "each" = ``count`` reads, each timed; "many" = ``count``
     boxes asked for at once, timed together. ``align`` puts starts on multiples of it (voxels). ``part``: one box, the
     volume halved along its longest axis until this many such parts make the whole; ``extent`` says nothing then.
+    ``chunk``: a box is one chunk of the volume, whatever its shape is.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Workload:
     extent_max: int | None = None
     reuse_output: bool = False
     part: int = 1
+    chunk: bool = False
 
 
 _WHOLE = (None, None, None)
@@ -67,6 +69,8 @@ WORKLOADS: dict[str, Workload] = {
         Workload("yz", "one plane x = const, at most 1024^2", (None, None, 1), extent_max=PLANE_EXTENT_MAX),
         Workload("chunk", "one aligned 32^3 box, handle open, one after the other", (32, 32, 32), "each", 200, 32),
         Workload("many", "1,000 random boxes of 48^3 asked for together", (48, 48, 48), "many", 1000),
+        Workload("box128", "one 128^3 box, unaligned, random", (128, 128, 128)),
+        Workload("one_chunk", "one chunk, handle open, one after the other", _WHOLE, "each", 50, chunk=True),
         Workload("full_reused", "the whole volume into an array used before", _WHOLE, reuse_output=True),
     )
 }
@@ -74,18 +78,27 @@ WORKLOADS: dict[str, Workload] = {
 WORKLOAD_GROUPS = {
     "reads": ("full", "box", "xy", "xz", "yz", "chunk", "many"),
     "parts": ("part64", "part16", "part4", "full"),
+    "formats": ("full", "box128", "xy", "one_chunk"),
 }
 
 
 def plan(
-    workload: Workload, shape: tuple[int, ...], axes: str, *, rounds: int, seed: str, few: bool = False
+    workload: Workload,
+    shape: tuple[int, ...],
+    axes: str,
+    *,
+    rounds: int,
+    seed: str,
+    few: bool = False,
+    chunk: tuple[int, ...] | None = None,
 ) -> list[list[Box]]:
     """The boxes of every round: ``rounds`` + 1 lists, the first for the unmeasured read.
 
     shape, axes: of the stored array; axes other than z, y, x are read whole. Boxes larger than three quarters of an
     axis are cut to that, so that small volumes work too. Rounds of "one" and "each" read different boxes (an engine
     with a cache of decoded chunks must not meet its own work again), rounds of "many" the same ones. ``few`` cuts
-    ``count`` to 8, for tests.
+    ``count`` to 8, for tests. ``chunk``: voxels of a chunk, for workloads that read one; those cut short by the end of
+    the array are not read.
     """
     rng = random.Random(f"{seed}/{workload.name}/{axes}/{shape}")
     count = min(workload.count, FEW) if few else workload.count
@@ -93,8 +106,13 @@ def plan(
     for _ in range(workload.part.bit_length() - 1):
         longest = box_shape.index(max(box_shape))
         box_shape = (*box_shape[:longest], box_shape[longest] // 2, *box_shape[longest + 1 :])
+    align = (workload.align,) * len(shape)
+    if workload.chunk:
+        if chunk is None:
+            raise ValueError(f"{workload.name}: of which chunks?")
+        box_shape = align = chunk
     total = count if workload.mode == "many" else count * (rounds + 1)
-    boxes = [Box(start, box_shape) for start in _starts(rng, workload.align, shape, box_shape, total)]
+    boxes = [Box(start, box_shape) for start in _starts(rng, align, shape, box_shape, total)]
     if workload.mode == "many":
         return [boxes] * (rounds + 1)
     return [boxes[i * count : (i + 1) * count] for i in range(rounds + 1)]
@@ -109,10 +127,10 @@ def _extent(workload: Workload, axis: str, size: int) -> int:
 
 
 def _starts(
-    rng: random.Random, align: int, shape: tuple[int, ...], box: tuple[int, ...], total: int
+    rng: random.Random, align: tuple[int, ...], shape: tuple[int, ...], box: tuple[int, ...], total: int
 ) -> list[tuple[int, ...]]:
     """``total`` random starts, distinct as long as there are enough of them."""
-    per_axis = [(size - extent) // align + 1 for size, extent in zip(shape, box, strict=True)]
+    per_axis = [(size - extent) // a + 1 for size, extent, a in zip(shape, box, align, strict=True)]
     available = 1
     for n in per_axis:
         available *= n
@@ -120,9 +138,9 @@ def _starts(
     return [_unravel(i, per_axis, align) for i in picked]
 
 
-def _unravel(index: int, per_axis: list[int], align: int) -> tuple[int, ...]:
+def _unravel(index: int, per_axis: list[int], align: tuple[int, ...]) -> tuple[int, ...]:
     start: list[int] = []
-    for n in reversed(per_axis):
+    for n, a in zip(reversed(per_axis), reversed(align), strict=True):
         index, i = divmod(index, n)
-        start.append(i * align)
+        start.append(i * a)
     return tuple(reversed(start))

@@ -21,7 +21,7 @@ import zarr
 pytest.importorskip("bench", reason="no benchmarks next to the tests")
 
 from bench import __main__ as command
-from bench import planes, start
+from bench import formats, planes, start
 from bench.arguments import add_names
 from bench.engines import load
 from bench.limits import command as limits
@@ -32,7 +32,7 @@ from bench.remote.worker import RemoteWorker
 from bench.remote.workloads import WORKLOADS as REMOTE_WORKLOADS
 from bench.remote.workloads import plan as remote_plan
 from bench.report import markdown
-from bench.volumes import VOLUMES, build, linked
+from bench.volumes import VOLUME_GROUPS, VOLUMES, build, linked
 from bench.worker import WrongAnswerError, compare
 from bench.workloads import WORKLOADS, Box, plan
 
@@ -79,6 +79,30 @@ def test_layouts(cache, name):
     assert codecs == LAYOUTS[name]
     assert tuple(chunk) == volume.chunk == tuple(map(min, VOLUMES[name][1].chunk, volume.shape))
     assert np.array_equal(zarr.open_array(volume.path, mode="r")[...], volume.truth(whole(volume)))
+
+
+@pytest.mark.parametrize("name", VOLUME_GROUPS["formats"])
+def test_formats_are_what_their_readers_read(cache, name):
+    pytest.importorskip("wkw" if name.startswith("wkw") else "tensorstore")
+    volume = build(name, "small")
+    readers, _ = formats.READERS[volume.format]
+    read = []
+    for reader in readers:
+        try:
+            handle = load(reader).open(volume)
+        except ImportError:
+            continue  # in an environment of its own
+        compare(handle.read(whole(volume)), volume.truth, whole(volume), reader)
+        read.append(reader)
+    assert len(read) >= 2
+
+
+def test_sharded_or_not(cache):
+    pytest.importorskip("tensorstore")
+    names = {name: {path.name for path in build(name, "small").path.rglob("*")} for name in ("precomputed", "files")}
+    assert any(name.endswith(".shard") for name in names["precomputed"])
+    assert "64-128_0-64_128-150" in names["files"]
+    assert (build("n5", "small").path / "2" / "0" / "1").is_file()
 
 
 def test_repeated_shards(cache):
@@ -131,6 +155,20 @@ def test_parts(part, shape, axes):
     for box in boxes:
         assert math.prod(box.shape) * part == math.prod(shape)
         assert all(s % 512 == 0 and s + n <= end for s, n, end in zip(box.start, box.shape, shape, strict=True))
+
+
+def test_one_chunk():
+    shape, chunk = (130, 200, 150, 1), (64, 64, 50, 1)
+    boxes = [
+        box
+        for boxes in plan(WORKLOADS["one_chunk"], shape, "xyzc", rounds=2, seed="s", few=True, chunk=chunk)
+        for box in boxes
+    ]
+    assert len(boxes) == 24
+    assert all(box.is_aligned_to(chunk) for box in boxes)
+    assert {box.start[0] for box in boxes} == {0, 64}
+    with pytest.raises(ValueError, match="of which chunks"):
+        plan(WORKLOADS["one_chunk"], shape, "xyzc", rounds=1, seed="s")
 
 
 def test_groups_of_names():
@@ -362,3 +400,40 @@ def test_remote(cache, range_server, bench, monkeypatch):
     assert "## cubes: one 48^3 box of chunks of 128^3" in text
     assert "tiles, 20 ms, 50 MB/s a connection, 3 a run." in text
     assert text.count("| **tensorstore** |") == 2
+
+
+@pytest.mark.parametrize(("name", "requests"), [("wkw", 2), ("n5", 1), ("precomputed", 3), ("files", 1), ("zip", 3)])
+def test_a_cold_chunk(range_server, name, requests):
+    """Every sample reads a copy that nobody has read; answers are compared by the worker."""
+    pytest.importorskip("wkw" if name == "wkw" else "tensorstore")
+    workload = REMOTE_WORKLOADS[f"{name}_cold"]
+    assert workload.requests_at_most == requests
+    volume = prepare([workload.name], "small", repeat=1, crops=1, sustained_bytes=1, few=True)[name]
+    assert volume.copy(3).volume.path.resolve() == volume.volume.path.resolve()
+    assert volume.copy(3).path != volume.path
+    with closing(RemoteWorker()) as worker:
+        worker.load("voxfetch", range_server.port)
+        run = {"seed": "s", "count": 2, "limit_s": 60, "delayed": False}
+        samples = worker.run(workload.name, volume.as_json(), 1, **run)["samples"]
+    assert [sample["get"] for sample in samples] == [requests] * 2
+
+
+def test_formats(cache, range_server, bench, monkeypatch):
+    pytest.importorskip("tensorstore")
+    monkeypatch.setattr("bench.remote.runner.SERVED", cache)
+    monkeypatch.setattr("bench.remote.runner.Process", InProcess)
+    readers = {"n5": (("voxfetch", "voxfetch-f", "tensorstore"), ("voxfetch", "tensorstore"))}
+    monkeypatch.setattr("bench.formats.READERS", readers)
+    document, text = bench("formats", "--size", "small", "--repeat", "1", "--volumes", "n5_labels")
+    for where, reads in (("local", 3 * len(formats.LOCAL_READS)), ("http", 2 * len(formats.FORMAT_READS))):
+        results = document[where]["results"]
+        assert len(results) == reads
+        assert not any(result["problem"] for result in results)
+    assert '| n5_labels, order="F" | ' in text
+    assert "| **tensorstore** |" not in text
+    assert "of tensorstore |" in text
+    assert "## Failures" not in text
+    assert formats.markdown(document) == text
+    # Only one of the two places.
+    _, text = bench("formats", "--size", "small", "--repeat", "1", "--volumes", "n5_labels", "--where", "http")
+    assert "| volume | box128, http | xy, http | cold, http |" in text

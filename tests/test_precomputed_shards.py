@@ -136,3 +136,15 @@ def test_objects_are_those_of_the_folder(tmp_path, make_values):
     expected = write_scale(tmp_path, make_values((20, 9, 11, 1), "uint16"), chunk_size=(8, 8, 8))
     with FaultyServer(objects_in(tmp_path)) as server:
         np.testing.assert_array_equal(vf.open(server.url).level(0)[...], expected)
+
+
+def test_shards_in_two_files_are_refused(tmp_path, make_values):
+    voxels = make_values((16, 16, 16, 1), "uint8")
+    write_scale(tmp_path, voxels, chunk_size=(8, 8, 8), sharding=sharding(minishard=1, shard=0))
+    (shard,) = tmp_path.rglob("*.shard")
+    content = shard.read_bytes()
+    shard.with_suffix(".index").write_bytes(content[:32])
+    shard.with_suffix(".data").write_bytes(content[32:])
+    shard.unlink()
+    with pytest.raises(vf.UnsupportedError, match=r"\.index"):
+        vf.open(tmp_path).level(0)[...]

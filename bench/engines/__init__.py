@@ -34,11 +34,34 @@ ENGINES: dict[str, tuple[str, str]] = {
     "floor-1t": ("floor", "1"),
     "floor-2t": ("floor", "2"),
     "floor-prefix": ("floor", "prefix"),
+    f"{OWN}-f": ("voxfetch", "f"),
+    "tensorstore-f": ("tensorstore", "f"),
+    "wkw": ("wkw", "default"),
+    "z5py": ("z5py", "default"),
+    "cloudvolume": ("cloudvolume", "default"),
+}
+_FOR_FORMATS = (f"{OWN}-f", "tensorstore-f", "wkw", "z5py", "cloudvolume")
+#: Names that stand for several engines.
+ENGINE_GROUPS = {
+    "of_zarr": tuple(name for name in ENGINES if name not in _FOR_FORMATS),
+    "of_formats": (OWN, "tensorstore", "tensorstore-best", "zarr", "webknossos", *_FOR_FORMATS),
 }
 
 
 class UnsupportedVolumeError(Exception):
     """The engine cannot read this volume by design; the message says why. Not a failure."""
+
+
+def known(volume: Volume, *formats: str) -> None:
+    """UnsupportedVolumeError where a volume has none of these formats."""
+    if volume.format not in formats:
+        raise UnsupportedVolumeError(f"it does not read {volume.format}")
+
+
+def x_is_fastest(volume: Volume) -> None:
+    """UnsupportedVolumeError where a format does not store voxels with x fastest and shows x before z."""
+    if volume.axes.index("x") > volume.axes.index("z"):
+        raise UnsupportedVolumeError("in C order as it is stored")
 
 
 class Handle(Protocol):
@@ -68,6 +91,11 @@ class Open(Protocol):
     def __call__(self, volume: Volume) -> Handle:
         """A handle, or UnsupportedVolumeError."""
         ...
+
+
+def is_own(engine: str) -> bool:
+    """Whether an engine is voxfetch, in whichever variant."""
+    return engine.split("-", 1)[0] == OWN
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from bench.engines import Engine
+from bench.engines import Engine, x_is_fastest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,14 +17,23 @@ if TYPE_CHECKING:
 
 
 def load(variant: str) -> Engine:
-    """variant: "default"."""
-    del variant
+    """variant: "default"; "f" = results in Fortran order, as formats with x first store their voxels."""
     import voxfetch as vf
 
     def open_volume(volume: Volume) -> _Handle:
-        return _Handle(vf.open_array(str(volume.path)))
+        array = opened(vf, str(volume.path), volume)
+        if variant != "f":
+            return _Handle(array)
+        x_is_fastest(volume)
+        return _Fortran(array)
 
-    return Engine({"voxfetch": version("voxfetch")}, "defaults; many boxes: read_many", open_volume)
+    settings = "defaults; many boxes: read_many" if variant != "f" else 'read(order="F")'
+    return Engine({"voxfetch": version("voxfetch")}, settings, open_volume)
+
+
+def opened(vf: Any, source: str, volume: Volume) -> Any:
+    """The array of a volume at a path or URL: what has levels is opened as an image."""
+    return vf.open_image(source).level(0) if volume.format == "precomputed" else vf.open_array(source)
 
 
 class _Handle:
@@ -34,8 +43,16 @@ class _Handle:
     def read(self, box: Box) -> np.ndarray[Any, Any]:
         return self._array.read_box(box.start, box.shape)  # type: ignore[no-any-return]
 
-    def read_many(self, boxes: Sequence[Box]) -> np.ndarray[Any, Any]:
+    def read_many(self, boxes: Sequence[Box]) -> Sequence[np.ndarray[Any, Any]]:
         return self._array.read_many([box.start for box in boxes], boxes[0].shape)  # type: ignore[no-any-return]
 
     def read_into(self, box: Box, out: np.ndarray[Any, Any]) -> None:
         self._array.read_box(box.start, box.shape, out=out)
+
+
+class _Fortran(_Handle):
+    def read(self, box: Box) -> np.ndarray[Any, Any]:
+        return self._array.read(box.slices, order="F")  # type: ignore[no-any-return]
+
+    def read_many(self, boxes: Sequence[Box]) -> Sequence[np.ndarray[Any, Any]]:
+        return [self.read(box) for box in boxes]

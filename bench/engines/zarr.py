@@ -6,7 +6,7 @@ import asyncio
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from bench.engines import Engine
+from bench.engines import Engine, known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,9 @@ def load(variant: str) -> Engine:
         settings = f"zarrs.ZarrsCodecPipeline, strict; {settings}"
 
     def open_volume(volume: Volume) -> _Handle:
-        return _Handle(zarr.open_array(str(volume.path), mode="r"))
+        known(volume, "zarr3", "zarr", *(("zip",) if variant == "default" else ()))
+        store = zarr.storage.ZipStore(volume.path, mode="r") if volume.format == "zip" else str(volume.path)
+        return _Handle(zarr.open_array(store, mode="r"))
 
     return Engine(versions, settings, open_volume)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.engines import Engine
+from bench.engines import Engine, known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ def load(variant: str) -> Engine:
     from zarrista.store import FilesystemStore
 
     def open_volume(volume: Volume) -> _Handle:
+        known(volume, "zarr3", "zarr")
         return _Handle(zarrista.Array.open(FilesystemStore(str(volume.path))), volume)
 
     settings = "FilesystemStore; one chunk: retrieve_subchunk with a kept shard_cache; many boxes: one thread a core"

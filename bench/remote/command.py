@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from bench.arguments import add_names, add_timing
 from bench.document import publish
-from bench.remote.engines import ENGINES
+from bench.remote.engines import ENGINE_GROUPS, ENGINES
 from bench.remote.report import markdown
 from bench.remote.runner import Settings, check, run
-from bench.remote.workloads import WORKLOADS
+from bench.remote.workloads import WORKLOAD_GROUPS, WORKLOADS
 from bench.volumes import SIZES
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--quick", action="store_true", help="answers and request counts only, tiny volumes; for CI")
     parser.add_argument("--size", choices=SIZES, default="full", help="of the volumes; full is 1 GiB each")
-    add_names(parser, "--engines", ENGINES)
-    add_names(parser, "--workloads", WORKLOADS)
+    add_names(parser, "--engines", ENGINES, "of_zarr", ENGINE_GROUPS)
+    add_names(parser, "--workloads", WORKLOADS, "of_zarr", WORKLOAD_GROUPS)
     add_timing(parser, budget_s=30)
     parser.add_argument("--crops", type=int, default=2000, help="shards of the workload crops")
     parser.add_argument("--sustained-gib", type=float, default=8, help="decoded, of the workload sustained")

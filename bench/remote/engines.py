@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bench.engines import OWN
+from bench.engines import OWN, known
+from bench.engines.tensorstore import spec_of
+from bench.engines.voxfetch import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -94,11 +96,16 @@ class Loop:
 def _voxfetch(url: str) -> Engine:
     import voxfetch as vf
 
+    def open_volume(volume: RemoteVolume) -> _Voxfetch:
+        if volume.volume.format == "wkw":  # the extent of a mag is in the properties of its dataset
+            return _Voxfetch(vf.open_array(f"{url}/{volume.dataset}", f"{volume.volume.layer}/1"))
+        return _Voxfetch(opened(vf, f"{url}/{volume.path}", volume.volume))
+
     return Engine(
         {"voxfetch": version("voxfetch")},
         "defaults; at once: read_many",
         "-",
-        lambda volume: _Voxfetch(vf.open_array(f"{url}/{volume.path}")),
+        open_volume,
         lambda path: vf.open_array(f"{url}/{path}").shape,
         lambda path: [level.shape for level in vf.open_image(f"{url}/{path}").levels],
     )
@@ -127,8 +134,8 @@ def _tensorstore(url: str, *, best: bool) -> Engine:
     recheck = {"recheck_cached_data": "open"} if best else {}
     context = ts.Context(settings if best else {})
 
-    def opening(path: str, driver: str = "zarr3") -> Any:
-        spec = {"driver": driver, "kvstore": f"{url}/{path}/", **recheck}
+    def opening(path: str, volume_format: str = "zarr3") -> Any:
+        spec = spec_of(f"{url}/{path}", volume_format, pool=best) | recheck
         return ts.open(spec, context=context, open=True, read=True)
 
     def open_image(path: str) -> list[tuple[int, ...]]:
@@ -214,7 +221,7 @@ def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
         versions,
         "; ".join(settings),
         lacks,
-        lambda volume: _Zarr(zarr.open_array(**where(volume.path, volume.zarr_format)), sync),
+        lambda volume: _Zarr(zarr.open_array(**where(_zarr_path(volume), volume.zarr_format)), sync),
         lambda path: zarr.open_array(**where(path)).shape,
         lambda path: sync(open_levels(path)),
     )
@@ -257,7 +264,7 @@ def _zarrista(url: str) -> Engine:
         "AsyncArray over one HTTPStore of obstore; one chunk: retrieve_subchunk with a kept shard_cache",
         "no index cache but for single chunks; one HEAD before each GET; merges nothing; asynchronous only: threads "
         "wait for one event loop; at once: asyncio.gather",
-        lambda volume: _Zarrista(loop, loop.run(open_array(volume.path)), volume.volume.chunk),
+        lambda volume: _Zarrista(loop, loop.run(open_array(_zarr_path(volume))), volume.volume.chunk),
         lambda path: tuple(loop.run(open_array(path)).shape),
         lambda path: loop.run(open_levels(path)),
     )
@@ -290,6 +297,22 @@ class _Zarrista:
         return np.asarray(await self._array.retrieve_array_subset(box.slices))
 
 
+def _zarr_path(volume: RemoteVolume) -> str:
+    """UnsupportedVolumeError where it is no array of Zarr in a folder."""
+    known(volume.volume, "zarr3", "zarr")
+    return volume.path
+
+
+def _format_engine(name: str) -> Callable[[str], Engine]:
+    def load_engine(url: str) -> Engine:
+        from bench.remote import formats
+
+        engine: Engine = getattr(formats, name)(url)
+        return engine
+
+    return load_engine
+
+
 def _obstore(url: str) -> Engine:
     from bench.remote.fetch import load as load_fetch
 
@@ -309,6 +332,13 @@ ENGINES: dict[str, Callable[[str], Engine]] = {
     "zarrs": lambda url: _zarr(url, obstore=True, pipeline=ZARRS_PIPELINE),
     "zarrista": _zarrista,
     "obstore": _obstore,
+    "webknossos": _format_engine("webknossos"),
+    "cloudvolume": _format_engine("cloudvolume"),
+}
+#: Names that stand for several engines.
+ENGINE_GROUPS = {
+    "of_zarr": tuple(name for name in ENGINES if name not in ("webknossos", "cloudvolume")),
+    "of_formats": (OWN, "tensorstore", "tensorstore-best", "webknossos", "cloudvolume"),
 }
 #: Not readers: what the network and an HTTP client allow.
 FLOORS = ("obstore",)

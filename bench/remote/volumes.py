@@ -7,8 +7,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ from bench.remote.workloads import LEVELS, WORKLOADS, samples_per_run
 from bench.volumes import CACHE, CACHE_VERSION, Size, Volume, build, linked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 Shape = tuple[int, ...]
@@ -46,6 +47,22 @@ class RemoteVolume:
     def path(self) -> str:
         """Below the root of the server."""
         return self.volume.path.relative_to(SERVED).as_posix()
+
+    @property
+    def root(self) -> Path:
+        """The folder of a volume of ``bench.volumes``, which has all that belongs to it."""
+        return next(path for path in self.volume.path.parents if path.name == self.volume.name)
+
+    @property
+    def dataset(self) -> str:
+        """The folder of the volume, or of its copy, below the root of the server: of WKW the dataset."""
+        depth = len(self.base.path.relative_to(RemoteVolume(self.base, self.base).root).parts)
+        return self.volume.path.parents[depth - 1].relative_to(SERVED).as_posix()
+
+    def copy(self, number: int) -> RemoteVolume:
+        """The same, by links, at a place that nobody has read before; ``number``: which of those that were made."""
+        inside = self.base.path.relative_to(self.root)
+        return replace(self, volume=replace(self.volume, path=copies(self.root) / str(number) / inside))
 
     def key(self, cell: Shape) -> str:
         """Where an object lies, below the root of the server; ``cell``: its place in the grid of objects."""
@@ -86,7 +103,7 @@ class RemoteVolume:
 
 
 def prepare(
-    names: Iterable[str], size: Size, *, repeat: int, crops: int, sustained_bytes: int, few: bool
+    names: Collection[str], size: Size, *, repeat: int, crops: int, sustained_bytes: int, few: bool
 ) -> dict[str, RemoteVolume | Path]:
     """What the workloads of these names read, by the name of the volume: arrays, and the folder of "images"."""
     volumes: dict[str, RemoteVolume | Path] = {}
@@ -98,7 +115,9 @@ def prepare(
             continue
         base = build(LINKED.get(name, name), size)
         if name not in LINKED:
-            volumes[name] = RemoteVolume(base, base)
+            volumes[name] = volume = RemoteVolume(base, base)
+            if any(WORKLOADS[n].kind == "cold" and WORKLOADS[n].volume == name for n in names):
+                _make_copies(volume, count * (repeat + 1))
             continue
         grid = [-(-n // s) for n, s in zip(base.shape, base.object_shape, strict=True)]
         if name == "crops":
@@ -114,10 +133,23 @@ def prepare(
     return volumes
 
 
+def copies(root: Path) -> Path:
+    """The folder of the copies of the volume in the folder ``root``."""
+    return root.parent / f"remote{LINKS_VERSION}" / "copies" / root.name
+
+
+def _make_copies(volume: RemoteVolume, count: int) -> None:
+    folder = copies(volume.root)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        if not (folder / str(number)).is_symlink():
+            (folder / str(number)).symlink_to(os.path.relpath(volume.root, folder))
+
+
 def stored_files(volumes: Iterable[RemoteVolume | Path]) -> list[Path]:
     """The real files behind them, to be read into the page cache."""
     bases = {v.base.path for v in volumes if isinstance(v, RemoteVolume)}
-    return sorted(file for base in bases for file in base.rglob("*") if file.is_file())
+    return sorted(file for base in bases for file in (base, *base.rglob("*")) if file.is_file())
 
 
 def _folder(size: Size, name: str) -> Path:

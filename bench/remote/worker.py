@@ -57,6 +57,8 @@ class RemoteWorker:
         if spec.kind in ("array", "image"):
             return {"samples": self._open(spec, volume, run, count, delayed=delayed)}
         remote = RemoteVolume.from_json(volume)
+        if spec.kind == "cold":
+            return {"samples": self._cold(spec, remote, run, count, seed, delayed=delayed)}
         handle = self._handle(remote)
         boxes = plan(spec, remote, min(run, 1) if spec.fresh else run, count=count, seed=seed)
         if run == 0 and spec.fresh:
@@ -142,6 +144,18 @@ class RemoteWorker:
             if [list(shape) for shape in answer] != truth:
                 raise WrongAnswerError(f"{path}: {answer}, not {truth}")
             samples.append(sample)
+        return samples
+
+    def _cold(
+        self, spec: Remote, volume: RemoteVolume, run: int, count: int, seed: str, *, delayed: bool
+    ) -> list[dict[str, Any]]:
+        samples = []
+        for number, box in enumerate(plan(spec, volume, run, count=count, seed=seed), count * run):
+            copy = volume.copy(number)
+            handle = self._handle(copy)
+            answers, sample = self._sample(spec, lambda handle=handle, box=box: [handle.read(box)], delayed=delayed)
+            samples.append(sample)
+            self._check(answers, [box], copy, spec.name)
         return samples
 
     def _sustained(

@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bench.volumes import VOLUME_GROUPS, VOLUMES
 from bench.workloads import FEW, PLANE_EXTENT_MAX, SPATIAL_AXES, Box
 
 if TYPE_CHECKING:
@@ -24,18 +25,20 @@ class Remote:
 
     kind: "each" = ``count`` reads, one after the other, each a sample; "threads" = ``count`` reads from 8 threads, each
     thread its share one after the other, one sample; "many" = ``count`` boxes asked for at once, one sample; "array",
-    "image" = ``count`` opened, each a sample; "sustained" = one block after the other, one sample.
+    "image" = ``count`` opened, each a sample; "sustained" = one block after the other, one sample; "cold" = ``count``
+    reads, each a sample, each of a copy of the volume that was opened and never read.
 
-    place: "anywhere"; "chunk" = on the grid of chunks; "shards" = each box in a shard that no read has touched before,
-    "shard_chunks" = and on the grid of chunks. ``prime``: one voxel of each shard is read before a run, so that indexes
-    are known to those that keep them. ``fresh``: a new process for each run, and its memory is measured.
+    place: "anywhere"; "chunk" = on the grid of chunks, and of "cold" one chunk; "shards" = each box in a shard that no
+    read has touched before, "shard_chunks" = and on the grid of chunks. ``prime``: one voxel of each shard is read
+    before a run, so that indexes are known to those that keep them. ``fresh``: a new process for each run, and its
+    memory is measured.
     ``requests_at_most`` bounds what voxfetch may ask for in one sample, where that does not depend on the volume.
     """
 
     name: str
     what: str
-    volume: Literal["em", "em_cells", "em_tiled", "crops", "images", "cubes", "tiles"]
-    kind: Literal["each", "threads", "many", "array", "image", "sustained"]
+    volume: str
+    kind: Literal["each", "threads", "many", "array", "image", "sustained", "cold"]
     extent: tuple[int | None, int | None, int | None] = (None, None, None)
     count: int = 1
     place: Literal["anywhere", "chunk", "shards", "shard_chunks"] = "anywhere"
@@ -58,7 +61,7 @@ _CHUNK = (32, 32, 32)
 _TILE = (1, 128, 128)
 LEVELS = 6
 
-WORKLOADS: dict[str, Remote] = {
+_ON_ZARR: dict[str, Remote] = {
     w.name: w
     for w in (
         Remote("open_array", "open an array", "images", "array", count=5, requests_at_most=1),
@@ -101,6 +104,29 @@ WORKLOADS: dict[str, Remote] = {
         Remote("sustained_50mb", "the same, 50 MB/s a connection", "em_tiled", "sustained", bandwidth_mb_s=50),
     )
 }  # fmt: skip
+#: What is read of each format beside Zarr, and the name of its workload.
+FORMAT_READS = ("box128", "xy", "cold")
+
+
+def _on_format(volume: str) -> tuple[Remote, ...]:
+    """Of formats beside Zarr; indexes are read before, where there are any, but not in "cold"."""
+    layout = VOLUMES[volume][1]
+    prime = layout.shard is not None
+    at_most = 1 if not prime else 3 if layout.format in ("precomputed", "zip") else 2
+    return (
+        Remote(f"{volume}_box128", "one 128^3 box, unaligned", volume, "each", (128, 128, 128), 3, prime=prime),
+        Remote(f"{volume}_xy", "one plane z = const, at most 1024^2", volume, "each", _PLANE, 3, prime=prime),
+        Remote(
+            f"{volume}_cold", "one chunk of a volume opened and never read", volume, "cold", count=3, place="chunk",
+            requests_at_most=at_most,
+        ),
+    )  # fmt: skip
+
+
+ON_FORMATS = {w.name: w for volume in VOLUME_GROUPS["formats"] for w in _on_format(volume)}
+WORKLOADS: dict[str, Remote] = _ON_ZARR | ON_FORMATS
+#: Names that stand for several workloads.
+WORKLOAD_GROUPS = {"of_zarr": tuple(_ON_ZARR), "of_formats": tuple(ON_FORMATS)}
 
 
 def samples_per_run(workload: Remote, *, few: bool) -> int:
@@ -119,6 +145,8 @@ def plan(workload: Remote, volume: RemoteVolume, run: int, *, count: int, seed: 
         return blocks[:-1] if run else blocks[-1:]
     if workload.place not in ("shards", "shard_chunks"):
         extent = tuple(_extent(workload, a, n) for a, n in zip(axes, base, strict=True))
+        if workload.kind == "cold":
+            extent = align
         return [Box(_start(rng, base, extent, align), extent) for _ in range(count)]
     if len(volume.cells) < count * (run + 1):
         raise ValueError(f"{workload.name}: {len(volume.cells)} shards are too few for {count} in run {run}")

@@ -8,6 +8,7 @@ use voxfetch_core::codec::{Compression, PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::index::ShardIndex;
 use voxfetch_core::index::cache::ByteCache;
+use voxfetch_core::metadata::KeyEncoding;
 use voxfetch_core::metadata::limits::max_encoded_nbytes;
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
 use voxfetch_core::plan::kept::Kept;
@@ -188,7 +189,14 @@ pub fn locate(
         }
         return Ok(Located::Whole { file, compressed, cache });
     }
-    let Some(file) = caches.files.get(&path, array.immutable)? else { return Ok(Located::Absent) };
+    let Some(file) = caches.files.get(&path, array.immutable)? else {
+        // An older form of shards of precomputed volumes, whose data must not pass for zeros.
+        if matches!(meta.keys, KeyEncoding::PrecomputedShard { .. }) && file::exists(&path.with_extension("index"))? {
+            let what = "a precomputed shard in two files, `.index` and `.data`";
+            return Err(Error::unsupported(what, "append the second to the first, and call that `.shard`"));
+        }
+        return Ok(Located::Absent);
+    };
     let mut source =
         Source { caches, meta, file: &file, fetch: how.fetch_indexes, cost: IndexCost::default(), changed: false };
     let mut resolved = resolve(plan, visit, items, file.id.nbytes, &mut source);

@@ -1,5 +1,9 @@
 //! JPEG (ITU-T T.81), baseline and progressive.
 //!
+//! The standard leaves open how values are rounded and how subsampled colours are spread over pixels. Other decoders differ
+//! by 1 in grey, by up to 4 in colour, and by more in images of up to 4 pixels in width, where libjpeg-turbo repeats colours
+//! and this decoder interpolates.
+//!
 //! The standard leaves rounding to the decoder. Grey differs from what libjpeg-turbo makes of it by at most 1, colours by
 //! a little more, as their conversion and the interpolation of those that are stored at half size are rounded as well.
 
