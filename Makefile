@@ -2,7 +2,7 @@
 # make test    Rust and Python tests, benchmarks as a smoke test, fuzz targets for seconds
 # make lint    format, clippy, ruff, pyright, stub, layers, dependencies
 # make wheel   dist/*.whl, tried in a clean environment without a compiler
-# make bench   the comparison with other readers, full volumes, three hours; alone on the machine
+# make bench   the comparison with other readers, full volumes, two hours; alone on the machine
 # make clean   remove what the others made (not target/, the Rust build)
 #
 # Needs Python >= 3.11 (PYTHON=...), Rust, a C compiler and cmake; no root. Everything stays in this folder, except the
@@ -75,11 +75,13 @@ lint-python: $(DONE)/extension $(DONE)/dev
 wheel: $(DONE)/wheel
 
 bench: $(DONE)/extension $(DONE)/dev
-	$(BIN)/python -m bench run --size full --volumes shards,layouts --budget 25 --name full
+	$(BIN)/python -m bench run --size full --volumes shards --repeat 5 --budget 25 --name full
+	$(BIN)/python -m bench run --size full --volumes layouts --workloads full,box,xy --repeat 3 --name layouts
 	$(BIN)/python -m bench scale
 	$(BIN)/python -m bench start
 	$(BIN)/python -m bench limits
 	$(BIN)/python -m bench remote --size full
+	$(BIN)/python -m bench formats
 
 clean:
 	rm -rf $(VENV) build dist demo python/voxfetch/_core*.so

@@ -39,6 +39,8 @@ READERS: dict[Format, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "zip": ((OWN, "tensorstore", "zarr"), (OWN, "tensorstore")),
 }
 LOCAL, REMOTE = "local", "http"
+#: Some readers wait for ever (bench/README.md).
+REPLY_TIMEOUT_S = 60.0
 LOCAL_READS = WORKLOAD_GROUPS["formats"]
 
 
@@ -83,6 +85,7 @@ def _settings(options: argparse.Namespace, volumes: tuple[str, ...], readers: tu
     return runner.Settings(
         options.size, readers, LOCAL_READS, volumes,
         repeat=options.repeat, seed=options.seed, budget_s=options.budget, few=options.size == "small", memory=False,
+        reply_timeout_s=REPLY_TIMEOUT_S,
     )  # fmt: skip
 
 
@@ -92,7 +95,7 @@ def _remote_settings(
     return remote_runner.Settings(
         options.size, readers, tuple(f"{volume}_{read}" for volume in volumes for read in FORMAT_READS),
         repeat=options.repeat, seed=options.seed, budget_s=options.budget, crops=1, sustained_gib=1,
-        few=options.size == "small",
+        few=options.size == "small", reply_timeout_s=REPLY_TIMEOUT_S,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Settings:
     """What to run. ``budget_s``: an engine slower than that in all rounds of one workload skips those left.
 
     ``cores``: of how many a process may use; a volume is read once for each entry, None is all of them. ``memory``:
-    whether peaks are measured too.
+    whether peaks are measured too. ``reply_timeout_s``: after which an engine has failed.
     """
 
     size: Size
@@ -41,6 +41,7 @@ class Settings:
     few: bool = False
     cores: tuple[int | None, ...] = (None,)
     memory: bool = True
+    reply_timeout_s: float = REPLY_TIMEOUT_S
 
 
 class EngineFailedError(Exception):
@@ -63,11 +64,15 @@ def interpreter(engine: str) -> str:
 class Process:
     """A worker process with one engine loaded; ``call`` sends a command and waits for its answer.
 
-    ``worker`` is the module that it runs, ``load`` goes to its command of that name.
+    ``worker`` is the module that it runs, ``load`` goes to its command of that name. Who does not answer within
+    ``reply_timeout_s`` is ended.
     """
 
-    def __init__(self, engine: str, worker: str = "bench.worker", **load: Any) -> None:
+    def __init__(
+        self, engine: str, worker: str = "bench.worker", *, reply_timeout_s: float = REPLY_TIMEOUT_S, **load: Any
+    ) -> None:
         self.engine = engine
+        self._reply_timeout_s = reply_timeout_s
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  lives as long as the process
         self._process = subprocess.Popen(
             [interpreter(engine), "-m", worker],
@@ -91,9 +96,9 @@ class Process:
             pass  # its death is told below
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
-            if not selector.select(REPLY_TIMEOUT_S):
+            if not selector.select(self._reply_timeout_s):
                 self._process.kill()
-                raise EngineFailedError(f"no answer to {action!r} within {REPLY_TIMEOUT_S:.0f} s")
+                raise EngineFailedError(f"no answer to {action!r} within {self._reply_timeout_s:.0f} s")
         line = stdout.readline()
         if not line:
             raise EngineFailedError(f"died with exit code {self._process.wait()} in {action!r}: {self._stderr_tail()}")
@@ -220,7 +225,7 @@ def _run_volume(
         opened: list[str] = []
         for engine in settings.engines:
             try:
-                processes[engine] = Process(engine, cores=cores)
+                processes[engine] = Process(engine, reply_timeout_s=settings.reply_timeout_s, cores=cores)
             except (EngineUnsupportedError, EngineFailedError) as reason:
                 engines.setdefault(engine, {"problem": str(reason)})
                 _note(reason, engine, settings.workloads)
@@ -308,7 +313,7 @@ def check(settings: Settings) -> int:
     failures = 0
     for engine in settings.engines:
         try:
-            process = Process(engine)
+            process = Process(engine, reply_timeout_s=settings.reply_timeout_s)
         except EngineUnsupportedError as reason:
             say(f"{engine:17} skipped: {reason}")
             continue

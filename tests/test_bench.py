@@ -372,7 +372,7 @@ class InProcess:
 
     dead = False
 
-    def __init__(self, engine, worker, port):
+    def __init__(self, engine, worker, port, reply_timeout_s):
         self._worker = RemoteWorker()
         self.loaded = self._worker.load(engine, port)
 

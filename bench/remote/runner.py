@@ -12,7 +12,7 @@ from bench.remote.selftest import check_server
 from bench.remote.server import Server
 from bench.remote.volumes import SERVED, RemoteVolume, prepare, stored_files
 from bench.remote.workloads import WORKLOADS, Remote, samples_per_run
-from bench.runner import EngineFailedError, EngineUnsupportedError, Process, say, turns
+from bench.runner import REPLY_TIMEOUT_S, EngineFailedError, EngineUnsupportedError, Process, say, turns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,10 @@ PROBLEM_CHARS = 400
 
 @dataclass(frozen=True)
 class Settings:
-    """What to run. ``budget_s``: an engine slower than that in all runs of one workload skips those left."""
+    """What to run. ``budget_s``: an engine slower than that in all runs of one workload skips those left.
+
+    ``reply_timeout_s``: after which an engine has failed.
+    """
 
     size: Size
     engines: tuple[str, ...]
@@ -37,6 +40,7 @@ class Settings:
     crops: int
     sustained_gib: float
     few: bool = False
+    reply_timeout_s: float = REPLY_TIMEOUT_S
 
     def count(self, workload: Remote) -> int:
         """Boxes of one run."""
@@ -111,7 +115,8 @@ class _Workers:
         if process is None or process.dead:
             self.end(engine)
             try:
-                process = Process(engine, WORKER, port=self._server.port)
+                timeout_s = self._settings.reply_timeout_s
+                process = Process(engine, WORKER, reply_timeout_s=timeout_s, port=self._server.port)
             except EngineUnsupportedError as reason:
                 self._absent[engine] = reason
                 self.loaded.setdefault(engine, {"problem": str(reason)})
