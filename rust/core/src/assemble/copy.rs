@@ -172,15 +172,17 @@ impl Plane {
     /// # Safety
     /// As [`strided`], for the items of the plane.
     unsafe fn transpose<T: Copy>(self, src: *const u8, dst: *mut u8) {
-        // Blocks keep the source lines of one block in L1 while its destination rows are written.
-        const BLOCK: usize = 32;
+        // Blocks keep the source lines of one block in L1 while its destination rows are written. Where columns lie a
+        // multiple of 4 KiB apart, as in chunks of 64^3, their lines share one set of it, which holds 8 or 12.
+        const ROWS: usize = 16;
+        const COLUMNS: usize = 8;
         let item = size_of::<T>() as isize;
-        for row_block in (0..self.rows).step_by(BLOCK) {
-            for column_block in (0..self.columns).step_by(BLOCK) {
-                for row in row_block..(row_block + BLOCK).min(self.rows) {
+        for row_block in (0..self.rows).step_by(ROWS) {
+            for column_block in (0..self.columns).step_by(COLUMNS) {
+                for row in row_block..(row_block + ROWS).min(self.rows) {
                     let mut from = src.wrapping_offset(row as isize * item + column_block as isize * self.src_column);
                     let mut to = dst.wrapping_offset(row as isize * self.dst_row + column_block as isize * item);
-                    for _ in column_block..(column_block + BLOCK).min(self.columns) {
+                    for _ in column_block..(column_block + COLUMNS).min(self.columns) {
                         // SAFETY: item (row, column) of the plane; nothing is known of its alignment.
                         unsafe { to.cast::<T>().write_unaligned(from.cast::<T>().read_unaligned()) };
                         from = from.wrapping_offset(self.src_column);
