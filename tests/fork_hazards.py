@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+
 from tests.servers import objects_in
 from tests.servers.faulty import Fault, FaultyServer
 from tests.servers.tls import certificate

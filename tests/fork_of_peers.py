@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+
 from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
 

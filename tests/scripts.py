@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
 from tests.servers.moto_s3 import moto_s3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from tests.servers.asking import OBJECT, run
 from tests.servers.faulty import FaultyServer
-
 from voxfetch.options import StoreOptions
 from voxfetch.store import Reply
 from voxfetch.store.object import ObjectStore

@@ -15,10 +15,10 @@ import time
 import numpy as np
 import pytest
 import zarr
-from tests.servers import objects_in
-from tests.servers.faulty import FaultyServer
 
 import voxfetch as vf
+from tests.servers import objects_in
+from tests.servers.faulty import FaultyServer
 from voxfetch.wake import close_descriptors, wake_descriptors
 
 SIDE = 16

@@ -14,6 +14,8 @@ import pytest
 import tensorstore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import voxfetch as vf
 from tests.n5_files import (
     COMPRESSIONS,
     LZ4_SEED,
@@ -27,8 +29,6 @@ from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
 from tests.servers.moto_s3 import moto_s3
 from tests.stores import CREDENTIALS
-
-import voxfetch as vf
 
 DATA = Path(__file__).parent / "data" / "n5"
 TIMEPOINT = "setup0/timepoint0"

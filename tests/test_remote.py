@@ -16,10 +16,10 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.servers import objects_in
-from tests.servers.faulty import FAULTS, Fault, FaultyServer, status
 
 import voxfetch as vf
+from tests.servers import objects_in
+from tests.servers.faulty import FAULTS, Fault, FaultyServer, status
 from voxfetch.limit import Limit
 
 FAST = vf.RetryPolicy(max_attempts=4, base_s=0.01, cap_s=0.05)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import zarr
 from numcodecs import Blosc
-from tests.servers import objects_in
-from tests.servers.faulty import Fault, FaultyServer
 
 import voxfetch as vf
+from tests.servers import objects_in
+from tests.servers.faulty import Fault, FaultyServer
 
 HEAD = "bytes=0-4095"
 RNG = np.random.default_rng(7)

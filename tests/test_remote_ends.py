@@ -14,10 +14,10 @@ import threading
 import time
 
 import pytest
-from tests.scripts import KINDS, logged, moto, places, run, small, started  # noqa: F401 - fixtures
-from tests.servers.faulty import Fault
 
 import voxfetch as vf
+from tests.scripts import KINDS, logged, moto, places, run, small, started  # noqa: F401 - fixtures
+from tests.servers.faulty import Fault
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

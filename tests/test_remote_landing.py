@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from tests.servers import objects_in
-from tests.servers.faulty import Fault, FaultyServer, redirect, status
 
 import voxfetch as vf
+from tests.servers import objects_in
+from tests.servers.faulty import Fault, FaultyServer, redirect, status
 from voxfetch.connections import Connections
 from voxfetch.store import BodyLimits, Get
 

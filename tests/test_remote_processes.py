@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from tests.scripts import KINDS, Place, logged, moto, places, run, small, started  # noqa: F401 - fixtures
 from tests.servers import objects_in
 from tests.servers.faulty import Fault, FaultyServer

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import zarr
 from numcodecs.checksum32 import CRC32C
-from tests.servers.faulty import Fault, FaultyServer
 
 import voxfetch as vf
+from tests.servers.faulty import Fault, FaultyServer
 
 FAST = vf.RetryPolicy(max_attempts=2, base_s=0.01, cap_s=0.02, idle_timeout_s=1)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
+import voxfetch as vf
 from tests.servers.asking import RANGE, get
 from tests.servers.faulty import s3_error
 from tests.stores import CREDENTIALS, DATA, KEY, SECRET, TOKEN, is_reply, nothing_is_found, s3, scripted  # noqa: F401 - fixtures
-
-import voxfetch as vf
 from voxfetch.options import StoreOptions
 from voxfetch.store import Answer, Ask, NoReply, TransientError
 from voxfetch.store.faults import Fault, fault_of, shown

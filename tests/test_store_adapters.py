@@ -13,11 +13,11 @@ import pytest
 import zarr
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
-from tests.servers.asking import get, run
-from tests.stores import DATA, SECRET, is_reply, listed
 from zarr.core.buffer import default_buffer_prototype
 
 import voxfetch as vf
+from tests.servers.asking import get, run
+from tests.stores import DATA, SECRET, is_reply, listed
 from voxfetch.store import Ask, RemoteStore, TransientError
 from voxfetch.store.adapters import AdapterStore, ObspecStore
 from voxfetch.store.foreign import FsspecSource, ZarrSource

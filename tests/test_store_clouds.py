@@ -8,13 +8,13 @@ import json
 
 import obstore.store
 import pytest
+
+import voxfetch as vf
 from tests.servers.asking import get
 from tests.servers.azure import AzureServer
 from tests.servers.cloud import Stored
 from tests.servers.gcs import GcsServer
 from tests.stores import DATA, TOKEN, is_reply, listed, nothing_is_found  # noqa: F401 - a fixture
-
-import voxfetch as vf
 from voxfetch.options import StoreOptions
 from voxfetch.store import Ask, TransientError
 from voxfetch.store.object import ObjectStore

@@ -9,12 +9,12 @@ import time
 import tracemalloc
 
 import pytest
+
+import voxfetch as vf
 from tests.servers.asking import KEY, OBJECT, RANGE, SUFFIX, WHOLE, get, is_right, outcome, run
 from tests.servers.faulty import FAULTS, Fault, FaultyServer, redirect, status
 from tests.servers.proxy import Proxy
 from tests.servers.tls import certificate, trusting
-
-import voxfetch as vf
 from voxfetch.connections import Connections
 from voxfetch.store import Ask, TransientError
 from voxfetch.store.http import HttpStore

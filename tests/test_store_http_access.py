@@ -10,10 +10,10 @@ import random
 import traceback
 
 import pytest
-from tests.servers.asking import KEY, OBJECT, RANGE, WHOLE, get, is_right, outcome, run
-from tests.servers.faulty import FAULTS, FaultyServer, redirect, s3_error, status
 
 import voxfetch as vf
+from tests.servers.asking import KEY, OBJECT, RANGE, WHOLE, get, is_right, outcome, run
+from tests.servers.faulty import FAULTS, FaultyServer, redirect, s3_error, status
 from voxfetch.store import Ask, Reply, TransientError
 from voxfetch.store.http import HttpStore
 from voxfetch.store.missing import may_be_chunk

@@ -13,6 +13,8 @@ import sys
 
 import obstore.store
 import pytest
+
+import voxfetch as vf
 from tests.servers.asking import RANGE, get, outcome, run
 from tests.servers.faulty import Fault, s3_error, status
 from tests.servers.moto_s3 import moto_s3
@@ -28,8 +30,6 @@ from tests.stores import (
     s3,
     scripted,  # noqa: F401 - a fixture
 )
-
-import voxfetch as vf
 from voxfetch.connections import Connections
 from voxfetch.options import StoreOptions
 from voxfetch.store import Ask, Reply, TransientError

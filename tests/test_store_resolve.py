@@ -14,10 +14,10 @@ import s3fs
 import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.dirfs import DirFileSystem
-from tests.servers.asking import get
-from tests.stores import DATA, KEY, SECRET, nothing_is_found  # noqa: F401 - a fixture
 
 import voxfetch as vf
+from tests.servers.asking import get
+from tests.stores import DATA, KEY, SECRET, nothing_is_found  # noqa: F401 - a fixture
 from voxfetch.options import StoreOptions
 from voxfetch.store import Ask
 from voxfetch.store.adapters import AdapterStore, ObspecStore

@@ -13,10 +13,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import zarr
-from tests.servers.asking import KEY, OBJECT, RANGE, SUFFIX, get, is_right, outcome, run
-from tests.servers.faulty import FAULTS, Fault, FaultyServer, status
 
 import voxfetch as vf
+from tests.servers.asking import KEY, OBJECT, RANGE, SUFFIX, get, is_right, outcome, run
+from tests.servers.faulty import FAULTS, Fault, FaultyServer, status
 from voxfetch.store import Ask, TransientError, whole
 from voxfetch.store.http import HttpStore
 

@@ -10,10 +10,10 @@ import struct
 import numpy as np
 import pytest
 import wkw
-from tests.servers.faulty import FaultyServer
-from tests.wkw_data import layer, read_mag, write_mag, write_properties
 
 import voxfetch as vf
+from tests.servers.faulty import FaultyServer
+from tests.wkw_data import layer, read_mag, write_mag, write_properties
 
 TYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
 KINDS = ("raw", "lz4", "lz4hc")

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+
+import voxfetch as vf
 from tests.servers.asking import get, run
 from tests.servers.azure import AzureServer
 from tests.servers.cloud import Stored
@@ -25,8 +27,6 @@ from tests.servers.moto_s3 import moto_s3
 from tests.stores import CREDENTIALS, nothing_is_found  # noqa: F401 - a fixture
 from tests.test_fork import run as run_forked
 from tests.zips import FAST, PACKERS, SHARDS, Made, archive, group, pack, packed
-
-import voxfetch as vf
 from voxfetch.store import Ask
 from voxfetch.store.archive import TAIL_NBYTES
 from voxfetch.store.file import FileStore

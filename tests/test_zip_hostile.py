@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.servers.asking import get, run
-from tests.zips import Made, archive, deflated, group, pack
 
 import voxfetch as vf
+from tests.servers.asking import get, run
+from tests.zips import Made, archive, deflated, group, pack
 from voxfetch.store import Ask, Reply
 from voxfetch.store import archive as archives
 from voxfetch.store import zip as zips

@@ -6,11 +6,11 @@ import zipfile
 
 import numpy as np
 import pytest
+
+import voxfetch as vf
 from tests.servers.asking import get
 from tests.servers.faulty import FaultyServer
 from tests.zips import FAST, SHARDS, Made, archive, pack, packed
-
-import voxfetch as vf
 from voxfetch.store import Ask
 from voxfetch.store import zip as zips
 from voxfetch.store.http import HttpStore

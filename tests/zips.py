@@ -11,9 +11,8 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 
-from tests.conftest import Case
-
 import voxfetch as vf
+from tests.conftest import Case
 
 FAST = vf.RetryPolicy(max_attempts=3, base_s=0.01, cap_s=0.05, idle_timeout_s=2)
 SHARDS = {"chunks": (32, 32, 32), "shards": (64, 64, 64), "compressors": None}

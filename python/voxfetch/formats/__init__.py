@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
 from voxfetch.formats import n5, precomputed, wkw, zarr
+from voxfetch.formats.around import above
 from voxfetch.store import join_key
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ DOCUMENTS: dict[Format, tuple[str, ...]] = {
     # Last, because any folder with a document is a group of N5.
     "n5": ("attributes.json", "s0/attributes.json"),
 }
+#: Of a format, the file by which a folder above describes what lies below it.
+_ABOVE: dict[Format, str] = {"precomputed": "info", "wkw": "datasource-properties.json", "n5": "attributes.json"}
 _FINDERS: dict[Format, Callable[[Store, str, Settings], Node | None]] = {
-    "zarr2": zarr.find_zarr2,
     "precomputed": precomputed.find,
     "wkw": wkw.find,
     "n5": n5.find,
@@ -44,26 +46,34 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
 
     Raises `MetadataError`, `UnsupportedError`, `LimitExceededError`, `PermissionDeniedError`, `StoreError`.
     """
-    refused: PermissionDeniedError | None = None
+    # A document of one format, or one that nobody may see, says nothing of the next: it counts if no other fits. Stores
+    # that hide their listing answer "forbidden" for what does not exist.
+    wrong: list[VoxfetchError] = []
+    refused: list[PermissionDeniedError] = []
     if format in (None, "zarr3"):
-        # Stores that hide their listing answer "forbidden" for what does not exist: it means "not this one" here.
         document = store.get_many([join_key(path, "zarr.json")])[0]
         if isinstance(document, bytes):
             return zarr.node_zarr3(store, path, document, settings)
-        refused = document
-    others = [(DOCUMENTS[name], find) for name, find in _FINDERS.items() if format in (None, name)]
-    near = store.ahead([join_key(path, name) for documents, _ in others for name in documents]) if others else store
-    # A document of one format, or that nobody may see, says nothing of the next: it counts if no other fits.
-    wrong: VoxfetchError | None = None
-    for _, find in others:
+        refused += [document] if document is not None else []
+    asked: list[Format] = [name for name in DOCUMENTS if name != "zarr3" and format in (None, name)]
+    keys = [join_key(path, document) for name in asked for document in DOCUMENTS[name]]
+    near = store.ahead(keys) if keys else store
+    higher = [join_key(folder, _ABOVE[name]) for folder in above(path) for name in asked if name in _ABOVE]
+    for name in asked:
+        find = _FINDERS.get(name, zarr.find_zarr2)
+        if name in _ABOVE and higher:
+            # At once for all that a folder above may describe, when it is no Zarr.
+            near, higher = near.ahead([*keys, *higher]), []
         try:
             node = find(near, path, settings)
         except PermissionDeniedError as error:
-            refused, node = refused or error, None
+            refused.append(error)
+            continue
         except (MetadataError, UnsupportedError) as error:
-            wrong, node = wrong or error, None
+            wrong.append(error)
+            continue
         if node is not None:
             return node
-    if (problem := wrong or refused) is not None:
+    for problem in (*wrong, *refused):
         raise problem
     return None
