@@ -2,7 +2,7 @@
 # make test    Rust and Python tests, benchmarks as a smoke test, fuzz targets for seconds
 # make lint    format, clippy, ruff, pyright, stub, layers, dependencies
 # make wheel   dist/*.whl, tried in a clean environment without a compiler
-# make bench   the comparison with other readers, full volumes, two hours; alone on the machine
+# make bench   the comparison with other readers, full volumes, more than an hour; alone on the machine
 # make clean   remove what the others made (not target/, the Rust build)
 #
 # Needs Python >= 3.11 (PYTHON=...), Rust, a C compiler and cmake; no root. Everything stays in this folder, except the

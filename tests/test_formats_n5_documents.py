@@ -459,7 +459,7 @@ BAD = {
     ),
     "no list": ({"": {"multiscales": {}}}, M, "attributes.json: multiscales: expected a list, found {}"),
     "empty": ({"": {"multiscales": []}}, M, "multiscales: is empty"),
-    "no datasets": ({"": {"multiscales": [{}]}}, M, "multiscales[0].datasets: expected a list, found None"),
+    "no datasets": ({"": {"multiscales": [{}]}}, M, "multiscales[0].datasets: expected a list, found nothing"),
     "no dataset": ({"": {"multiscales": [{"datasets": []}]}}, M, "multiscales[0].datasets: is empty"),
     "no transform": ({"": {"multiscales": [{"datasets": [{"path": "s0"}]}]}}, M, f"{FIRST}.transform: is missing"),
     "out of the group": ({"": {"multiscales": [{"datasets": [{"path": "../a"}]}]}}, M, f"{FIRST}.path"),
@@ -500,7 +500,7 @@ BAD = {
     "factors of two": (listed(scales=[[1] * 3, [2, 2]]), M, "attributes.json: scales[1]: 2 numbers for 3 axes"),
     "factors below zero": (listed(scales=[[1] * 3, [2, -2, 2]]), M, "scales[1]: [2.0, -2.0, 2.0] is not all positive"),
     "factors as text": (listed(scales=[[1] * 3, "2"]), M, "scales[1]: expected a list, found '2'"),
-    "factors of nothing": (listed(scales=[[1] * 3, None]), M, "scales[1]: expected a list, found None"),
+    "factors of nothing": (listed(scales=[[1] * 3, None]), M, "scales[1]: expected a list, found nothing"),
     "factors without end": (
         listed(scales=[[1] * 3, [1e200] * 3], resolution=[1e200] * 3),
         M,

@@ -184,14 +184,6 @@ def test_a_voxel_takes_a_slice_of_the_table_and_its_block(dataset, kind, trips):
         assert len(server.requests) == 1
 
 
-def test_opening_takes_two_round_trips(dataset):
-    folder, _ = dataset()
-    with FaultyServer(folder) as server:
-        vf.open(server.url)["color"]
-        assert sum(request.key.endswith("datasource-properties.json") for request in server.requests) == 1
-        assert sum(request.key.endswith("header.wkw") for request in server.requests) <= 3
-
-
 def test_many_blocks_are_merged(dataset):
     folder, values = dataset("lz4", block_len=8, file_len=16)
     with FaultyServer(folder) as server, vf.Engine() as engine:

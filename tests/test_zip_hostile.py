@@ -278,3 +278,15 @@ def test_a_broken_chunk_is_named(volume, tmp_path):
         array[...]
     assert caught.value.key == f"file://{path}|zip:/{name.decode()}"
     np.testing.assert_array_equal(array[20:], volume.expected[20:])
+
+
+def test_names_with_backslashes_are_no_missing_chunks(tmp_path, write_array, make_values):
+    """Old writers on Windows leave such names; what they hold must not pass for the fill value."""
+    case = write_array(tmp_path / "a", make_values((4, 4), "uint8"), chunks=(2, 2))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        for path in sorted(path for path in case.path.rglob("*") if path.is_file()):
+            member = zipfile.ZipInfo("x")
+            member.filename = str(path.relative_to(case.path)).replace("/", "\\")
+            file.writestr(member, path.read_bytes())
+    with pytest.raises(vf.UnsupportedError, match="backslashes"):
+        vf.open(tmp_path / "x.zip")[...]

@@ -31,8 +31,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from voxfetch.errors import LimitExceededError, MetadataError, UnsupportedError
+from voxfetch.errors import MetadataError, UnsupportedError
 from voxfetch.ngff import Axis, Dataset, Multiscale, checked_path
+from voxfetch.values import as_list, as_object, as_string, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,7 +107,7 @@ def parse_image(groups: Sequence[Document], levels: Mapping[str, Document]) -> M
         name=name if isinstance(name, str) and name else None,
         axes=_axes(groups, places, levels.get("s0")),
         datasets=tuple(Dataset(path, place.scale, place.translation) for path, place in places.items()),
-        is_label=bool(paintera) and _object(paintera[0], "painteraData").get("type") == "label",
+        is_label=bool(paintera) and as_object(paintera[0], "painteraData").get("type") == "label",
     )
 
 
@@ -115,24 +116,24 @@ def parse_image(groups: Sequence[Document], levels: Mapping[str, Document]) -> M
 
 def _first_multiscale(group: Document) -> Mapping[str, object]:
     at = group.at("multiscales")
-    entries = _list(group.members["multiscales"], at, _MAX_LEVELS)
+    entries = as_list(group.members["multiscales"], at, _MAX_LEVELS)
     if not entries:
         raise MetadataError(f"{at}: is empty")
-    return _object(entries[0], f"{at}[0]")
+    return as_object(entries[0], f"{at}[0]")
 
 
 def _cosem_datasets(group: Document) -> list[tuple[str, Mapping[str, object], str]]:
     """Path, entry and place of the entry of each level."""
     at = f"{group.at('multiscales')}[0].datasets"
-    entries = _list(_first_multiscale(group).get("datasets"), at, _MAX_LEVELS)
+    entries = as_list(_first_multiscale(group).get("datasets"), at, _MAX_LEVELS)
     if not entries:
         raise MetadataError(f"{at}: is empty")
     datasets: dict[str, tuple[str, Mapping[str, object], str]] = {}
     for i, item in enumerate(entries):
-        entry = _object(item, f"{at}[{i}]")
+        entry = as_object(item, f"{at}[{i}]")
         path = checked_path(entry.get("path"), f"{at}[{i}].path")
         if path in datasets:
-            raise MetadataError(f"{at}[{i}].path: a second level at {_shown(path)}")
+            raise MetadataError(f"{at}[{i}].path: a second level at {shown(path)}")
         datasets[path] = path, entry, f"{at}[{i}]"
     return list(datasets.values())
 
@@ -151,7 +152,7 @@ def _cosem_place(entry: Mapping[str, object], at: str, level: Document) -> _Plac
 
 
 def _transform(value: object, at: str) -> _Place:
-    members = _object(value, at)
+    members = as_object(value, at)
     names = _names(members.get("axes"), f"{at}.axes")
     rank = len(names)
     scale = _vector(members.get("scale"), f"{at}.scale", rank)
@@ -161,7 +162,7 @@ def _transform(value: object, at: str) -> _Place:
     units = _units(members.get("units", [""] * rank), f"{at}.units", rank)
     order = members.get("ordering", members.get("order", "C"))
     if order not in ("C", "F", None) or members.get("order", order) != order:
-        raise MetadataError(f"{at}.ordering: expected C or F, found {_shown(order)}")
+        raise MetadataError(f"{at}.ordering: expected C or F, found {shown(order)}")
     step = 1 if order == "F" else -1
     return _Place(scale[::step], translation[::step], units[::step], names[::step])
 
@@ -173,7 +174,7 @@ def _places(groups: Sequence[Document], levels: Mapping[str, Document]) -> dict[
     first = levels.get("s0")
     if first is None:
         return None
-    rank = len(_list(first.members.get("dimensions"), first.at("dimensions"), _MAX_AXES))
+    rank = len(as_list(first.members.get("dimensions"), first.at("dimensions"), _MAX_AXES))
     told = _factors_of_groups(groups)
     if told is not None:
         at, factors = told
@@ -213,7 +214,7 @@ def _factors_of_groups(groups: Sequence[Document]) -> tuple[str, Sequence[object
         for name in ("scales", "downsamplingFactors"):
             value = group.members.get(name)
             if isinstance(value, list) and value and isinstance(value[0], list):
-                return group.at(name), _list(cast("list[object]", value), group.at(name), _MAX_LEVELS)
+                return group.at(name), as_list(cast("list[object]", value), group.at(name), _MAX_LEVELS)
     return None
 
 
@@ -247,7 +248,7 @@ def _voxels(
         if isinstance(value, dict):
             members = cast("dict[str, object]", value)
             if members.get("unit") is not None:
-                units = (_string(members["unit"], f"{at}.unit") or None,) * rank
+                units = (as_string(members["unit"], f"{at}.unit") or None,) * rank
             value, at = members.get("dimensions"), f"{at}.dimensions"
         numbers = _vector(value, at)
         if not 0 < len(numbers) <= rank:
@@ -297,56 +298,30 @@ def _axes(groups: Sequence[Document], places: Mapping[str, _Place], first: Docum
 # --- JSON, read with suspicion ------------------------------------------------------------------------------------
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _object(value: object, at: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise MetadataError(f"{at}: expected an object, found {_shown(value)}")
-    return cast("dict[str, object]", value)
-
-
-def _list(value: object, at: str, limit: int) -> Sequence[object]:
-    if not isinstance(value, list):
-        raise MetadataError(f"{at}: expected a list, found {_shown(value)}")
-    items = cast("list[object]", value)
-    if len(items) > limit:
-        raise LimitExceededError(f"{at}: {len(items)} entries, the limit is {limit}")
-    return items
-
-
-def _string(value: object, at: str) -> str:
-    if not isinstance(value, str):
-        raise MetadataError(f"{at}: expected a string, found {_shown(value)}")
-    return value
-
-
 def _names(value: object, at: str) -> tuple[str, ...]:
     """Names of axes, all different."""
-    names = tuple(_string(item, f"{at}[{i}]") for i, item in enumerate(_list(value, at, _MAX_AXES)))
+    names = tuple(as_string(item, f"{at}[{i}]") for i, item in enumerate(as_list(value, at, _MAX_AXES)))
     if not all(names) or len(set(names)) != len(names) or not names:
-        raise MetadataError(f"{at}: {_shown(list(names))} does not name each axis differently")
+        raise MetadataError(f"{at}: {shown(list(names))} does not name each axis differently")
     return names
 
 
 def _units(value: object, at: str, rank: int) -> tuple[str | None, ...]:
-    items = _list(value, at, _MAX_AXES)
+    items = as_list(value, at, _MAX_AXES)
     if len(items) != rank:
         raise MetadataError(f"{at}: {len(items)} units for {rank} axes")
-    return tuple(None if item is None else _string(item, f"{at}[{i}]") or None for i, item in enumerate(items))
+    return tuple(None if item is None else as_string(item, f"{at}[{i}]") or None for i, item in enumerate(items))
 
 
 def _vector(value: object, at: str, rank: int | None = None) -> tuple[float, ...]:
     """Finite numbers, one for each axis where their number is known."""
-    items = _list(value, at, _MAX_AXES)
+    items = as_list(value, at, _MAX_AXES)
     if rank is not None and len(items) != rank:
         raise MetadataError(f"{at}: {len(items)} numbers for {rank} axes")
     numbers: list[float] = []
     for i, item in enumerate(items):
         # Beyond any double there is no size that means something.
         if isinstance(item, bool) or not isinstance(item, int | float) or not -1e300 < item < 1e300:
-            raise MetadataError(f"{at}[{i}]: expected a finite number, found {_shown(item)}")
+            raise MetadataError(f"{at}[{i}]: expected a finite number, found {shown(item)}")
         numbers.append(float(item))
     return tuple(numbers)

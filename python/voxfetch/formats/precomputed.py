@@ -21,6 +21,7 @@ from voxfetch.formats.around import above, around
 from voxfetch.node import Described, Node, known_child, parse_json
 from voxfetch.store import MAX_DOCUMENT_NBYTES, join_key
 from voxfetch.store.local import LocalStore
+from voxfetch.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,11 +120,11 @@ def _redirected(store: Store, found: _Found) -> str:
     """The path in the store that a redirect leads to."""
     target = found.info["redirect"]
     if not isinstance(target, str):
-        raise MetadataError(f"redirect: expected a URL, found {_shown(target)}", key=found.key)
+        raise MetadataError(f"redirect: expected a URL, found {shown(target)}", key=found.key)
     url = target.removeprefix("precomputed://").rstrip("/")
     if not f"{url}/".startswith(f"{store.url}/"):
-        shown = re.sub(r"//[^/@]*@", "//", url).partition("?")[0][:200]
-        message = f"redirect: the volume lies in another store, at {shown!r}"
+        place = re.sub(r"//[^/@]*@", "//", url).partition("?")[0][:200]
+        message = f"redirect: the volume lies in another store, at {place!r}"
         raise UnsupportedError(message, key=found.key, hint="open that URL")
     return _joined("", url.removeprefix(store.url).lstrip("/"), found.key, "redirect")
 
@@ -134,7 +135,7 @@ def _node(found: _Found, store: Store, path: str, settings: Settings) -> Node | 
         _refuse_others(info.get("@type"), found.key)
         return None
     if "graph" in info and "data_dir" in info:
-        message = f"a graphene volume, whose chunks lie at {_shown(info['data_dir'])}, is not read"
+        message = f"a graphene volume, whose chunks lie at {shown(info['data_dir'])}, is not read"
         raise UnsupportedError(
             message, key=found.key, hint="its supervoxels are a precomputed volume: open that folder"
         )
@@ -144,7 +145,7 @@ def _node(found: _Found, store: Store, path: str, settings: Settings) -> Node | 
     for i, scale in enumerate(_scales(info["scales"], found.key)):
         dataset, level, finest = _level(scale, path, found, f"scales[{i}]", finest)
         if dataset.path in levels:
-            raise MetadataError(f"scales[{i}].key: {_shown(dataset.path)} is that of another scale too", key=found.key)
+            raise MetadataError(f"scales[{i}].key: {shown(dataset.path)} is that of another scale too", key=found.key)
         datasets.append(dataset)
         levels[dataset.path] = level
     is_label = info.get("type") == "segmentation"
@@ -167,19 +168,19 @@ def _refuse_others(kind: object, key: str) -> None:
         return
     if kind == "neuroglancer_multiscale_volume":
         raise MetadataError("scales: is missing", key=key)
-    message = f"@type: {_OTHERS.get(kind, _shown(kind))} of Neuroglancer's precomputed format are not read"
+    message = f"@type: {_OTHERS.get(kind, shown(kind))} of Neuroglancer's precomputed format are not read"
     raise UnsupportedError(message, key=key, hint="open the folder of a volume, whose info has `scales`")
 
 
 def _scales(value: object, key: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
-        raise MetadataError(f"scales: expected a list of scales, found {_shown(cast('object', value))}", key=key)
+        raise MetadataError(f"scales: expected a list of scales, found {shown(cast('object', value))}", key=key)
     scales = cast("list[object]", value)
     if len(scales) > _MAX_SCALES:
         raise LimitExceededError(f"scales: {len(scales)} scales, the limit is {_MAX_SCALES}", key=key)
     for i, scale in enumerate(scales):
         if not isinstance(scale, dict):
-            raise MetadataError(f"scales[{i}]: expected an object, found {_shown(scale)}", key=key)
+            raise MetadataError(f"scales[{i}]: expected an object, found {shown(scale)}", key=key)
     return cast("list[dict[str, Any]]", scales)
 
 
@@ -189,7 +190,7 @@ def _level(
     """One scale: its place in the world, its array, and the resolution of the finest, which is the first."""
     resolution = _vector(scale.get("resolution"), found.key, f"{at}.resolution")
     if min(resolution) <= 0:
-        raise MetadataError(f"{at}.resolution: expected positive numbers, found {_shown(resolution)}", key=found.key)
+        raise MetadataError(f"{at}.resolution: expected positive numbers, found {shown(resolution)}", key=found.key)
     offset = scale.get("voxel_offset")
     offsets = (0.0, 0.0, 0.0) if offset is None else _vector(offset, found.key, f"{at}.voxel_offset")
     finest = resolution if finest is None else finest
@@ -200,7 +201,7 @@ def _level(
     folder = _joined(path, scale.get("key"), found.key, f"{at}.key")
     name = _name(path, folder)
     if not name:
-        raise MetadataError(f"{at}.key: {_shown(scale.get('key'))} is not the folder of a scale", key=found.key)
+        raise MetadataError(f"{at}.key: {shown(scale.get('key'))} is not the folder of a scale", key=found.key)
     common = {name: found.info[name] for name in _OF_EVERY_SCALE if name in found.info}
     document = {**common, "scales": [{**scale, "key": ""}]}
     level = Described("precomputed", "array", document, attributes=scale, path=folder)
@@ -210,15 +211,15 @@ def _level(
 def _joined(path: str, key: object, document: str, at: str) -> str:
     """The folder that `key` names from `path`: `..` leads up, but not out of the store."""
     if not isinstance(key, str):
-        raise MetadataError(f"{at}: expected a string, found {_shown(key)}", key=document)
+        raise MetadataError(f"{at}: expected a string, found {shown(key)}", key=document)
     parts = path.split("/") if path else []
     steps = key.rstrip("/").split("/") if key.rstrip("/") else []
     if any(step == "" or "\\" in step or "\0" in step for step in steps) or "://" in key:
-        raise MetadataError(f"{at}: {_shown(key)} is not a relative path", key=document)
+        raise MetadataError(f"{at}: {shown(key)} is not a relative path", key=document)
     for step in steps:
         if step == "..":
             if not parts:
-                message = f"{at}: {_shown(key)} leads out of what was opened"
+                message = f"{at}: {shown(key)} leads out of what was opened"
                 raise UnsupportedError(message, key=document, hint="open a folder above both, and this volume in it")
             parts.pop()
         elif step != ".":
@@ -235,7 +236,7 @@ def _name(path: str, folder: str) -> str:
 
 
 def _vector(value: object, key: str, at: str) -> tuple[float, ...]:
-    error = MetadataError(f"{at}: expected three numbers, found {_shown(value)}", key=key)
+    error = MetadataError(f"{at}: expected three numbers, found {shown(value)}", key=key)
     if not isinstance(value, list):
         raise error
     items = cast("list[object]", value)
@@ -247,9 +248,3 @@ def _vector(value: object, key: str, at: str) -> tuple[float, ...]:
     if not len(numbers) == len(items) == 3:
         raise error
     return tuple(numbers)
-
-
-def _shown(value: object) -> str:
-    """A foreign value for an error message: quoted, and short even when the file is not."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

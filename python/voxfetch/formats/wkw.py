@@ -19,6 +19,7 @@ from voxfetch.formats.zarr import find_zarr2, node_zarr3
 from voxfetch.ngff import Axis, Dataset, Multiscale
 from voxfetch.node import Described, Node, Settings, inside, known_child, parse_json
 from voxfetch.store import join_key
+from voxfetch.values import as_list, as_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ def _dataset(store: Store, path: str, document: bytes, settings: Settings) -> No
     key = join_key(store.url, path, PROPERTIES)
     properties = parse_json(document, key)
     unit, voxel = _voxel_size(properties.get("scale"), key)
-    layers = [_layer(value, key) for value in _list(properties.get("dataLayers"), "dataLayers", key)]
+    layers = [_layer(value, key) for value in as_list(properties.get("dataLayers"), "dataLayers", _MAX_MAGS, key)]
     if sum(len(layer.mags) for layer in layers) > _MAX_MAGS:
         raise MetadataError(f"more than {_MAX_MAGS:,} mags", key=key)
     mags = [(layer, mag) for layer in layers if layer.is_wkw for mag in layer.mags]
@@ -183,18 +184,18 @@ def _mag_document(header: bytes, box: _Box, factors: _Triple) -> bytes:
 
 
 def _layer(value: object, key: str) -> _Layer:
-    layer = _object(value, "dataLayers[]", key)
+    layer = as_object(value, "dataLayers[]", key)
     name = layer.get("name")
     if not isinstance(name, str) or not name or "/" in name:
         raise MetadataError(f"dataLayers[].name: {name!r} is not a name of a layer", key=key)
     where = f"layer {name[:100]!r}"
     inside(name, key)
     listed: object = layer.get("mags") or layer.get("wkwResolutions") or cast("list[object]", [])
-    mags = [_mag(one, name, f"{where}: mags", key) for one in _list(listed, f"{where}: mags", key)]
+    mags = [_mag(one, name, f"{where}: mags", key) for one in as_list(listed, f"{where}: mags", _MAX_MAGS, key)]
     mags.sort(key=lambda mag: mag.factors)
     return _Layer(
         name,
-        _box(_object(layer.get("boundingBox"), f"{where}: boundingBox", key), where, key),
+        _box(as_object(layer.get("boundingBox"), f"{where}: boundingBox", key), where, key),
         mags,
         str(layer.get("dataFormat", "wkw")).lower() == "wkw",
         layer.get("category") == "segmentation",
@@ -203,7 +204,7 @@ def _layer(value: object, key: str) -> _Layer:
 
 
 def _mag(value: object, layer: str, where: str, key: str) -> _Mag:
-    mag = _object(value, where, key)
+    mag = as_object(value, where, key)
     named: object = mag.get("mag", mag.get("resolution"))
     parts: list[object] = [named]
     if isinstance(named, dict):
@@ -227,7 +228,7 @@ def _mag(value: object, layer: str, where: str, key: str) -> _Mag:
     return _Mag(factors, inside(path, key))
 
 
-def _box(value: dict[str, Any], where: str, key: str) -> _Box:
+def _box(value: Mapping[str, object], where: str, key: str) -> _Box:
     start = _triple(value.get("topLeft"), f"{where}: boundingBox.topLeft", key)
     size = _triple([value.get(name) for name in ("width", "height", "depth")], f"{where}: boundingBox", key)
     if min(start) < 0:
@@ -249,7 +250,7 @@ def _voxel_size(value: object, key: str) -> tuple[str | None, tuple[float, float
         unit = given if isinstance(given, str) else None
     if listed is None:
         return None, (1.0, 1.0, 1.0)
-    sizes = _list(listed, "scale", key)
+    sizes = cast("Sequence[Any]", as_list(listed, "scale", 3, key))
     if len(sizes) != 3 or not all(isinstance(size, int | float) and 0 < size < 1e30 for size in sizes):
         raise MetadataError(f"scale: three sizes were expected, not {str(sizes)[:80]}", key=key)
     return unit, (float(sizes[0]), float(sizes[1]), float(sizes[2]))
@@ -266,15 +267,3 @@ def _triple(value: object, where: str, key: str) -> _Triple:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 61
-
-
-def _object(value: object, where: str, key: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise MetadataError(f"{where}: a JSON object was expected, not {str(value)[:80]}", key=key)
-    return cast("dict[str, Any]", value)
-
-
-def _list(value: object, where: str, key: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise MetadataError(f"{where}: a list was expected, not {str(value)[:80]}", key=key)
-    return cast("list[Any]", value)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, cast
 
-from voxfetch.errors import LimitExceededError, MetadataError, UnsupportedError
+from voxfetch.errors import MetadataError, UnsupportedError
 from voxfetch.ngff.model import Axis, Channel, Dataset, Multiscale, Window
+from voxfetch.values import as_list, as_object, as_string, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 #: Versions whose documents are understood; a suffix such as `-dev` or `.2` is accepted.
 READABLE_VERSIONS: Final = ("0.1", "0.2", "0.3", "0.4", "0.5")
@@ -50,15 +51,15 @@ def parse_image(attributes: Mapping[str, object]) -> Multiscale:
         UnsupportedError: a version or a coordinate transformation that is not read.
     """
     ome, root = ome_attributes(attributes)
-    entries = _list(_member(ome, "multiscales", root), _at(root, "multiscales"))
+    entries = as_list(_member(ome, "multiscales", root), _at(root, "multiscales"), _MAX_ENTRIES)
     at = _at(root, "multiscales[0]")
     if not entries:
         raise MetadataError(f"{_at(root, 'multiscales')}: is empty")
-    first = _object(entries[0], at)
+    first = as_object(entries[0], at)
     version = _version(ome, first, root)
     axes = _axes(first, at, version)
     outer = _transform(first, at, len(axes))
-    datasets = _list(_member(first, "datasets", at), _at(at, "datasets"))
+    datasets = as_list(_member(first, "datasets", at), _at(at, "datasets"), _MAX_ENTRIES)
     if not datasets:
         raise MetadataError(f"{_at(at, 'datasets')}: is empty")
     levels = tuple(_dataset(item, f"{at}.datasets[{i}]", outer, len(axes)) for i, item in enumerate(datasets))
@@ -90,7 +91,7 @@ def bioformats2raw_layout(attributes: Mapping[str, object]) -> bool:
     if layout is None:
         return False
     if layout != 3 or isinstance(layout, bool):
-        raise UnsupportedError(f"{_at(root, 'bioformats2raw.layout')}: layout {_shown(layout)} is not known, only 3 is")
+        raise UnsupportedError(f"{_at(root, 'bioformats2raw.layout')}: layout {shown(layout)} is not known, only 3 is")
     return True
 
 
@@ -106,12 +107,12 @@ def checked_path(value: object, at: str) -> str:
     Raises:
         MetadataError: it is not a string, is empty, absolute or a URL, or has a part such as `..`.
     """
-    text = _string(value, at)
+    text = as_string(value, at)
     path = text.rstrip("/")
     if "://" in path or path.startswith("/") or "\\" in path or "\0" in path:
-        raise MetadataError(f"{at}: {_shown(text)} is not a relative path inside the group")
+        raise MetadataError(f"{at}: {shown(text)} is not a relative path inside the group")
     if any(part in ("", ".", "..") for part in path.split("/")) or path[1:2] == ":":
-        raise MetadataError(f"{at}: {_shown(text)} is not a relative path inside the group")
+        raise MetadataError(f"{at}: {shown(text)} is not a relative path inside the group")
     return path
 
 
@@ -131,11 +132,11 @@ def _version(ome: Mapping[str, object], multiscale: Mapping[str, object], root: 
         strings = isinstance(axes, list) and all(isinstance(axis, str) for axis in cast("list[object]", axes))
         return "0.3" if strings else "0.4"
     # Some writers spell it as a number.
-    text = str(found) if isinstance(found, float) else _string(found, place)
+    text = str(found) if isinstance(found, float) else as_string(found, place)
     # 0.10 is not 0.1: what follows a known version must not be a digit.
     if not any(text.startswith(known) and not text[len(known) :][:1].isdigit() for known in READABLE_VERSIONS):
         readable = f"{READABLE_VERSIONS[0]} to {READABLE_VERSIONS[-1]}"
-        raise UnsupportedError(f"{place}: OME-Zarr {_shown(text)} is not read, only {readable}")
+        raise UnsupportedError(f"{place}: OME-Zarr {shown(text)} is not read, only {readable}")
     return text
 
 
@@ -145,19 +146,19 @@ def _axes(multiscale: Mapping[str, object], at: str, version: str) -> tuple[Axis
         return tuple(Axis(name, _TYPE_OF_NAME[name]) for name in _FIXED_AXES)
     at = _at(at, "axes")
     axes: list[Axis] = []
-    for i, item in enumerate(_list(_member(multiscale, "axes", at.removesuffix(".axes")), at, _MAX_AXES)):
+    for i, item in enumerate(as_list(_member(multiscale, "axes", at.removesuffix(".axes")), at, _MAX_AXES)):
         place = f"{at}[{i}]"
         if isinstance(item, str):
             axis = Axis(_name(item, place), _TYPE_OF_NAME.get(item))
         else:
-            entry = _object(item, place)
+            entry = as_object(item, place)
             axis = Axis(
                 _name(_member(entry, "name", place), f"{place}.name"),
                 _optional_string(entry, "type", place),
                 _optional_string(entry, "unit", place),
             )
         if any(axis.name == other.name for other in axes):
-            raise MetadataError(f"{place}: a second axis named {_shown(axis.name)}")
+            raise MetadataError(f"{place}: a second axis named {shown(axis.name)}")
         axes.append(axis)
     if not axes:
         raise MetadataError(f"{at}: is empty")
@@ -173,15 +174,15 @@ def _transform(owner: Mapping[str, object], at: str, rank: int) -> _Transform:
     if owner.get("coordinateTransformations") is None:
         return scale, translation
     at = _at(at, "coordinateTransformations")
-    for i, item in enumerate(_list(owner["coordinateTransformations"], at, _MAX_AXES)):
+    for i, item in enumerate(as_list(owner["coordinateTransformations"], at, _MAX_AXES)):
         place = f"{at}[{i}]"
-        entry = _object(item, place)
-        kind = _string(_member(entry, "type", place), f"{place}.type")
+        entry = as_object(item, place)
+        kind = as_string(_member(entry, "type", place), f"{place}.type")
         if kind == "identity":
             continue
         if kind not in ("scale", "translation"):
             raise UnsupportedError(
-                f"{place}.type: transformation {_shown(kind)} is not read, only scale and translation"
+                f"{place}.type: transformation {shown(kind)} is not read, only scale and translation"
             )
         if kind not in entry and "path" in entry:
             raise UnsupportedError(f"{place}.path: a {kind} kept in an array of its own is not read")
@@ -198,7 +199,7 @@ def _transform(owner: Mapping[str, object], at: str, rank: int) -> _Transform:
 
 def _dataset(item: object, at: str, outer: _Transform, rank: int) -> Dataset:
     """One entry of `datasets`, with the transformations of the multiscale applied after its own."""
-    entry = _object(item, at)
+    entry = as_object(item, at)
     path = checked_path(_member(entry, "path", at), f"{at}.path")
     own = _transform(entry, at, rank)
     scale = tuple(a * b for a, b in zip(outer[0], own[0], strict=True))
@@ -214,7 +215,7 @@ def _channels(ome: Mapping[str, object], root: str) -> tuple[Channel, ...]:
     channels = cast("dict[str, object]", omero).get("channels") if isinstance(omero, dict) else None
     if not isinstance(channels, list):
         return ()
-    entries = _list(cast("list[object]", channels), _at(root, "omero.channels"))
+    entries = as_list(cast("list[object]", channels), _at(root, "omero.channels"), _MAX_ENTRIES)
     return tuple(_channel(cast("dict[str, object]", entry) if isinstance(entry, dict) else {}) for entry in entries)
 
 
@@ -255,40 +256,8 @@ def _at(parent: str, name: str) -> str:
     return f"{parent}.{name}" if parent else name
 
 
-def _shown(value: object) -> str:
-    """A foreign value for an error message: quoted, and short even when the file is not."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _type_name(value: object) -> str:
-    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _object(value: object, at: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise MetadataError(f"{at}: expected an object, found {_type_name(value)}")
-    return cast("dict[str, object]", value)
-
-
-def _list(value: object, at: str, limit: int = _MAX_ENTRIES) -> Sequence[object]:
-    if not isinstance(value, list):
-        raise MetadataError(f"{at}: expected a list, found {_type_name(value)}")
-    items = cast("list[object]", value)
-    if len(items) > limit:
-        raise LimitExceededError(f"{at}: {len(items)} entries, the limit is {limit}")
-    return items
-
-
-def _string(value: object, at: str) -> str:
-    if not isinstance(value, str):
-        raise MetadataError(f"{at}: expected a string, found {_type_name(value)}")
-    return value
-
-
 def _name(value: object, at: str) -> str:
-    text = _string(value, at)
+    text = as_string(value, at)
     if not text:
         raise MetadataError(f"{at}: is empty")
     return text
@@ -296,7 +265,7 @@ def _name(value: object, at: str) -> str:
 
 def _optional_string(owner: Mapping[str, object], name: str, at: str) -> str | None:
     value = owner.get(name)
-    return None if value is None else _string(value, _at(at, name))
+    return None if value is None else as_string(value, _at(at, name))
 
 
 def _member(owner: Mapping[str, object], name: str, at: str) -> object:
@@ -317,14 +286,14 @@ def _finite(value: object) -> float | None:
 
 
 def _vector(value: object, at: str, rank: int) -> tuple[float, ...]:
-    items = _list(value, at, _MAX_AXES)
+    items = as_list(value, at, _MAX_AXES)
     if len(items) != rank:
         raise MetadataError(f"{at}: {len(items)} numbers for {rank} axes")
     numbers: list[float] = []
     for i, item in enumerate(items):
         number = _finite(item)
         if number is None:
-            raise MetadataError(f"{at}[{i}]: expected a finite number, found {_shown(item)}")
+            raise MetadataError(f"{at}[{i}]: expected a finite number, found {shown(item)}")
         numbers.append(number)
     return tuple(numbers)
 
@@ -334,4 +303,4 @@ def _paths(ome: Mapping[str, object], name: str, root: str) -> tuple[str, ...]:
     if value is None:
         return ()
     at = _at(root, name)
-    return tuple(checked_path(item, f"{at}[{i}]") for i, item in enumerate(_list(value, at)))
+    return tuple(checked_path(item, f"{at}[{i}]") for i, item in enumerate(as_list(value, at, _MAX_ENTRIES)))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from voxfetch.errors import ObjectChangedError, UnsupportedError, VoxfetchError
 from voxfetch.store import Reply, check_key, verify
 from voxfetch.store.archive import STARTS, TAIL_NBYTES, find_end
-from voxfetch.store.local import ABSENT, file_url, translated
+from voxfetch.store.local import file_url, regular_file, translated
 from voxfetch.store.threads import Threads
 
 if TYPE_CHECKING:
@@ -80,17 +79,10 @@ def is_zip(path: str) -> bool:
 
 
 def _read(path: str, ask: Ask) -> Reply | None:
-    try:
-        # Without O_NONBLOCK a named pipe would block for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno in ABSENT:
+    with regular_file(path) as descriptor:
+        if descriptor is None:
             return None
-        raise translated(error, path) from error
-    try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
         etag, total = _etag(status), status.st_size
         start, end = verify.extent(ask, total)
         if verify.asked_nbytes(ask) is None and total > ask.max_nbytes:
@@ -99,13 +91,7 @@ def _read(path: str, ask: Ask) -> Reply | None:
         # Before and after: a file that is written to in place has no moment at which it is another one.
         if ask.if_match not in {None, etag} or len(body) != end - start or _etag(os.fstat(descriptor)) != etag:
             raise ObjectChangedError("the file was replaced or changed", byte_range=verify.byte_range(ask))
-    except OSError as error:
-        if isinstance(error, VoxfetchError):
-            raise
-        raise translated(error, path) from error
-    finally:
-        os.close(descriptor)
-    return Reply(body, start, total, etag, None)
+        return Reply(body, start, total, etag, None)
 
 
 def _part(descriptor: int, start: int, end: int) -> bytes:

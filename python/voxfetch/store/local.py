@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from voxfetch.errors import LimitExceededError, PermissionDeniedError, StoreError
+from voxfetch.errors import LimitExceededError, PermissionDeniedError, StoreError, VoxfetchError
 from voxfetch.store import MAX_DOCUMENT_NBYTES, check_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
-__all__ = ["ABSENT", "LocalStore", "file_url", "translated"]
+__all__ = ["LocalStore", "file_url", "regular_file", "translated"]
 
-ABSENT = {errno.ENOENT, errno.ENOTDIR}
-"""Errors of the system that say that there is no such file."""
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _REFUSED = {errno.EACCES, errno.EPERM}
 
 
@@ -49,22 +49,8 @@ class LocalStore:
     def get(self, key: str) -> bytes | None:
         """Returns the bytes of a file, None when there is no such file (a folder is none)."""
         path = self.path(key)
-        try:
-            # Without O_NONBLOCK a named pipe in the folder would block for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno in ABSENT:
-                return None
-            raise translated(error, path) from error
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            return _read_all(descriptor, path)
-        except OSError as error:
-            raise translated(error, path) from error
-        finally:
-            os.close(descriptor)
+        with regular_file(path) as descriptor:
+            return None if descriptor is None else _read_all(descriptor, path)
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | PermissionDeniedError | None]:
         """Returns the bytes of several files, None for those that are not there. Raises what `get` raises."""
@@ -83,7 +69,7 @@ class LocalStore:
         try:
             return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - see `path`
         except OSError as error:
-            if error.errno in ABSENT:
+            if error.errno in _ABSENT:
                 return False
             raise translated(error, path) from error
 
@@ -93,9 +79,33 @@ class LocalStore:
         try:
             return sorted(os.listdir(path))  # noqa: PTH208 - see `path`
         except OSError as error:
-            if error.errno in ABSENT:
+            if error.errno in _ABSENT:
                 return []
             raise translated(error, path) from error
+
+
+@contextmanager
+def regular_file(path: str) -> Generator[int | None]:
+    """Opens a file for reading; None when there is no such file (a folder, a pipe is none).
+
+    Raises `PermissionDeniedError` or `StoreError`, also for what goes wrong while it is read.
+    """
+    try:
+        # Without O_NONBLOCK a named pipe would block for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise translated(error, path) from error
+        yield None
+        return
+    try:
+        yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except OSError as error:
+        if isinstance(error, VoxfetchError):
+            raise
+        raise translated(error, path) from error
+    finally:
+        os.close(descriptor)
 
 
 def _read_all(descriptor: int, path: str) -> bytes:

@@ -2,7 +2,8 @@
 //!
 //! A chunk that is one contiguous run of its output is decoded straight into it; any other goes through one scratch of
 //! the worker and one [`copy`], decoded no further than the last voxel needed where that takes less. With a cache it is
-//! decoded whole, into memory of its own. Chunks that are not stored become the fill value. Here and in [`copy`] is the only memory that the core does not own.
+//! decoded whole, into memory of its own. Chunks that are not stored become the fill value. Here and in [`copy`] is the
+//! only memory that the core does not own.
 
 #![expect(unsafe_code, reason = "writes into the caller's memory")]
 

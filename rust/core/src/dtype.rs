@@ -43,6 +43,24 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// The number type of this name, which all formats spell alike, such as `uint16`.
+    #[must_use]
+    pub fn number(name: &str) -> Option<Self> {
+        Some(match name {
+            "int8" => Self::Int(1),
+            "int16" => Self::Int(2),
+            "int32" => Self::Int(4),
+            "int64" => Self::Int(8),
+            "uint8" => Self::UInt(1),
+            "uint16" => Self::UInt(2),
+            "uint32" => Self::UInt(4),
+            "uint64" => Self::UInt(8),
+            "float32" => Self::Float(4),
+            "float64" => Self::Float(8),
+            _ => return None,
+        })
+    }
+
     /// Bytes of one element.
     #[must_use]
     pub fn item_size(&self) -> usize {

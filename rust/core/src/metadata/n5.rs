@@ -150,23 +150,10 @@ fn refuse_label_multisets(document: &Node<'_>) -> Result<()> {
 }
 
 fn data_type(node: &Node<'_>) -> Result<DataType> {
-    Ok(match node.short_str()? {
-        "uint8" => DataType::UInt(1),
-        "uint16" => DataType::UInt(2),
-        "uint32" => DataType::UInt(4),
-        "uint64" => DataType::UInt(8),
-        "int8" => DataType::Int(1),
-        "int16" => DataType::Int(2),
-        "int32" => DataType::Int(4),
-        "int64" => DataType::Int(8),
-        "float32" => DataType::Float(4),
-        "float64" => DataType::Float(8),
-        name => {
-            return Err(Error::unsupported(
-                format!("data type `{name}`"),
-                "read are integers and floats; strings and objects have no fixed size",
-            ));
-        }
+    let name = node.short_str()?;
+    DataType::number(name).ok_or_else(|| {
+        let hint = "read are integers and floats; strings and objects have no fixed size";
+        Error::unsupported(format!("data type `{name}`"), hint)
     })
 }
 

@@ -214,19 +214,10 @@ fn check_sizes(scale: &PrecomputedScale) -> Result<()> {
 fn data_type(node: &Node<'_>) -> Result<DataType> {
     let name = node.short_str()?;
     // Old documents have capitals.
-    Ok(match name.to_ascii_lowercase().as_str() {
-        "uint8" => DataType::UInt(1),
-        "uint16" => DataType::UInt(2),
-        "uint32" => DataType::UInt(4),
-        "uint64" => DataType::UInt(8),
-        "int8" => DataType::Int(1),
-        "int16" => DataType::Int(2),
-        "int32" => DataType::Int(4),
-        "float32" => DataType::Float(4),
-        _ => {
-            let hint = "the format has integers of 8 to 32 bits, uint64 and float32";
-            return Err(Error::unsupported(format!("{}: data type `{name}`", node.at), hint));
-        }
+    let dtype = DataType::number(&name.to_ascii_lowercase());
+    dtype.filter(|dtype| !matches!(dtype, DataType::Int(8) | DataType::Float(8))).ok_or_else(|| {
+        let hint = "the format has integers of 8 to 32 bits, uint64 and float32";
+        Error::unsupported(format!("{}: data type `{name}`", node.at), hint)
     })
 }
 

@@ -14,21 +14,11 @@ pub(super) fn v3(node: Node<'_>) -> Result<DataType> {
     let extension = Extension::parse_required(node)?;
     let core = match extension.name {
         "bool" => Some(DataType::Bool),
-        "int8" => Some(DataType::Int(1)),
-        "int16" => Some(DataType::Int(2)),
-        "int32" => Some(DataType::Int(4)),
-        "int64" => Some(DataType::Int(8)),
-        "uint8" => Some(DataType::UInt(1)),
-        "uint16" => Some(DataType::UInt(2)),
-        "uint32" => Some(DataType::UInt(4)),
-        "uint64" => Some(DataType::UInt(8)),
         "float16" => Some(DataType::Float(2)),
-        "float32" => Some(DataType::Float(4)),
-        "float64" => Some(DataType::Float(8)),
         "complex64" => Some(DataType::Complex(8)),
         "complex128" => Some(DataType::Complex(16)),
         name => match name.strip_prefix('r').filter(|bits| bits.bytes().all(|b| b.is_ascii_digit())) {
-            Some("") | None => None,
+            Some("") | None => DataType::number(name),
             Some(bits) => Some(raw(&extension.node, bits)?),
         },
     };
