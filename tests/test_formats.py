@@ -180,3 +180,13 @@ def test_nothing_of_another_format_is_overwritten(sources, tmp_path, name):
     with pytest.raises(vf.ConflictError):
         vf.create(folder, shape=(4, 4), dtype="u1", overwrite=True)
     assert objects_in(folder) == before
+
+
+def test_a_broken_document_counts_if_nothing_else_fits(sources, tmp_path):
+    shutil.copytree(sources / "n5", tmp_path / "n5")
+    (tmp_path / "n5" / "info").write_text("not one of Neuroglancer's")
+    assert vf.open(tmp_path / "n5").format == "n5"
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "info").write_text('{"scales": 3}')
+    with pytest.raises(vf.MetadataError, match="scales"):
+        vf.open(tmp_path / "broken")
