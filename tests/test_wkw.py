@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import shutil
 import struct
 
 import numpy as np
 import pytest
 import wkw
+import zarr
 
 import voxfetch as vf
 from tests.servers.faulty import FaultyServer
@@ -330,3 +332,29 @@ def test_writing_is_refused(dataset):
     folder, values = dataset()
     with pytest.raises(vf.UnsupportedError):
         vf.open_array(folder, "color/1", mode="r+")[...] = values
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_layers_in_zarr_are_what_they_are(dataset, version):
+    folder, values = dataset()
+    group = zarr.open_group(folder / "labels", mode="w", zarr_format=version)
+    array = group.create_array("1", shape=(8, 9), chunks=(4, 4), dtype="u4")
+    array[...] = 5
+    labels = layer("labels", (0, 0, 0), (8, 9, 1), ["1"]) | {"dataFormat": "zarr3"}
+    labels["mags"][0]["path"] = "https://host/elsewhere/1"
+    change(folder, lambda properties: properties["dataLayers"].append(labels))
+    found = vf.open(folder)
+    assert found.keys() == ("color", "labels")
+    np.testing.assert_array_equal(found["color"].level(0)[...], values)
+    assert found["labels"].keys() == ("1",)
+    assert found["labels"].format == f"zarr{version}"
+    np.testing.assert_array_equal(found["labels"]["1"][...], np.full((8, 9), 5))
+    np.testing.assert_array_equal(vf.open_array(folder, "labels/1")[...], np.full((8, 9), 5))
+    with FaultyServer(folder) as server:
+        np.testing.assert_array_equal(vf.open_array(server.url, "labels/1")[...], np.full((8, 9), 5))
+    assert "labels" in pickle.loads(pickle.dumps(found)).tree()
+    # One layer that is gone says nothing of the others.
+    shutil.rmtree(folder / "labels")
+    np.testing.assert_array_equal(vf.open(folder)["color"].level(0)[...], values)
+    with pytest.raises(vf.NotFoundError):
+        vf.open(folder)["labels"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from voxfetch.errors import NotFoundError
-from voxfetch.formats import DOCUMENTS, find_node, n5_child_names
+from voxfetch.formats import DOCUMENTS, find_node, n5_child_names, wkw_layer_names
 from voxfetch.node import Settings, known_child
 from voxfetch.store import check_key, join_key
 
@@ -62,6 +62,8 @@ def child_names(node: Node) -> list[str]:
     """
     if node.kind == "array":
         return []
+    if node.format == "wkw" and node.multiscale is None:
+        return wkw_layer_names(node)
     if node.consolidated is not None:
         return sorted({name for name in node.consolidated if "/" not in name})
     if node.format == "n5":

@@ -2,7 +2,7 @@
 
 A dataset is a group of layers, a layer an image, a mag a level of it. Arrays have the axes (c, x, y, z) and begin where
 the layer's bounding box does: `origin` says where, in voxels of the mag. Layers of other formats (Zarr, N5) are opened
-as what they are. Source: webknossos-libs `DatasetProperties`; webknossos-wrap, "File format".
+by their own documents. Source: webknossos-libs `DatasetProperties`; webknossos-wrap, "File format".
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError, VoxfetchError
 from voxfetch.formats.around import above, around
-from voxfetch.formats.zarr import find_zarr2, node_zarr3
 from voxfetch.ngff import Axis, Dataset, Multiscale
 from voxfetch.node import Described, Node, Settings, inside, known_child, parse_json
 from voxfetch.store import join_key
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
     from voxfetch.store import Store
 
-__all__ = ["find"]
+__all__ = ["find", "layer_names"]
 
 PROPERTIES = "datasource-properties.json"
 HEADER = "header.wkw"
@@ -118,6 +116,12 @@ def _extent_of_files(store: Store, path: str, header: bytes) -> _Box:
     return _Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
 
+def layer_names(node: Node) -> list[str]:
+    """Returns the names of the layers of a dataset, sorted, also of those that have documents of their own."""
+    layers = parse_json(node.document, node.url).get("dataLayers", [])
+    return sorted(layer["name"] for layer in layers)
+
+
 def _dataset(store: Store, path: str, document: bytes, settings: Settings) -> Node:
     key = join_key(store.url, path, PROPERTIES)
     properties = parse_json(document, key)
@@ -141,29 +145,8 @@ def _dataset(store: Store, path: str, document: bytes, settings: Settings) -> No
         multiscale = Multiscale("WEBKNOSSOS", layer.name, axes, levels, is_label=layer.is_label) if is_image else None
         if layer.is_wkw:
             nodes[layer.name] = Described("wkw", "group", {}, layer.attributes, multiscale)
-    foreign = [layer.name for layer in layers if not layer.is_wkw]
     attributes = {name: value for name, value in properties.items() if name != "dataLayers"}
-    node = Node(store, path, "wkw", "group", document, attributes, nodes, settings)
-    return node if not foreign else _with_foreign(node, foreign)
-
-
-def _with_foreign(node: Node, names: Sequence[str]) -> Node:
-    """The dataset with the layers that are of another format, as those who wrote them describe them."""
-    nodes = dict(node.consolidated or {})
-    for name in names:
-        layer = _zarr(node.store, join_key(node.path, name), node.settings)
-        if layer is None:
-            message = f"layer {name[:100]!r} is neither WKW nor Zarr"
-            raise UnsupportedError(message, key=node.url, hint="open the folder of the layer itself")
-        value = parse_json(layer.document, layer.url)
-        nodes[name] = Described(layer.format, layer.kind, value, layer.attributes, layer.multiscale)
-        nodes.update({f"{name}/{inner}": described for inner, described in (layer.consolidated or {}).items()})
-    return replace(node, consolidated=nodes)
-
-
-def _zarr(store: Store, path: str, settings: Settings) -> Node | None:
-    document = store.get(join_key(path, "zarr.json"))
-    return find_zarr2(store, path, settings) if document is None else node_zarr3(store, path, document, settings)
+    return Node(store, path, "wkw", "group", document, attributes, nodes, settings)
 
 
 def _level(layer: _Layer, mag: _Mag, voxel: tuple[float, float, float]) -> Dataset:
@@ -190,14 +173,16 @@ def _layer(value: object, key: str) -> _Layer:
         raise MetadataError(f"dataLayers[].name: {name!r} is not a name of a layer", key=key)
     where = f"layer {name[:100]!r}"
     inside(name, key)
-    listed: object = layer.get("mags") or layer.get("wkwResolutions") or cast("list[object]", [])
+    is_wkw = str(layer.get("dataFormat", "wkw")).lower() == "wkw"
+    # The mags of other formats are told by their own documents.
+    listed: object = (is_wkw and (layer.get("mags") or layer.get("wkwResolutions"))) or cast("list[object]", [])
     mags = [_mag(one, name, f"{where}: mags", key) for one in as_list(listed, f"{where}: mags", _MAX_MAGS, key)]
     mags.sort(key=lambda mag: mag.factors)
     return _Layer(
         name,
         _box(as_object(layer.get("boundingBox"), f"{where}: boundingBox", key), where, key),
         mags,
-        str(layer.get("dataFormat", "wkw")).lower() == "wkw",
+        is_wkw,
         layer.get("category") == "segmentation",
         {name: value for name, value in layer.items() if name not in ("mags", "wkwResolutions")},
     )
