@@ -56,6 +56,24 @@ class ArrayMeta:
         Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`, `ValueError` for another format.
         """
 
+    def with_table(
+        self,
+        files: Sequence[str],
+        offsets: _Memory,
+        nbytes: _Memory,
+        *,
+        numbers: _Memory | None = None,
+        masks: _Memory | None = None,
+        version: tuple[int, int, int, int] | tuple[str | None, str | None, int | None] | None = None,
+        clipped: bool = False,
+    ) -> ArrayMeta:
+        """The array with its chunks where a table says; see `voxfetch.table.ChunkTable` for the parts of it.
+
+        `offsets` and `nbytes` are buffers of uint64, `numbers` and `masks` of uint32, all C-contiguous.
+
+        Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`.
+        """
+
     def check_writable(self) -> None:
         """Raises `UnsupportedError` when one of the codecs is only read."""
 

@@ -55,6 +55,9 @@ class Array:
         self._root = node.store.place(node.path)
         self._remote = node.store.remote if isinstance(node.store, RemoteDocuments) else None
         self._path = node.path
+        self._table = node.table
+        # The keys of a table begin at the root of the store.
+        self._base = self._root if node.table is None else node.store.place("")
         self._format: Format = node.format
         self._document = node.document
         self._separator = node.settings.dimension_separator if node.format == "zarr2" else None
@@ -76,14 +79,18 @@ class Array:
                 meta = _core.ArrayMeta.from_zarr2(self._document, self._separator)
             else:
                 meta = _core.ArrayMeta.from_document(self._document, self._format)
+            if self._table is not None:
+                meta = self._table.meta(meta)
         except VoxfetchError as error:
             error.in_object(f"{self._root}/{self._document_name}")
             raise
         self._meta = meta
         if self._remote is None:
-            self._core_array = local_array(meta, self._root, self._document_name, self._options)
+            document = self._document_name if self._table is None else self._table.files[0]
+            self._core_array = local_array(meta, self._base, document, self._options)
         else:
-            self._core_array = remote_array(meta, self._remote, self._path, self._root, self._options)
+            path = self._path if self._table is None else ""
+            self._core_array = remote_array(meta, self._remote, path, self._base, self._options)
         self._dtype = np.dtype(meta.dtype)
         if self._names is not None and len(self._names) != len(meta.shape):
             raise SelectionError(f"{len(self._names)} names for an array with {len(meta.shape)} axes", key=self._root)

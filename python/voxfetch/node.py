@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from voxfetch.engine import Engine
     from voxfetch.ngff import Multiscale
+    from voxfetch.table import ChunkTable
 
 __all__ = ["Described", "Format", "Kind", "Node", "Settings", "document_name", "inside", "known_child", "parse_json"]
 
@@ -46,7 +47,7 @@ class Node:
     `path` is its key prefix in `store` ("" for the root), `document` the bytes of `zarr.json`, `.zarray` or `.zgroup`,
     `attributes` the user's attributes, `consolidated` what the metadata of this node or of one above says of the nodes
     below (path relative to this node -> node), None when there is no such metadata, `multiscale` the image that a group
-    is where its format, and not its attributes, says so.
+    is where its format, and not its attributes, says so, `table` where the chunks of an array lie if no key says.
     """
 
     store: Store
@@ -58,6 +59,7 @@ class Node:
     consolidated: Mapping[str, Described] | None = None
     settings: Settings = field(default_factory=Settings)
     multiscale: Multiscale | None = None
+    table: ChunkTable | None = None
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use voxfetch_core::chunk_cache::StoredVersion;
 use voxfetch_core::error::{Error, ErrorKind, Result};
+use voxfetch_core::metadata::TableVersion;
 use voxfetch_core::subset::ByteRange;
 
 /// One version of a file: replaced or rewritten, it is another.
@@ -30,6 +31,16 @@ impl FileId {
             inode: metadata.ino(),
             nbytes: metadata.size(),
             modified_ns: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
+        }
+    }
+
+    /// Whether a table of chunks is of this version of the file, as far as it says.
+    #[must_use]
+    pub fn is(&self, version: &TableVersion) -> bool {
+        let Self { device, inode, nbytes, modified_ns } = *self;
+        match version {
+            TableVersion::File { .. } => *version == TableVersion::File { device, inode, nbytes, modified_ns },
+            TableVersion::Object { total, .. } => total.is_none_or(|total| total == nbytes),
         }
     }
 

@@ -8,8 +8,8 @@ use voxfetch_core::codec::{Compression, PreparedArray, Verify};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::index::ShardIndex;
 use voxfetch_core::index::cache::ByteCache;
-use voxfetch_core::metadata::KeyEncoding;
 use voxfetch_core::metadata::limits::max_encoded_nbytes;
+use voxfetch_core::metadata::{ChunkTable, KeyEncoding};
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
 use voxfetch_core::plan::kept::Kept;
 use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
@@ -195,8 +195,11 @@ pub fn locate(
             let what = "a precomputed shard in two files, `.index` and `.data`";
             return Err(Error::unsupported(what, "append the second to the first, and call that `.shard`"));
         }
-        return Ok(Located::Absent);
+        return if meta.table().is_some() { Err(ChunkTable::gone()) } else { Ok(Located::Absent) };
     };
+    if meta.table().and_then(ChunkTable::version).is_some_and(|version| !file.id.is(version)) {
+        return Err(ChunkTable::changed());
+    }
     let mut source =
         Source { caches, meta, file: &file, fetch: how.fetch_indexes, cost: IndexCost::default(), changed: false };
     let mut resolved = resolve(plan, visit, items, file.id.nbytes, &mut source);

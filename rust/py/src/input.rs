@@ -3,15 +3,34 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use voxfetch_core::codec::{PreparedArray, Verify};
-use voxfetch_core::metadata::{CodecSpec, n5, precomputed, wkw, zarr};
+use voxfetch_core::metadata::{CodecSpec, Places, TableVersion, n5, precomputed, wkw, zarr};
 use voxfetch_core::plan::coalesce::Merge;
 use voxfetch_core::shard_writer;
 
 use crate::detached;
+
+/// `FileVersion` and `ObjectVersion` of `voxfetch.table`.
+#[derive(FromPyObject)]
+enum Version {
+    File(u64, u64, u64, i128),
+    Object(Option<String>, Option<String>, Option<u64>),
+}
+
+impl Version {
+    fn into_table(self) -> TableVersion {
+        match self {
+            Self::File(device, inode, nbytes, modified_ns) => TableVersion::File { device, inode, nbytes, modified_ns },
+            Self::Object(etag, modified, total) => {
+                TableVersion::Object { etag: etag.map(Into::into), modified: modified.map(Into::into), total }
+            }
+        }
+    }
+}
 
 /// An array as its documents describe it.
 #[pyclass(frozen, module = "voxfetch._core")]
@@ -41,6 +60,33 @@ impl ArrayMeta {
             other => return Err(PyValueError::new_err(format!("no parser of {other}"))),
         };
         detached(py, || PreparedArray::new(parse(document)?)).map(|array| Self(Arc::new(array)))
+    }
+
+    #[pyo3(signature = (files, offsets, nbytes, *, numbers=None, masks=None, version=None, clipped=false))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of the Python method")]
+    fn with_table(
+        &self,
+        py: Python<'_>,
+        files: Vec<String>,
+        offsets: &Bound<'_, PyAny>,
+        nbytes: &Bound<'_, PyAny>,
+        numbers: Option<&Bound<'_, PyAny>>,
+        masks: Option<&Bound<'_, PyAny>>,
+        version: Option<Version>,
+        clipped: bool,
+    ) -> PyResult<Self> {
+        let wide = |object: &Bound<'_, PyAny>| PyBuffer::<u64>::get(object)?.to_vec(py);
+        let narrow = |object: &Bound<'_, PyAny>| PyBuffer::<u32>::get(object)?.to_vec(py);
+        let places = Places {
+            files,
+            offsets: wide(offsets)?,
+            nbytes: wide(nbytes)?,
+            numbers: numbers.map(narrow).transpose()?,
+            masks: masks.map(narrow).transpose()?,
+            version: version.map(Version::into_table),
+        };
+        let meta = self.0.unprepared();
+        detached(py, || PreparedArray::new(meta.with_table(places, clipped)?)).map(|array| Self(Arc::new(array)))
     }
 
     fn check_writable(&self, py: Python<'_>) -> PyResult<()> {

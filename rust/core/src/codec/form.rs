@@ -35,24 +35,24 @@ impl PreparedArray {
     /// True when any part of a stored chunk of full size can be used without the rest.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.has_only_elements() && self.chain().is_plain()
+        self.has_only_elements() && !self.has_masks() && self.chain().is_plain()
     }
 
     /// True when the stored chunk is its elements, encoded by the chain.
     fn has_only_elements(&self) -> bool {
-        matches!(self.chunk_form, ChunkForm::Elements | ChunkForm::Volume(Encoding::Raw))
+        matches!(self.chunk_form, ChunkForm::Elements | ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw))
     }
 
     /// True when decoding a part of a chunk may take less than decoding all of it.
     #[must_use]
     pub fn has_parts(&self) -> bool {
-        matches!(self.chunk_form, ChunkForm::Elements) && self.chain().has_parts()
+        matches!(self.chunk_form, ChunkForm::Elements) && !self.has_masks() && self.chain().has_parts()
     }
 
     /// True when a stored chunk is a Blosc chunk and nothing else, see [`CodecChain::has_blocks`](super::CodecChain::has_blocks).
     #[must_use]
     pub fn has_blocks(&self) -> bool {
-        matches!(self.chunk_form, ChunkForm::Elements) && self.chain().has_blocks()
+        matches!(self.chunk_form, ChunkForm::Elements) && !self.has_masks() && self.chain().has_blocks()
     }
 
     /// The most bytes that a stored chunk may have.
@@ -60,7 +60,7 @@ impl PreparedArray {
     pub fn max_chunk_nbytes(&self) -> u64 {
         let nbytes = self.chain().max_encoded_nbytes();
         match self.chunk_form {
-            ChunkForm::Elements | ChunkForm::Volume(Encoding::Raw) => nbytes,
+            ChunkForm::Elements | ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw) => nbytes,
             ChunkForm::N5Block => nbytes.saturating_add(MAX_HEADER_NBYTES),
             ChunkForm::Volume(_) => max_encoded_nbytes(nbytes),
         }
@@ -104,10 +104,10 @@ impl PreparedArray {
     pub fn view<'a>(&self, encoded: &'a [u8], verify: Verify, cell: &[u64]) -> Result<Option<&'a [u8]>> {
         let is_whole = match self.chunk_form {
             ChunkForm::Elements => true,
-            ChunkForm::Volume(Encoding::Raw) => self.stored_extent(cell) == self.chunk_shape,
+            ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw) => self.stored_extent(cell) == self.chunk_shape,
             ChunkForm::N5Block | ChunkForm::Volume(_) => false,
         };
-        if is_whole { self.chain().view(encoded, verify) } else { Ok(None) }
+        if is_whole { self.chain_of(cell)?.view(encoded, verify) } else { Ok(None) }
     }
 
     /// Decodes at least the bytes `window` of a chunk as [`CodecChain::decode_window`](super::CodecChain::decode_window) does.
@@ -125,7 +125,14 @@ impl PreparedArray {
         out: &mut [u8],
     ) -> Result<()> {
         match self.chunk_form {
-            ChunkForm::Elements => self.chain().decode_window(context, encoded, verify, window, out),
+            ChunkForm::Elements => self.chain_of(cell)?.decode_window(context, encoded, verify, window, out),
+            ChunkForm::Clipped => {
+                let voxels: u64 = self.stored_extent(cell).iter().product();
+                let nbytes = voxels as usize * self.dtype.item_size();
+                let (inside, outside) = out.split_at_mut(nbytes.min(out.len()));
+                outside.fill(0);
+                self.chain_of(cell)?.decode_any(context, encoded, verify, 0..inside.len(), inside)
+            }
             ChunkForm::N5Block => self.decode_n5_block(context, encoded, verify, out),
             ChunkForm::Volume(encoding) => {
                 let extent = self.stored_extent(cell);

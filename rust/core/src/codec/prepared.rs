@@ -4,15 +4,20 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 use super::{CodecChain, MAX_COMPRESSORS};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
-use crate::metadata::{ArrayMeta, ChunkForm};
+use crate::metadata::{ArrayMeta, ChunkForm, ChunkTable, CodecSpec};
+
+/// Different masks in a table of chunks, each of which takes a chain of its own.
+const MAX_MASKS: usize = 64;
 
 /// An array and its prepared codecs; what the layers above hold. It can be used like its [`ArrayMeta`].
 #[derive(Debug)]
 pub struct PreparedArray {
     meta: ArrayMeta,
     chain: CodecChain,
+    /// Those of chunks that leave codecs out, by their masks.
+    masked: Vec<(u32, CodecChain)>,
     /// One entry per shard level.
     outer: Vec<Option<CodecChain>>,
     layout_hash: u64,
@@ -25,7 +30,20 @@ impl PreparedArray {
     /// # Errors
     /// As [`CodecChain::new`].
     pub fn new(meta: ArrayMeta) -> Result<Self> {
-        let chain = CodecChain::new(&meta.chunk_codecs, meta.endian, &meta.dtype, meta.chunk_nbytes)?;
+        let chain_of = |codecs: &[CodecSpec]| CodecChain::new(codecs, meta.endian, &meta.dtype, meta.chunk_nbytes);
+        let chain = chain_of(&meta.chunk_codecs)?;
+        let masks = meta.table().map(ChunkTable::masks).unwrap_or_default();
+        let most = MAX_MASKS as u64;
+        if masks.len() > MAX_MASKS {
+            return Err(Error::limit("different lists of codecs of chunks", masks.len() as u64, most));
+        }
+        let masked = masks.into_iter().map(|mask| {
+            let is_used = |i: usize| i >= u32::BITS as usize || mask & (1 << i) == 0;
+            let codecs = meta.chunk_codecs.iter().enumerate().filter(|(i, _)| is_used(*i));
+            let codecs: Vec<CodecSpec> = codecs.map(|(_, codec)| codec.clone()).collect();
+            Ok((mask, chain_of(&codecs)?))
+        });
+        let masked = masked.collect::<Result<_>>()?;
         let outer = meta.levels.iter().map(|level| match level.outer.as_slice() {
             [] => Ok(None),
             specs => CodecChain::outer(specs).map(Some),
@@ -38,17 +56,41 @@ impl PreparedArray {
         let layout_hash = hasher.finish();
         (&meta.chunk_shape, &meta.chunk_order, &meta.fill_value).hash(&mut hasher);
         format!("{:?}", (&meta.dtype, meta.endian, &meta.chunk_codecs, meta.chunk_form)).hash(&mut hasher);
-        if let ChunkForm::Volume(_) = meta.chunk_form {
+        if let ChunkForm::Volume(_) | ChunkForm::Clipped = meta.chunk_form {
             // Chunks end where the array does.
             meta.shape.hash(&mut hasher);
         }
-        Ok(Self { chain, outer: outer.collect::<Result<_>>()?, layout_hash, chunk_hash: hasher.finish(), meta })
+        Ok(Self { chain, masked, outer: outer.collect::<Result<_>>()?, layout_hash, chunk_hash: hasher.finish(), meta })
+    }
+
+    /// A copy of what it was prepared from.
+    #[must_use]
+    pub fn unprepared(&self) -> ArrayMeta {
+        self.meta.clone()
     }
 
     /// The codecs of a chunk: encoded bytes -> elements in native byte order, C order of the stored axes.
     #[must_use]
     pub fn chain(&self) -> &CodecChain {
         &self.chain
+    }
+
+    /// The codecs of the chunk in cell `cell` of the grid of stored objects, which may leave some out.
+    ///
+    /// # Errors
+    /// `Internal` for a mask that the table did not announce.
+    pub(super) fn chain_of(&self, cell: &[u64]) -> Result<&CodecChain> {
+        let mask = if self.masked.is_empty() { 0 } else { self.meta.mask(cell) };
+        if mask == 0 {
+            return Ok(&self.chain);
+        }
+        let found = self.masked.iter().find(|(other, _)| *other == mask);
+        found.map(|(_, chain)| chain).ok_or_else(|| Error::internal("a chunk with an unknown mask"))
+    }
+
+    /// True when some chunks leave codecs out.
+    pub(super) fn has_masks(&self) -> bool {
+        !self.masked.is_empty()
     }
 
     /// The codecs around the shards of `level` as a whole; None in all usual arrays.

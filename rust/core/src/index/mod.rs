@@ -12,7 +12,10 @@ pub mod sharding_indexed;
 mod spec;
 pub mod wkw;
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
+use crate::metadata::ChunkTable;
 use crate::subset::ByteRange;
 use compact::Compact;
 use morton::Order;
@@ -49,6 +52,8 @@ enum Entries {
     Even(Order, Even),
     /// By the ids of chunks, which may be any numbers.
     Minishard(Minishard),
+    /// As the metadata says.
+    Table(Arc<ChunkTable>),
 }
 
 /// Entry of rank `r`: `stride` bytes from `first + r * stride` on and, but for rank 0, the `before` bytes before them.
@@ -85,6 +90,14 @@ impl ShardIndex {
         Self { entries: Entries::Minishard(minishard), count, shard_nbytes: 0, index_range: nothing }
     }
 
+    /// The index that the metadata gives; its entries are places in an object of `object_nbytes` bytes.
+    pub(crate) fn of_table(table: &Arc<ChunkTable>, object_nbytes: u64) -> Self {
+        let nothing = ByteRange { start: 0, end: 0 };
+        let entries = Entries::Table(Arc::clone(table));
+        let shard_nbytes = table.object_nbytes().map_or(object_nbytes, |expected| expected.min(object_nbytes));
+        Self { entries, count: table.len(), shard_nbytes, index_range: nothing }
+    }
+
     /// Number of entries, missing ones included.
     #[must_use]
     pub fn entries(&self) -> u64 {
@@ -101,6 +114,7 @@ impl ShardIndex {
             Entries::Wide(pairs) => pairs.len() * 16,
             Entries::Even(..) => 64,
             Entries::Minishard(minishard) => minishard.memory_nbytes() as usize,
+            Entries::Table(table) => table.memory_nbytes() as usize,
         };
         (table + size_of::<Self>()) as u64
     }
@@ -152,6 +166,7 @@ impl ShardIndex {
                 (widen(offset), widen(size))
             }
             Entries::Wide(pairs) => pairs[entry as usize],
+            Entries::Table(table) => table.pair(entry).unwrap_or(NOT_STORED),
             Entries::Even(order, Even { first, stride, before }) => {
                 let rank = order.rank(entry);
                 let before = if rank == 0 { 0 } else { *before };

@@ -4,7 +4,7 @@ use super::{ShardIndex, precomputed, sharding_indexed, wkw};
 use crate::codec::{CodecChain, CodecContext, Verify};
 use crate::error::{Error, Result};
 use crate::metadata::limits::MAX_INDEX_NBYTES;
-use crate::metadata::{CodecSpec, IndexSpec};
+use crate::metadata::{ChunkTable, CodecSpec, IndexSpec};
 use crate::subset::ByteRange;
 
 impl IndexSpec {
@@ -18,7 +18,7 @@ impl IndexSpec {
                 let within = sharding_indexed::index_range(layout, shard.len())?;
                 Ok(Some(ByteRange { start: shard.start + within.start, end: shard.start + within.end }))
             }
-            Self::WkwRaw(_) | Self::WkwTable(_) => Ok(None),
+            Self::WkwRaw(_) | Self::WkwTable(_) | Self::Table(_) => Ok(None),
             Self::PrecomputedMinishard(_) if shard.len() > MAX_INDEX_NBYTES => {
                 Err(Error::limit("bytes of a minishard index", shard.len(), MAX_INDEX_NBYTES))
             }
@@ -40,6 +40,7 @@ impl IndexSpec {
         match self {
             Self::WkwRaw(file) => Some(wkw::raw(file, object_nbytes)),
             Self::WkwTable(file) => Some(wkw::slices(file, object_nbytes)),
+            Self::Table(table) => Some(ShardIndex::of_table(table, object_nbytes)),
             _ => None,
         }
     }
@@ -47,11 +48,14 @@ impl IndexSpec {
     /// Checks what the size of an object tells of its layout, where its index does not.
     ///
     /// # Errors
-    /// `ShardIndex` when it is not an object of this kind.
+    /// `ShardIndex` when it is not an object of this kind, `ObjectChanged` when it is not the one that a table is of.
     pub fn check_object(&self, object_nbytes: u64) -> Result<()> {
         match self {
             Self::WkwRaw(file) => wkw::check_nbytes(file, false, object_nbytes),
             Self::WkwTable(file) => wkw::check_nbytes(file, true, object_nbytes),
+            Self::Table(table) if table.object_nbytes().is_some_and(|expected| expected != object_nbytes) => {
+                Err(ChunkTable::changed())
+            }
             _ => Ok(()),
         }
     }
@@ -88,7 +92,9 @@ impl IndexSpec {
                 let minishard = precomputed::decode_minishard(encoded, sharding.index_nbytes(), object_nbytes)?;
                 Ok(ShardIndex::of_minishard(minishard))
             }
-            Self::WkwRaw(_) | Self::WkwTable(_) => Err(Error::internal("an index that is known was read")),
+            Self::WkwRaw(_) | Self::WkwTable(_) | Self::Table(_) => {
+                Err(Error::internal("an index that is known was read"))
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! How the index of a shard is stored; what it says is decoded by [`index`](crate::index).
 
+use std::sync::Arc;
+
+use super::ChunkTable;
 use super::IndexLocation;
 use super::uint64_sharding::Sharding;
 use crate::dtype::Endian;
@@ -19,6 +22,8 @@ pub enum IndexSpec {
     PrecomputedShard(Sharding),
     /// Precomputed: the index of a minishard; its entries are chunks, anywhere in the file, by their ids.
     PrecomputedMinishard(Sharding),
+    /// Nothing is stored: the metadata says where each chunk lies.
+    Table(Arc<ChunkTable>),
 }
 
 /// Place and layout of a shard's index: u64 pairs (offset, nbytes) with fixed total size.
@@ -82,6 +87,7 @@ impl IndexSpec {
             Self::PrecomputedShard(sharding) => sharding.index_nbytes() / 16,
             // As many as the file says.
             Self::PrecomputedMinishard(_) => 1,
+            Self::Table(table) => table.block().iter().product(),
         }
     }
 
@@ -90,7 +96,7 @@ impl IndexSpec {
     pub fn nbytes(&self) -> u64 {
         match self {
             Self::ShardingIndexed(layout) => layout.nbytes,
-            Self::WkwRaw(_) | Self::WkwTable(_) => 0,
+            Self::WkwRaw(_) | Self::WkwTable(_) | Self::Table(_) => 0,
             // But for the first slice, one entry more.
             Self::WkwSlice(file) => 8 * (file.slice_blocks() + 1),
             Self::PrecomputedShard(sharding) => sharding.index_nbytes(),
@@ -111,7 +117,7 @@ impl IndexSpec {
     /// True when the index follows from the metadata, so that nothing has to be read for it.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        matches!(self, Self::WkwRaw(_) | Self::WkwTable(_))
+        matches!(self, Self::WkwRaw(_) | Self::WkwTable(_) | Self::Table(_))
     }
 
     /// True when entries are places in the stored object rather than in the shard that the index belongs to.

@@ -1,5 +1,8 @@
 //! Grid coordinates of a stored object -> its key.
 
+use std::sync::Arc;
+
+use super::ChunkTable;
 use super::precomputed::chunk_name;
 use super::uint64_sharding::{Sharding, chunk_id};
 
@@ -32,6 +35,8 @@ pub enum KeyEncoding {
         /// How they are spread over shards.
         sharding: Sharding,
     },
+    /// What a table says.
+    Table(Arc<ChunkTable>),
     /// WKW: `z{Z}/y{Y}/x{X}.wkw` of the coordinates (channel, x, y, z).
     Wkw,
 }
@@ -54,6 +59,7 @@ impl KeyEncoding {
             Self::PrecomputedShard { ref grid, ref sharding } => {
                 return sharding.key(sharding.place(chunk_id(coordinates, grid)).shard);
             }
+            Self::Table(ref table) => return table.key(coordinates).to_owned(),
             Self::Wkw => {
                 let [x, y, z] = [1, 2, 3].map(|axis| coordinates.get(axis).copied().unwrap_or_default());
                 return format!("z{z}/y{y}/x{x}.wkw");

@@ -3,7 +3,8 @@
 //! All per-axis lists are in the axis order of the array as its users see it. Transposes, wherever they stand in the
 //! codec list, are folded into `order` lists here, so that no later layer moves data to honour them.
 
-pub mod codec_spec;
+pub mod chunk_table;
+mod codec_spec;
 mod grid;
 mod index_spec;
 mod json;
@@ -16,16 +17,20 @@ pub mod uint64_sharding;
 pub mod wkw;
 pub mod zarr;
 
+pub use chunk_table::{ChunkTable, Places, TableVersion};
 pub use codec_spec::{BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
 pub use grid::AxisGrid;
 pub use index_spec::{IndexLayout, IndexSpec, WkwFile};
 pub use keys::KeyEncoding;
 pub use resolve::{Parsed, resolve};
 
+use std::sync::Arc;
+
 use crate::dtype::{DataType, Endian};
+use crate::error::{Error, Result};
 
 /// An array, resolved.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ArrayMeta {
     /// Extent of each axis in voxels.
     pub shape: Vec<u64>,
@@ -66,6 +71,8 @@ pub struct ArrayMeta {
 pub enum ChunkForm {
     /// All of them, one after the other, in C order of the stored axes.
     Elements,
+    /// Those of its voxels that lie inside the array, in C order of the stored axes: the beginning of a whole chunk.
+    Clipped,
     /// An N5 block: its own extent in front, then its elements.
     N5Block,
     /// A chunk of a Neuroglancer precomputed volume: of its voxels those inside the array, in this encoding.
@@ -73,7 +80,7 @@ pub enum ChunkForm {
 }
 
 /// One level of sharding: an object (or a chunk of the level above) that holds chunks of the next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ShardLevel {
     /// bytes -> bytes codecs applied to this shard's bytes as a whole; none in all usual arrays.
     pub outer: Vec<CodecSpec>,
@@ -106,8 +113,9 @@ impl ArrayMeta {
     /// Extent of a stored object when the array is sharded into boxes.
     #[must_use]
     pub fn shard_shape(&self) -> Option<Vec<u64>> {
-        // What lies in a precomputed shard is no box.
-        let level = self.levels.first().filter(|_| !matches!(self.keys, KeyEncoding::PrecomputedShard { .. }))?;
+        // What lies in a precomputed shard, or in a file with a table, is no box.
+        let is_box = !matches!(self.keys, KeyEncoding::PrecomputedShard { .. } | KeyEncoding::Table(_));
+        let level = self.levels.first().filter(|_| is_box)?;
         Some(level.grid.iter().zip(&level.entry_shape).map(|(n, e)| n * e).collect())
     }
 
@@ -117,6 +125,9 @@ impl ArrayMeta {
         if let KeyEncoding::PrecomputedShard { grid, sharding } = &self.keys {
             let id = uint64_sharding::chunk_id(cell, grid);
             return if level == 0 { sharding.place(id).minishard } else { id };
+        }
+        if let KeyEncoding::Table(table) = &self.keys {
+            return table.entry(cell, coordinates);
         }
         let deeper = self.levels.get(level + 1..).unwrap_or(&[]);
         let grid = self.levels.get(level).map_or(&[][..], |spec| &spec.grid);
@@ -133,6 +144,7 @@ impl ArrayMeta {
     pub fn first_chunk(&self, cell: &[u64]) -> u64 {
         match &self.keys {
             KeyEncoding::PrecomputedShard { grid, .. } => uint64_sharding::chunk_id(cell, grid),
+            KeyEncoding::Table(table) => table.first_chunk(cell),
             KeyEncoding::PrecomputedChunk { .. } => {
                 let axes = self.shape.iter().zip(&self.shard_grid).zip(cell.iter().zip(&self.chunk_shape));
                 axes.fold(0, |number, ((&shape, grid), (&cell, &chunk))| {
@@ -141,6 +153,58 @@ impl ArrayMeta {
             }
             _ => 0,
         }
+    }
+
+    /// Where its chunks lie, when a table says.
+    #[must_use]
+    pub fn table(&self) -> Option<&ChunkTable> {
+        match &self.keys {
+            KeyEncoding::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The codecs that were left out of the chunk in cell `cell`, as bits; see [`Places::masks`].
+    #[must_use]
+    pub fn mask(&self, cell: &[u64]) -> u32 {
+        self.table().map_or(0, |table| table.mask(cell))
+    }
+
+    /// The array with its chunks where a table says. With `clipped` those at the array's end hold only what is inside it.
+    ///
+    /// # Errors
+    /// As [`ChunkTable::new`]; `Unsupported` for an array with shards or a grid that is not regular, `Metadata` when
+    /// chunks are clipped that are not the beginning of a whole one then.
+    pub fn with_table(mut self, places: Places, clipped: bool) -> Result<Self> {
+        let is_regular = self.shard_grid.iter().all(|axis| matches!(axis, AxisGrid::Regular { .. }));
+        if !self.levels.is_empty() || !is_regular || self.chunk_form != ChunkForm::Elements {
+            return Err(Error::unsupported(
+                "a chunk table for shards or chunks of several extents",
+                "read it by its keys",
+            ));
+        }
+        if clipped {
+            // Only the first axis of more than one voxel may be cut.
+            let mut axes = self.chunk_order.iter().skip_while(|&&axis| self.chunk_shape[axis] == 1).skip(1);
+            if axes.any(|&axis| !self.shape[axis].is_multiple_of(self.chunk_shape[axis])) {
+                return Err(Error::metadata("chunk table", "clipped chunks that are cut along more than one axis"));
+            }
+            self.chunk_form = ChunkForm::Clipped;
+        }
+        let chunks = self.shard_grid.iter().map(AxisGrid::cells).collect();
+        let table = Arc::new(ChunkTable::new(places, chunks, clipped)?);
+        let step = |(&block, &chunk): (&u64, &u64)| block.saturating_mul(chunk);
+        let steps: Vec<u64> = table.block().iter().zip(&self.chunk_shape).map(step).collect();
+        self.shard_grid =
+            self.shape.iter().zip(&steps).map(|(&extent, &step)| AxisGrid::regular(extent, step)).collect();
+        self.levels = vec![ShardLevel {
+            outer: Vec::new(),
+            grid: table.block().to_vec(),
+            entry_shape: self.chunk_shape.clone(),
+            index: IndexSpec::Table(Arc::clone(&table)),
+        }];
+        self.keys = KeyEncoding::Table(table);
+        Ok(self)
     }
 
     /// True when some level's bytes are encoded as a whole, so that no part of the object can be read alone.

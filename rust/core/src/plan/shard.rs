@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::codec::BlockTable;
 use crate::error::{Error, Result};
 use crate::index::ShardIndex;
+use crate::metadata::KeyEncoding;
 use crate::plan::{AxisPart, Item, Plan, Visit};
 use crate::subset::{ByteRange, MAX_RANK};
 
@@ -80,7 +81,8 @@ pub fn resolve(
     let mut last: Vec<Option<(ByteRange, Arc<ShardIndex>)>> = vec![None; array.levels.len()];
     let mut coordinates = [0u64; MAX_RANK];
     let coordinates = &mut coordinates[..array.rank()];
-    let is_nested = array.levels.len() > 1;
+    // Entries are the chunks of one visit, in order, where there is one level that is no table.
+    let is_nested = array.levels.len() > 1 || matches!(array.keys, KeyEncoding::Table(_));
     let mut parts = Vec::with_capacity(array.rank());
     let mut first = 0;
     'chunks: while first < items.len() {
@@ -109,7 +111,6 @@ pub fn resolve(
                     }
                 },
             };
-            // With one level its entries are the chunks.
             let found = index.get(if is_nested { array.entry(level, &visit.shard, coordinates) } else { chunk });
             match found {
                 Ok(Some(place)) if array.levels[level].index.is_absolute() => range = place,

@@ -7,6 +7,7 @@ use super::{Flight, RemoteArray};
 use crate::codec::BlockTable;
 use crate::error::{Error, Result};
 use crate::index::ShardIndex;
+use crate::metadata::TableVersion;
 use crate::plan::shard::{IndexSource, StoredChunk};
 use crate::subset::ByteRange;
 
@@ -66,6 +67,13 @@ impl Known {
     /// What the first reply of an object tells.
     pub fn first(version: Version, since_s: f64) -> Self {
         Self::Present { since_s, version, indexes: HashMap::new(), blocks: None }
+    }
+
+    /// What a table tells of the object that it is of, before any reply.
+    pub fn pinned(array: &RemoteArray, now_s: f64) -> Option<Self> {
+        let Some(TableVersion::Object { etag, modified, total }) = array.meta.table()?.version() else { return None };
+        let version = Version { etag: etag.clone(), modified: modified.clone(), total: *total };
+        Some(Self::first(version, now_s))
     }
 
     pub fn since_s(&self) -> f64 {

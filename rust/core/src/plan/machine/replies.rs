@@ -7,6 +7,7 @@ use super::object::UNKNOWN_NBYTES;
 use super::{Delivery, Failure, Flight, IndexTask, Job, Kind, Known, Machine, Mode, Part, Task, Version, What};
 use crate::error::{Error, ErrorKind, Result, TransportClass};
 use crate::index::ShardIndex;
+use crate::metadata::ChunkTable;
 use crate::plan::shard::StoredChunk;
 use crate::subset::ByteRange;
 
@@ -167,6 +168,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 // Nothing was asked of a version: the object ends before its index does.
                 self.root_failed(id, &Error::shard_index("the object is too short for its index; it is truncated"));
             }
+            (Failure::Absent, _) if object.array.meta.table().is_some() => self.object_failed(id, &ChunkTable::gone()),
             (Failure::Absent, _) if object.known.is_none() => {
                 self.begin_again(id, Some(Known::Absent { since_s: now_s }))
             }
@@ -289,6 +291,11 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
 
     /// Forgets an object that turned out to be another one; its visits begin again.
     pub(super) fn changed(&mut self, id: u64) {
+        let table = self.objects.get(&id).and_then(|object| object.array.meta.table());
+        if table.is_some_and(|table| table.version().is_some()) {
+            // There is nothing that could be read again: the table is of the other version.
+            return self.object_failed(id, &ChunkTable::changed());
+        }
         self.begin_again(id, None);
     }
 

@@ -114,7 +114,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             return id;
         }
         // One that is known no more is left to the visits that it has.
-        let known = self.remembered.remove(&name).filter(is_trusted);
+        let known = self.remembered.remove(&name).filter(is_trusted).or_else(|| Known::pinned(array, now_s));
         self.counters.index_hits += u64::from(matches!(known, Some(Known::Present { .. })));
         self.begun.1 += 1;
         let id = self.new_id();
@@ -276,8 +276,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
         }
         if let Mode::Explain { .. } = shared.mode {
-            // Chunks of such shards are merged across visits.
-            batch.tally.inexact |= matches!(array.meta.keys, KeyEncoding::PrecomputedShard { .. });
+            // Chunks of such shards and tables are merged across visits.
+            batch.tally.inexact |=
+                matches!(array.meta.keys, KeyEncoding::PrecomputedShard { .. } | KeyEncoding::Table(_));
             let requests = coalesce(resolved.stored.iter().map(|chunk| chunk.range), array.merge);
             batch.tally.requests += requests.len() as u64;
             batch.tally.bytes_fetched += requests.iter().map(|request| request.range.len()).sum::<u64>();
