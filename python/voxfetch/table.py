@@ -45,9 +45,9 @@ class ChunkTable:
     `files` are keys in the store of the array's node, from the root of the store; `offsets` and `nbytes` say which
     bytes of them are a chunk, with offset `MISSING` for one that is not stored (fill value); `numbers` say in which of
     `files` each lies (None: all in the first). Bit `i` of a mask says that the bytes -> bytes codec `i`, in encoding
-    order, was left out of that chunk. `version` is that of the only file when the table was read: reads of any other raise
-    `ObjectChangedError`. With `clipped` chunks at the end of the array hold the voxels inside it only, which must be
-    the beginning of a whole chunk: at most the first axis along which chunks have more than one voxel is cut.
+    order, was left out of that chunk. `version` is that of the only file when the table was read: reads of any other
+    raise `ObjectChangedError`. With `clipped` chunks at the end of the array hold the voxels inside it only, which
+    must be the beginning of a whole chunk: at most the first axis along which chunks have more than one voxel is cut.
     """
 
     files: tuple[str, ...]
