@@ -16,7 +16,7 @@ refuse() {
 async='tokio|async-std|smol|mio|futures(-.*)?|rayon(-core)?'
 network='hyper|h2|reqwest|ureq|curl|object_store|opendal|rustls|native-tls|openssl'
 python='pyo3(-.*)?|numpy|ndarray'
-refuse voxfetch-core "$async|$network|$python|memmap2|nix|rustix|libc" "I/O, threads or Python"
+refuse voxfetch-core "$async|$network|$python|memmap2|nix|rustix" "I/O, threads or Python"
 refuse voxfetch-local "$async|$network|$python" "network, a foreign pool or Python"
 refuse voxfetch-net "rayon(-core)?|$python|reqwest|curl|native-tls|openssl(-sys)?|aws-lc-.*|voxfetch-(core|local|py)" "Python, libraries of the system or our other crates"
 refuse voxfetch-py "rayon(-core)?|numpy|ndarray" "a foreign pool or the C API of numpy"

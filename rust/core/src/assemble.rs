@@ -10,6 +10,7 @@
 mod copy;
 pub mod job;
 mod kept;
+mod tile;
 
 use crate::chunk_cache::ObjectCache;
 use crate::codec::{CodecContext, Verify};

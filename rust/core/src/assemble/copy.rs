@@ -7,6 +7,11 @@
 
 use std::ptr;
 
+use super::tile::{self, Tile};
+
+/// Items along each side of a tile.
+const TILE: usize = 8;
+
 /// One dimension of a copy: `count` items, strides in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dim {
@@ -83,10 +88,10 @@ pub(super) unsafe fn strided(src: *const u8, dst: *mut u8, mut dims: Vec<Dim>, i
             // SAFETY: one plane of items, by the caller's contract.
             unsafe {
                 match item_size {
-                    1 => plane.transpose::<u8>(src, dst),
-                    2 => plane.transpose::<u16>(src, dst),
-                    4 => plane.transpose::<u32>(src, dst),
-                    8 => plane.transpose::<u64>(src, dst),
+                    1 => plane.transpose(src, dst, tile::bytes),
+                    2 => plane.transpose(src, dst, tile::pairs),
+                    4 => plane.transpose(src, dst, tile::quads),
+                    8 => plane.transpose(src, dst, tile::words),
                     _ => plane.transpose_any(src, dst, item_size),
                 }
             }
@@ -169,26 +174,45 @@ struct Plane {
 }
 
 impl Plane {
+    /// Transposes items of `S` bytes, of which `turn` transposes a tile.
+    ///
     /// # Safety
     /// As [`strided`], for the items of the plane.
-    unsafe fn transpose<T: Copy>(self, src: *const u8, dst: *mut u8) {
-        // Blocks keep the source lines of one block in L1 while its destination rows are written. Where columns lie a
+    unsafe fn transpose<const S: usize>(self, src: *const u8, dst: *mut u8, turn: impl Fn(Tile<S>) -> Tile<S> + Copy) {
+        // Blocks keep the source lines of a tile in L1 while its destination rows are written. Where columns lie a
         // multiple of 4 KiB apart, as in chunks of 64^3, their lines share one set of it, which holds 8 or 12.
         const ROWS: usize = 16;
-        const COLUMNS: usize = 8;
-        let item = size_of::<T>() as isize;
-        for row_block in (0..self.rows).step_by(ROWS) {
-            for column_block in (0..self.columns).step_by(COLUMNS) {
-                for row in row_block..(row_block + ROWS).min(self.rows) {
-                    let mut from = src.wrapping_offset(row as isize * item + column_block as isize * self.src_column);
-                    let mut to = dst.wrapping_offset(row as isize * self.dst_row + column_block as isize * item);
-                    for _ in column_block..(column_block + COLUMNS).min(self.columns) {
-                        // SAFETY: item (row, column) of the plane; nothing is known of its alignment.
-                        unsafe { to.cast::<T>().write_unaligned(from.cast::<T>().read_unaligned()) };
+        let (rows, columns) = (self.rows / TILE * TILE, self.columns / TILE * TILE);
+        let item = S as isize;
+        let at = |row: usize, column: usize| {
+            let (row, column) = (row as isize, column as isize);
+            let from = src.wrapping_offset(row * item + column * self.src_column);
+            (from, dst.wrapping_offset(row * self.dst_row + column * item))
+        };
+        for block in (0..rows).step_by(ROWS) {
+            for column in (0..columns).step_by(TILE) {
+                for row in (block..rows.min(block + ROWS)).step_by(TILE) {
+                    let (mut from, mut to) = at(row, column);
+                    let mut tile = [[0; S]; TILE];
+                    for line in &mut tile {
+                        // SAFETY: 8 items of a column of the plane; nothing is known of their alignment.
+                        *line = unsafe { from.cast::<[u64; S]>().read_unaligned() };
                         from = from.wrapping_offset(self.src_column);
-                        to = to.wrapping_offset(item);
+                    }
+                    for line in turn(tile) {
+                        // SAFETY: 8 items of a row of the plane.
+                        unsafe { to.cast::<[u64; S]>().write_unaligned(line) };
+                        to = to.wrapping_offset(self.dst_row);
                     }
                 }
+            }
+        }
+        // What is left at the two ends.
+        for row in 0..self.rows {
+            for column in (if row < rows { columns } else { 0 })..self.columns {
+                let (from, to) = at(row, column);
+                // SAFETY: item (row, column) of the plane.
+                unsafe { ptr::copy_nonoverlapping(from, to, S) };
             }
         }
     }

@@ -191,7 +191,7 @@ impl CodecChain {
     pub fn has_parts(&self) -> bool {
         match self.codecs.first() {
             Some(CodecSpec::Zstd { .. }) => self.decoded_nbytes.is_some_and(|nbytes| nbytes > zstd::BLOCK_NBYTES),
-            Some(CodecSpec::Blosc(_)) => true,
+            Some(CodecSpec::Blosc(_) | CodecSpec::Lz4 | CodecSpec::Lz4Block) => true,
             _ => false,
         }
     }
@@ -252,8 +252,8 @@ impl CodecChain {
     /// Decodes at least the bytes `window` of a chunk, whole elements, into their places in `out`, which is
     /// `decoded_nbytes` long; the rest of `out` may hold anything.
     ///
-    /// The first compressor decodes only what it must: zstd its blocks up to the end of the window, Blosc the blocks in
-    /// it. What is not decoded is not checked, so that a broken chunk may be delivered when the bytes it is broken in are
+    /// The first compressor decodes only what it must: zstd its blocks and LZ4 its bytes up to the end of the window, Blosc
+    /// the blocks in it. What is not decoded is not checked, so that a broken chunk may be delivered when the bytes it is broken in are
     /// not needed. The window itself is always as [`CodecChain::decode_into`] would have it: its sizes are checked, and
     /// every checksum that covers a byte of it (a `crc32c`, unless `verify` is `Cheap`, and those inside a codec).
     ///
@@ -286,6 +286,8 @@ impl CodecChain {
             self.reach_innermost(context, encoded, verify, size, &mut scratch, |context, bytes, codec| match codec {
                 Some(CodecSpec::Zstd { .. }) => context.zstd.decode_until(bytes, window.end, out),
                 Some(CodecSpec::Blosc(_)) => BloscChunk::parse(bytes)?.decode_window(context, &window, out),
+                Some(CodecSpec::Lz4) => lz4::decode_until(bytes, window.end, out),
+                Some(CodecSpec::Lz4Block) => lz4::decode_raw_until(bytes, window.end, out),
                 Some(codec) => decode_exact(context, codec, bytes, out),
                 None => {
                     check_len("bytes", bytes.len(), out.len())?;

@@ -19,7 +19,7 @@ pub(super) fn decode_exact(
         CodecSpec::Gzip { .. } => context.deflate.decode_exact(Container::Gzip, encoded, out),
         CodecSpec::Zlib { .. } => context.deflate.decode_exact(Container::Zlib, encoded, out),
         CodecSpec::Blosc(_) => BloscChunk::parse(encoded)?.decode(context, out),
-        CodecSpec::Lz4 => lz4::decode_exact(encoded, out),
+        CodecSpec::Lz4 => lz4::decode_until(encoded, out.len(), out),
         CodecSpec::Lz4Block => lz4::decode_raw_exact(encoded, out),
         CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
         CodecSpec::Lz4Java => lz4_java::decode_exact(encoded, out),
