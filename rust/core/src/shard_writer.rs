@@ -7,7 +7,7 @@ use crate::assemble::Input;
 use crate::codec::{CodecContext, PreparedArray};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{MISSING, morton, sharding_indexed};
-use crate::metadata::{ArrayMeta, ChunkForm, CodecSpec, IndexLayout, IndexLocation, ShardLevel};
+use crate::metadata::{ArrayMeta, ChunkForm, IndexLayout, IndexLocation, ShardLevel};
 use crate::subset::MAX_RANK;
 
 /// Checks that a box covers whole stored objects, clipped at the array's end.
@@ -46,8 +46,11 @@ pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
     if array.chunk_form != ChunkForm::Elements {
         return Err(not_written());
     }
+    if let Some(codec) = array.chunk_elements.first() {
+        return Err(Error::unsupported(format!("writing the {} codec", codec.name), "make the array without it"));
+    }
     let mut codecs = array.levels.iter().flat_map(|level| &level.outer).chain(&array.chunk_codecs);
-    match codecs.find(|codec| matches!(codec, CodecSpec::Blosc(_))) {
+    match codecs.find(|codec| !codec.is_written()) {
         None => Ok(()),
         Some(codec) => {
             Err(Error::unsupported(format!("writing the {} codec", codec.name()), "make the array with zstd instead"))

@@ -106,7 +106,7 @@ fn numcodecs_fixtures_decode() {
         ("gzip", CodecSpec::Gzip { level: 1 }, 78),
         ("lz4", CodecSpec::Lz4, 91),
         ("blosc", blosc(), 169),
-        ("crc32c", CodecSpec::Crc32c, 13),
+        ("crc32c", CodecSpec::CRC32C, 13),
     ];
     let fixtures = data("numcodecs");
     let mut context = CodecContext::default();

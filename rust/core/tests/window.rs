@@ -65,7 +65,7 @@ fn encodings(bytes: &[u8]) -> [(&'static str, Vec<u8>); 4] {
         (zstd, encode(&[ZSTD], bytes)),
         (
             r#", {"name": "zstd", "configuration": {"level": 1, "checksum": false}}, "crc32c""#,
-            encode(&[ZSTD, CodecSpec::Crc32c], bytes),
+            encode(&[ZSTD, CodecSpec::CRC32C], bytes),
         ),
         (
             r#", {"name": "zstd", "configuration": {"level": 1, "checksum": true}}"#,

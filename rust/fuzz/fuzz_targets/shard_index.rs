@@ -19,7 +19,7 @@ fuzz_target!(|input: (u8, u64, &[u8])| {
         entries,
         strides: vec![4, 2],
         pair_stride: 1,
-        checksums: 0,
+        checksums: Vec::new(),
         nbytes: entries * 16,
     };
     let shard_nbytes = layout.nbytes.saturating_add(more);

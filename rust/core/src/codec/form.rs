@@ -3,7 +3,10 @@
 
 use std::ops::Range;
 
-use super::{CodecChain, CodecContext, PreparedArray, Verify, compressed_segmentation, compresso, image, n5_block};
+use super::sink::resize;
+use super::{
+    CodecChain, CodecContext, PreparedArray, Verify, compressed_segmentation, compresso, elements, image, n5_block,
+};
 use crate::error::{Error, Result};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
 use crate::metadata::precomputed::Encoding;
@@ -40,19 +43,26 @@ impl PreparedArray {
 
     /// True when the stored chunk is its elements, encoded by the chain.
     fn has_only_elements(&self) -> bool {
-        matches!(self.chunk_form, ChunkForm::Elements | ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw))
+        let is_plain =
+            matches!(self.chunk_form, ChunkForm::Elements | ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw));
+        is_plain && self.elements().is_empty()
+    }
+
+    /// True when each stored chunk is its elements, encoded by the one chain.
+    fn is_chain(&self) -> bool {
+        self.chunk_form == ChunkForm::Elements && self.elements().is_empty() && !self.has_masks()
     }
 
     /// True when decoding a part of a chunk may take less than decoding all of it.
     #[must_use]
     pub fn has_parts(&self) -> bool {
-        matches!(self.chunk_form, ChunkForm::Elements) && !self.has_masks() && self.chain().has_parts()
+        self.is_chain() && self.chain().has_parts()
     }
 
     /// True when a stored chunk is a Blosc chunk and nothing else, see [`CodecChain::has_blocks`](super::CodecChain::has_blocks).
     #[must_use]
     pub fn has_blocks(&self) -> bool {
-        matches!(self.chunk_form, ChunkForm::Elements) && !self.has_masks() && self.chain().has_blocks()
+        self.is_chain() && self.chain().has_blocks()
     }
 
     /// The most bytes that a stored chunk may have.
@@ -103,7 +113,7 @@ impl PreparedArray {
     /// As `CodecChain::view`.
     pub fn view<'a>(&self, encoded: &'a [u8], verify: Verify, cell: &[u64]) -> Result<Option<&'a [u8]>> {
         let is_whole = match self.chunk_form {
-            ChunkForm::Elements => true,
+            ChunkForm::Elements => self.elements().is_empty(),
             ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw) => self.stored_extent(cell) == self.chunk_shape,
             ChunkForm::N5Block | ChunkForm::Volume(_) => false,
         };
@@ -125,7 +135,10 @@ impl PreparedArray {
         out: &mut [u8],
     ) -> Result<()> {
         match self.chunk_form {
-            ChunkForm::Elements => self.chain_of(cell)?.decode_window(context, encoded, verify, window, out),
+            ChunkForm::Elements if self.elements().is_empty() => {
+                self.chain_of(cell)?.decode_window(context, encoded, verify, window, out)
+            }
+            ChunkForm::Elements => self.decode_elements(context, encoded, verify, cell, out),
             ChunkForm::Clipped => {
                 let voxels: u64 = self.stored_extent(cell).iter().product();
                 let nbytes = voxels as usize * self.dtype.item_size();
@@ -139,6 +152,26 @@ impl PreparedArray {
                 self.unfolded(&extent, out, |out| self.decode_volume(context, encoded, verify, encoding, &extent, out))
             }
         }
+    }
+
+    /// A chunk whose stored elements are others.
+    fn decode_elements(
+        &self,
+        context: &mut CodecContext,
+        encoded: &[u8],
+        verify: Verify,
+        cell: &[u64],
+        out: &mut [u8],
+    ) -> Result<()> {
+        let chain = self.chain_of(cell)?;
+        let (_, nbytes) = self.stored(out.len());
+        let mut stored = std::mem::take(&mut context.stored);
+        let all = 0..nbytes as usize;
+        let decoded = resize(&mut stored, all.end)
+            .and_then(|()| chain.decode_any(context, encoded, verify, all, &mut stored))
+            .and_then(|()| elements::decode(self.elements(), &stored, out));
+        context.stored = stored;
+        decoded
     }
 
     /// An N5 block: a header that tells its own extent, then its elements, x fastest (N5 specification 4.0, "File system").

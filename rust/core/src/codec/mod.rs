@@ -9,17 +9,22 @@
 mod blosc;
 mod blosclz;
 mod bz2;
+pub(crate) mod checksum;
 mod compressed_segmentation;
 mod compresso;
-mod crc32c;
 mod deflate;
+mod elements;
 mod form;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod hdf5;
 mod image;
 mod lz4;
 mod lz4_java;
+mod lzf;
+mod lzma_alone;
 pub mod n5_block;
+mod number;
 mod prepared;
 mod shuffle;
 mod simd;
@@ -56,7 +61,7 @@ pub enum Verify {
     /// Every checksum.
     #[default]
     Full,
-    /// Only those inside a codec, which cannot be had apart from decoding: `crc32c` is cut off unread.
+    /// Only those inside a codec, which cannot be had apart from decoding: those of the checksum codecs are cut off unread.
     Cheap,
 }
 
@@ -69,6 +74,8 @@ pub struct CodecContext {
     block: Vec<u8>,
     // Part of a block between the two passes of the bit shuffle.
     tile: Vec<u8>,
+    // Elements of a chunk as they are stored, where those of the array are others.
+    stored: Vec<u8>,
     // Bytes between two codecs of a chain.
     scratch: [Vec<u8>; MAX_COMPRESSORS],
 }
@@ -102,9 +109,11 @@ impl Size {
 
     /// The size after `codec` has encoded bytes of this size.
     fn encoded_by(self, codec: &CodecSpec) -> Self {
+        let and_checksum = |nbytes: u64| nbytes.saturating_add(checksum::NBYTES as u64);
         match (codec, self) {
-            (CodecSpec::Crc32c, Self::Exactly(nbytes)) => Self::Exactly(nbytes.saturating_add(crc32c::NBYTES as u64)),
-            (CodecSpec::Crc32c, Self::AtMost(nbytes)) => Self::AtMost(nbytes.saturating_add(crc32c::NBYTES as u64)),
+            (CodecSpec::Checksum(_), Self::Exactly(nbytes)) => Self::Exactly(and_checksum(nbytes)),
+            (CodecSpec::Checksum(_), Self::AtMost(nbytes)) => Self::AtMost(and_checksum(nbytes)),
+            (CodecSpec::Shuffle { .. }, size) => size,
             (_, size) => Self::AtMost(max_encoded_nbytes(size.limit())),
         }
     }
@@ -255,7 +264,7 @@ impl CodecChain {
     /// The first compressor decodes only what it must: zstd its blocks and LZ4 its bytes up to the end of the window, Blosc
     /// the blocks in it. What is not decoded is not checked, so that a broken chunk may be delivered when the bytes it is broken in are
     /// not needed. The window itself is always as [`CodecChain::decode_into`] would have it: its sizes are checked, and
-    /// every checksum that covers a byte of it (a `crc32c`, unless `verify` is `Cheap`, and those inside a codec).
+    /// every checksum that covers a byte of it (of a checksum codec, unless `verify` is `Cheap`, and those inside a codec).
     ///
     /// # Errors
     /// As [`CodecChain::decode_into`]; `Internal` when the window reaches outside the chunk.
@@ -350,8 +359,8 @@ impl CodecChain {
         current.extend_from_slice(elements);
         swap_bytes_in_place(&mut current, self.swap_unit);
         let encoded = self.codecs.iter().try_for_each(|codec| {
-            if matches!(codec, CodecSpec::Crc32c) {
-                crc32c::append(&mut current);
+            if let CodecSpec::Checksum(spec) = codec {
+                checksum::add(*spec, &mut current);
                 return Ok(());
             }
             encode_one(context, codec, &current, &mut next)?;
@@ -427,17 +436,17 @@ fn checked(specs: &[CodecSpec]) -> Result<Vec<CodecSpec>> {
 }
 
 fn is_compressor(codec: &CodecSpec) -> bool {
-    !matches!(codec, CodecSpec::Crc32c)
+    !matches!(codec, CodecSpec::Checksum(_))
 }
 
-/// Cuts off the checksums that the last codecs have appended; also gives the codecs before them.
+/// Cuts off the checksums that the last codecs have added; also gives the codecs before them.
 fn strip_checksums<'a, 'c>(
     mut codecs: &'c [CodecSpec],
     mut bytes: &'a [u8],
     verify: Verify,
 ) -> Result<(&'a [u8], &'c [CodecSpec])> {
-    while let [before @ .., CodecSpec::Crc32c] = codecs {
-        bytes = crc32c::strip(bytes, verify)?;
+    while let [before @ .., CodecSpec::Checksum(spec)] = codecs {
+        bytes = checksum::strip(*spec, bytes, verify)?;
         codecs = before;
     }
     Ok((bytes, codecs))

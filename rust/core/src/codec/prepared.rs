@@ -6,7 +6,7 @@ use std::ops::Deref;
 use super::{CodecChain, MAX_COMPRESSORS};
 use crate::error::{Error, Result};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
-use crate::metadata::{ArrayMeta, ChunkForm, ChunkTable, CodecSpec};
+use crate::metadata::{ArrayMeta, ChunkForm, ChunkTable, CodecSpec, ElementCodec};
 
 /// Different masks in a table of chunks, each of which takes a chain of its own.
 const MAX_MASKS: usize = 64;
@@ -18,6 +18,8 @@ pub struct PreparedArray {
     chain: CodecChain,
     /// Those of chunks that leave codecs out, by their masks.
     masked: Vec<(u32, CodecChain)>,
+    /// The codecs that change elements, in encoding order.
+    elements: Vec<ElementCodec>,
     /// One entry per shard level.
     outer: Vec<Option<CodecChain>>,
     layout_hash: u64,
@@ -30,7 +32,8 @@ impl PreparedArray {
     /// # Errors
     /// As [`CodecChain::new`].
     pub fn new(meta: ArrayMeta) -> Result<Self> {
-        let chain_of = |codecs: &[CodecSpec]| CodecChain::new(codecs, meta.endian, &meta.dtype, meta.chunk_nbytes);
+        let (dtype, nbytes) = meta.stored(meta.chunk_nbytes);
+        let chain_of = |codecs: &[CodecSpec]| CodecChain::new(codecs, meta.endian, dtype, nbytes as usize);
         let chain = chain_of(&meta.chunk_codecs)?;
         let masks = meta.table().map(ChunkTable::masks).unwrap_or_default();
         let most = MAX_MASKS as u64;
@@ -44,6 +47,7 @@ impl PreparedArray {
             Ok((mask, chain_of(&codecs)?))
         });
         let masked = masked.collect::<Result<_>>()?;
+        let elements = meta.chunk_elements.iter().filter(|codec| !codec.is_identity()).cloned().collect();
         let outer = meta.levels.iter().map(|level| match level.outer.as_slice() {
             [] => Ok(None),
             specs => CodecChain::outer(specs).map(Some),
@@ -55,12 +59,21 @@ impl PreparedArray {
         }
         let layout_hash = hasher.finish();
         (&meta.chunk_shape, &meta.chunk_order, &meta.fill_value).hash(&mut hasher);
-        format!("{:?}", (&meta.dtype, meta.endian, &meta.chunk_codecs, meta.chunk_form)).hash(&mut hasher);
+        format!("{:?}", (&meta.dtype, meta.endian, &meta.chunk_elements, &meta.chunk_codecs, meta.chunk_form))
+            .hash(&mut hasher);
         if let ChunkForm::Volume(_) | ChunkForm::Clipped = meta.chunk_form {
             // Chunks end where the array does.
             meta.shape.hash(&mut hasher);
         }
-        Ok(Self { chain, masked, outer: outer.collect::<Result<_>>()?, layout_hash, chunk_hash: hasher.finish(), meta })
+        Ok(Self {
+            chain,
+            masked,
+            elements,
+            outer: outer.collect::<Result<_>>()?,
+            layout_hash,
+            chunk_hash: hasher.finish(),
+            meta,
+        })
     }
 
     /// A copy of what it was prepared from.
@@ -69,7 +82,7 @@ impl PreparedArray {
         self.meta.clone()
     }
 
-    /// The codecs of a chunk: encoded bytes -> elements in native byte order, C order of the stored axes.
+    /// The codecs of a chunk: encoded bytes -> stored elements in native byte order, C order of the stored axes.
     #[must_use]
     pub fn chain(&self) -> &CodecChain {
         &self.chain
@@ -91,6 +104,11 @@ impl PreparedArray {
     /// True when some chunks leave codecs out.
     pub(super) fn has_masks(&self) -> bool {
         !self.masked.is_empty()
+    }
+
+    /// The codecs that make elements of stored ones, in encoding order; none in all usual arrays.
+    pub(super) fn elements(&self) -> &[ElementCodec] {
+        &self.elements
     }
 
     /// The codecs around the shards of `level` as a whole; None in all usual arrays.

@@ -2,10 +2,10 @@
 
 use super::blosc::BloscChunk;
 use super::deflate::Container;
-use super::sink::resize;
-use super::{CodecContext, bz2, lz4, lz4_java, xz};
+use super::sink::{check_len, resize};
+use super::{CodecContext, bz2, hdf5, lz4, lz4_java, lzf, lzma_alone, shuffle, xz};
 use crate::error::{Error, Result};
-use crate::metadata::CodecSpec;
+use crate::metadata::{BitshuffleInner, CodecSpec};
 
 /// Fills `out` with decoded bytes.
 pub(super) fn decode_exact(
@@ -24,6 +24,15 @@ pub(super) fn decode_exact(
         CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
         CodecSpec::Lz4Java => lz4_java::decode_exact(encoded, out),
         CodecSpec::Xz => xz::decode_exact(encoded, out),
+        CodecSpec::LzmaAlone => lzma_alone::decode_exact(encoded, out),
+        CodecSpec::Shuffle { elementsize } => {
+            check_len("shuffle", encoded.len(), out.len())?;
+            shuffle::unshuffle(*elementsize, encoded, out);
+            Ok(())
+        }
+        CodecSpec::Hdf5Lzf => lzf::decode_exact(encoded, out),
+        CodecSpec::Hdf5Lz4 => hdf5::decode_lz4(encoded, out),
+        CodecSpec::Hdf5Bitshuffle(spec) => hdf5::decode_bitshuffle(spec, context, encoded, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -55,6 +64,17 @@ pub(super) fn decode_bounded(
         CodecSpec::Bz2 { .. } => bz2::decode_bounded(encoded, limit, out),
         CodecSpec::Lz4Java => lz4_java::decode_bounded(encoded, limit, out),
         CodecSpec::Xz => xz::decode_bounded(encoded, limit, out),
+        CodecSpec::LzmaAlone => lzma_alone::decode_bounded(encoded, limit, out),
+        CodecSpec::Hdf5Lzf => lzf::decode_bounded(encoded, limit, out),
+        CodecSpec::Shuffle { .. } | CodecSpec::Hdf5Lz4 | CodecSpec::Hdf5Bitshuffle(_) => {
+            let is_framed = match codec {
+                CodecSpec::Hdf5Bitshuffle(spec) => spec.inner != BitshuffleInner::None,
+                other => matches!(other, CodecSpec::Hdf5Lz4),
+            };
+            hdf5::decode_bounded(codec.name(), is_framed, encoded, limit, out, |out| {
+                decode_exact(context, codec, encoded, out)
+            })
+        }
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -70,10 +90,9 @@ pub(super) fn encode_one(
         CodecSpec::Zstd { level, checksum } => context.zstd.encode(decoded, *level, *checksum, out),
         CodecSpec::Gzip { level } => context.deflate.encode(Container::Gzip, decoded, *level, out),
         CodecSpec::Zlib { level } => context.deflate.encode(Container::Zlib, decoded, *level, out),
-        CodecSpec::Blosc(_) => Err(Error::unsupported("writing the blosc codec", "write zstd instead")),
         CodecSpec::Lz4 => lz4::encode(decoded, out),
         CodecSpec::Bz2 { level } => bz2::encode(decoded, *level, out),
-        _ => Err(not_a_compressor(codec)),
+        _ => Err(Error::unsupported(format!("writing the {} codec", codec.name()), "write zstd instead")),
     }
 }
 

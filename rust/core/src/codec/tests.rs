@@ -7,40 +7,49 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::metadata::{BloscShuffle, BloscSpec};
+use crate::metadata::{BitshuffleInner, BitshuffleSpec, BloscShuffle, BloscSpec, ChecksumKind, ChecksumSpec};
 
 const ZSTD: CodecSpec = CodecSpec::Zstd { level: 1, checksum: false };
 const ZSTD_CHECKED: CodecSpec = CodecSpec::Zstd { level: 3, checksum: true };
 const GZIP: CodecSpec = CodecSpec::Gzip { level: -1 };
 const ZLIB: CodecSpec = CodecSpec::Zlib { level: 9 };
 const BZ2: CodecSpec = CodecSpec::Bz2 { level: 1 };
-use CodecSpec::{Crc32c, Lz4};
+const CRC32C: CodecSpec = CodecSpec::CRC32C;
+use CodecSpec::Lz4;
 
 fn blosc() -> CodecSpec {
     let (cname, shuffle) = ("lz4".to_owned(), BloscShuffle::Byte);
     CodecSpec::Blosc(BloscSpec { cname, clevel: 5, shuffle, typesize: 2, blocksize: 0 })
 }
 
+fn checksum(kind: ChecksumKind, at_start: bool) -> CodecSpec {
+    CodecSpec::Checksum(ChecksumSpec { kind, at_start })
+}
+
 /// Chains in encoding order, and whether a checksum guards all their elements.
 fn chains() -> Vec<(Vec<CodecSpec>, bool)> {
     vec![
         (vec![], false),
-        (vec![Crc32c], true),
-        (vec![Crc32c, Crc32c], true),
+        (vec![CRC32C], true),
+        (vec![CRC32C, CRC32C], true),
+        (vec![checksum(ChecksumKind::Crc32, true)], true),
+        (vec![checksum(ChecksumKind::Adler32, true), checksum(ChecksumKind::Fletcher32, false)], true),
+        (vec![checksum(ChecksumKind::JenkinsLookup3 { initval: 3 }, false)], true),
+        (vec![checksum(ChecksumKind::Adler32, false), ZSTD, checksum(ChecksumKind::Fletcher32, true)], true),
         (vec![ZSTD], false),
         (vec![ZSTD_CHECKED], true),
-        (vec![ZSTD, Crc32c], true),
+        (vec![ZSTD, CRC32C], true),
         (vec![GZIP], true),
         (vec![CodecSpec::Gzip { level: 0 }], true),
         (vec![ZLIB], true),
         (vec![Lz4], false),
-        (vec![Lz4, Crc32c], true),
+        (vec![Lz4, CRC32C], true),
         (vec![BZ2], true),
-        (vec![Crc32c, GZIP], true),
+        (vec![CRC32C, GZIP], true),
         (vec![ZSTD, GZIP], true),
-        (vec![ZSTD, Crc32c, GZIP, Crc32c], true),
-        (vec![Crc32c, Lz4, BZ2, ZSTD_CHECKED], true),
-        (vec![GZIP, Lz4, Crc32c, ZLIB], true),
+        (vec![ZSTD, CRC32C, GZIP, CRC32C], true),
+        (vec![CRC32C, Lz4, BZ2, ZSTD_CHECKED], true),
+        (vec![GZIP, Lz4, CRC32C, ZLIB], true),
     ]
 }
 
@@ -111,12 +120,15 @@ proptest! {
             Just(vec![0x78, 0x9c]),
             Just(b"BZh1\x31\x41\x59\x26\x53\x59".to_vec()),
             Just(vec![64, 0, 0, 0]),
+            Just(vec![0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 16]),
+            Just(vec![0x5d, 0, 0, 1, 0, 64, 0, 0, 0, 0, 0, 0, 0]),
         ],
     ) {
         let encoded = [prefix, bytes].concat();
         let mut context = CodecContext::default();
         let mut out = vec![0; 64];
-        for codec in [ZSTD, GZIP, ZLIB, Lz4, BZ2, blosc(), Crc32c] {
+        let shuffle = CodecSpec::Shuffle { elementsize: 5 };
+        for codec in [ZSTD, GZIP, ZLIB, Lz4, BZ2, blosc(), CRC32C, shuffle].into_iter().chain(framed()) {
             let _ = u16_chain(std::slice::from_ref(&codec), 64).decode_into(&mut context, &encoded, Verify::Full, &mut out);
             let vec = CodecChain::outer(&[codec]).unwrap().decode_to_vec(&mut context, &encoded, Verify::Cheap, 64);
             prop_assert!(vec.is_err() || vec.is_ok_and(|vec| vec.len() <= 64));
@@ -327,13 +339,101 @@ fn sizes_and_kinds_are_checked_when_a_chain_is_made() {
     let bytes = CodecSpec::Bytes { endian: Endian::Little };
     assert!(matches!(CodecChain::outer(&[ZSTD, bytes]).unwrap_err().kind(), ErrorKind::Metadata { .. }));
     assert!(matches!(CodecChain::outer(&vec![GZIP; 4]).unwrap_err().kind(), ErrorKind::Limit { .. }));
-    assert!(matches!(CodecChain::outer(&vec![Crc32c; 17]).unwrap_err().kind(), ErrorKind::Limit { .. }));
+    assert!(matches!(CodecChain::outer(&vec![CRC32C; 17]).unwrap_err().kind(), ErrorKind::Limit { .. }));
     assert!(CodecChain::new(&[], Endian::Little, &DataType::UInt(4), 6).is_err());
-    let chain = u16_chain(&[Crc32c, ZSTD, Crc32c], 1000);
+    let chain = u16_chain(&[CRC32C, ZSTD, CRC32C], 1000);
     assert_eq!(chain.max_encoded_nbytes(), max_encoded_nbytes(1004) + 4);
     assert_eq!(chain.fixed_encoded_nbytes(), None);
     assert!(chain.decode_into(&mut CodecContext::default(), &[], Verify::Full, &mut [0; 999]).is_err());
-    assert_eq!(CodecChain::outer(&[Crc32c]).unwrap().max_encoded_nbytes(), u64::MAX);
+    assert_eq!(CodecChain::outer(&[CRC32C]).unwrap().max_encoded_nbytes(), u64::MAX);
+}
+
+/// Codecs that are only read, of elements of 2 bytes.
+fn framed() -> [CodecSpec; 6] {
+    use BitshuffleInner as Inner;
+    let bitshuffle = |inner| CodecSpec::Hdf5Bitshuffle(BitshuffleSpec { elementsize: 2, blocksize: 8, inner });
+    [
+        CodecSpec::Hdf5Lzf,
+        CodecSpec::Hdf5Lz4,
+        bitshuffle(Inner::None),
+        bitshuffle(Inner::Lz4),
+        bitshuffle(Inner::Zstd),
+        CodecSpec::LzmaAlone,
+    ]
+}
+
+#[test]
+fn frames_of_hdf5_must_fit_their_blocks() {
+    let frame = |nbytes: u64, block: u32, parts: &[&[u8]]| {
+        let blocks = parts.iter().flat_map(|part| [&(part.len() as u32).to_be_bytes()[..], part].concat());
+        [nbytes.to_be_bytes().to_vec(), block.to_be_bytes().to_vec(), blocks.collect()].concat()
+    };
+    // 8 elements of 0x0001: the first plane of bits is all ones. One element more is left.
+    let planes: Vec<u8> = std::iter::once(0xff).chain([0; 15]).collect();
+    let (elements, packed) = ([1u8, 0].repeat(8), [&[0xf0, 1][..], &planes].concat());
+    let with_left = |frame: Vec<u8>| [&frame[..], &[7, 7]].concat();
+    let [_, lz4, plain, bits_lz4, _, _] = framed();
+    let shuffled = |nbytes, block, parts: &[&[u8]]| with_left(frame(nbytes, block, parts));
+    #[rustfmt::skip]
+    let table: Vec<(&CodecSpec, Vec<u8>, usize, bool)> = vec![
+        (&lz4, frame(16, 16, &[&elements]), 16, true),
+        (&lz4, frame(16, 99, &[&elements]), 16, true),
+        (&lz4, frame(16, 8, &[&elements[..8], &[&[0x80][..], &elements[..8]].concat()]), 16, true),
+        (&lz4, frame(0, 0, &[]), 0, true),
+        (&lz4, frame(16, 0, &[&elements]), 16, false),
+        (&lz4, frame(16, 16, &[]), 16, false),
+        (&lz4, frame(16, 16, &[&elements, b""]), 16, false),
+        (&lz4, frame(15, 16, &[&elements]), 16, false),
+        (&lz4, frame(u64::MAX, 16, &[&elements]), 16, false),
+        (&lz4, frame(16, 8, &[&elements]), 16, false),
+        (&plain, with_left(planes.clone()), 18, true),
+        (&plain, planes.clone(), 18, false),
+        (&plain, with_left(planes.clone()), 17, false),
+        (&bits_lz4, shuffled(18, 16, &[&packed]), 18, true),
+        (&bits_lz4, shuffled(18, 32, &[&packed]), 18, true),
+        (&bits_lz4, shuffled(18, 0, &[&packed]), 18, false),
+        (&bits_lz4, shuffled(18, 15, &[&packed]), 18, false),
+        (&bits_lz4, shuffled(17, 16, &[&packed]), 18, false),
+        (&bits_lz4, shuffled(18, 16, &[&packed, b""]), 18, false),
+        (&bits_lz4, frame(18, 16, &[&packed]), 18, false),
+        (&bits_lz4, shuffled(18, 16, &[&packed[..9]]), 18, false),
+        (&bits_lz4, frame(u64::MAX, u32::MAX, &[&packed]), 18, false),
+    ];
+    let mut context = CodecContext::default();
+    for (case, (codec, encoded, nbytes, is_whole)) in table.into_iter().enumerate() {
+        let chain = CodecChain::new(std::slice::from_ref(codec), Endian::Little, &DataType::UInt(1), nbytes).unwrap();
+        let outer = CodecChain::outer(std::slice::from_ref(codec)).unwrap();
+        let mut out = vec![0xa5; nbytes];
+        let exact = chain.decode_into(&mut context, &encoded, Verify::Full, &mut out);
+        assert_eq!(exact.is_ok(), is_whole, "case {case}: {exact:?}");
+        let bounded = outer.decode_to_vec(&mut context, &encoded, Verify::Full, nbytes as u64);
+        assert_eq!(bounded.as_ref().is_ok_and(|bytes| bytes.len() == nbytes), is_whole, "case {case}: {bounded:?}");
+        if is_whole {
+            assert_eq!(out[..nbytes.min(16)], elements[..nbytes.min(16)], "case {case}");
+            assert_eq!(bounded, Ok(out), "case {case}");
+        }
+        for error in [exact.err(), bounded.err()].into_iter().flatten() {
+            assert!(matches!(error.kind(), ErrorKind::Codec { .. }), "case {case}: {error}");
+        }
+    }
+}
+
+#[test]
+fn shuffled_bytes_have_exact_sizes() {
+    let shuffle = |elementsize| CodecSpec::Shuffle { elementsize };
+    for (elementsize, encoded) in
+        [(0, b"abcdefg"), (1, b"abcdefg"), (3, b"adbecfg"), (7, b"abcdefg"), (1 << 40, b"abcdefg")]
+    {
+        let chain = CodecChain::new(&[shuffle(elementsize), CRC32C], Endian::Little, &DataType::UInt(1), 7).unwrap();
+        assert_eq!((chain.fixed_encoded_nbytes(), chain.is_plain(), chain.has_parts()), (Some(11), false, false));
+        let mut encoded = encoded.to_vec();
+        super::checksum::add(ChecksumSpec { kind: ChecksumKind::Crc32c, at_start: false }, &mut encoded);
+        let mut out = [0; 7];
+        chain.decode_into(&mut CodecContext::default(), &encoded, Verify::Full, &mut out).unwrap();
+        assert_eq!(&out, b"abcdefg", "{elementsize}");
+        assert_eq!(chain.view(&encoded, Verify::Full), Ok(None));
+        assert!(chain.decode_into(&mut CodecContext::default(), &encoded[..10], Verify::Cheap, &mut out).is_err());
+    }
 }
 
 #[test]

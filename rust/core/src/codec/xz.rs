@@ -26,7 +26,7 @@ const FOOTER_MAGIC: &[u8; 2] = b"YZ";
 const LZMA2: u64 = 0x21;
 
 /// Memory of the decoder. Encoders ask for a dictionary of at most 64 MiB (preset 9), however little there is to encode.
-const MAX_MEMORY_KIB: u32 = 65 << 10;
+pub(super) const MAX_MEMORY_KIB: u32 = 65 << 10;
 
 /// Decodes exactly `out.len()` bytes.
 ///

@@ -1,8 +1,9 @@
 //! The index of the Zarr v3 `sharding_indexed` codec (v1.0): u64 pairs (offset, nbytes) of fixed total size at one end of
 //! the shard, offsets from the shard's start.
 
+use crate::codec::{Verify, checksum};
 use crate::dtype::Endian;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::index::{MISSING, ShardIndex};
 use crate::metadata::{IndexLayout, IndexLocation};
 use crate::subset::ByteRange;
@@ -33,21 +34,9 @@ pub fn decode(layout: &IndexLayout, grid: &[u64], encoded: &[u8], shard_nbytes: 
         return Err(Error::shard_index(format!("index of {} bytes, expected {}", encoded.len(), layout.nbytes)));
     }
     let mut words = encoded;
-    for _ in 0..layout.checksums {
-        let Some((body, tail)) = words.split_last_chunk::<4>() else {
-            return Err(Error::shard_index("index too short for its checksum"));
-        };
+    for checksum in layout.checksums.iter().rev() {
         // The cost is small against the data an index leads to, so it is paid with Verify::Cheap too.
-        let (stored, computed) = (u32::from_le_bytes(*tail), crc32c::crc32c(body));
-        if stored != computed {
-            return Err(ErrorKind::Checksum {
-                codec: "crc32c of the shard index",
-                stored: u64::from(stored),
-                computed: u64::from(computed),
-            }
-            .into());
-        }
-        words = body;
+        words = checksum::strip(*checksum, words, Verify::Full)?;
     }
     let (words, rest) = words.as_chunks::<8>();
     if !rest.is_empty() || words.len() as u64 != layout.entries.saturating_mul(2) {
@@ -106,9 +95,8 @@ pub fn encode(layout: &IndexLayout, grid: &[u64], pairs: &[(u64, u64)]) -> Vec<u
             Endian::Big => word.to_be_bytes(),
         })
         .collect();
-    for _ in 0..layout.checksums {
-        let checksum = crc32c::crc32c(&encoded);
-        encoded.extend_from_slice(&checksum.to_le_bytes());
+    for checksum in &layout.checksums {
+        checksum::add(*checksum, &mut encoded);
     }
     encoded
 }
@@ -118,10 +106,12 @@ mod tests {
     use super::{decode, encode, index_range};
     use crate::dtype::Endian;
     use crate::index::MISSING;
-    use crate::metadata::{IndexLayout, IndexLocation};
+    use crate::metadata::{ChecksumKind, ChecksumSpec, IndexLayout, IndexLocation};
     use crate::subset::ByteRange;
 
-    fn layout(location: IndexLocation, endian: Endian, transposed: bool, checksums: u32) -> IndexLayout {
+    const CRC32C: ChecksumSpec = ChecksumSpec { kind: ChecksumKind::Crc32c, at_start: false };
+
+    fn layout(location: IndexLocation, endian: Endian, transposed: bool, checksums: usize) -> IndexLayout {
         // Grid (2, 3). Transposed: stored as (pair, axis 1, axis 0).
         let (strides, pair_stride) = if transposed { (vec![1, 2], 6) } else { (vec![6, 2], 1) };
         IndexLayout {
@@ -130,8 +120,8 @@ mod tests {
             entries: 6,
             strides,
             pair_stride,
-            checksums,
-            nbytes: 96 + 4 * u64::from(checksums),
+            checksums: vec![CRC32C; checksums],
+            nbytes: 96 + 4 * checksums as u64,
         }
     }
 
@@ -145,7 +135,7 @@ mod tests {
             entries: 4,
             strides: vec![4, 2],
             pair_stride: 1,
-            checksums: 1,
+            checksums: vec![CRC32C],
             nbytes: 68,
         };
         let encoded = encode(&layout, &[2, 2], &entries);

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use crate::dtype::Endian;
+use crate::metadata::element_codec::ElementCodec;
 use crate::metadata::precomputed::Encoding;
 
 /// One codec with its settings. Encoding applies a list of them first to last, decoding last to first.
@@ -13,6 +14,10 @@ pub enum CodecSpec {
         /// A permutation of the axes.
         order: Vec<usize>,
     },
+    /// array -> array. Elements that are others when stored.
+    Element(ElementCodec),
+    /// array -> bytes. Elements whose bits follow each other without gaps (Zarr v3 `packbits`).
+    PackBits(ElementCodec),
     /// array -> bytes. Elements in C order in this byte order (Zarr v3 `bytes`).
     Bytes {
         /// Byte order of the stored elements.
@@ -49,23 +54,40 @@ pub enum CodecSpec {
     Lz4Block,
     /// bytes -> bytes. The framing of lz4-java, `LZ4Block` (N5).
     Lz4Java,
-    /// bytes -> bytes. xz stream (N5).
+    /// bytes -> bytes. xz stream (N5, numcodecs `lzma`).
     Xz,
+    /// bytes -> bytes. An LZMA stream of the format before xz, `FORMAT_ALONE` (numcodecs `lzma`).
+    LzmaAlone,
     /// bytes -> bytes. bzip2 stream (Zarr v2 `bz2`).
     Bz2 {
         /// 1-9, used by the encoder only.
         level: u32,
     },
-    /// bytes -> bytes. Appends the CRC-32C of its input, 4 bytes little-endian.
-    Crc32c,
+    /// bytes -> bytes. Its input and a checksum of it.
+    Checksum(ChecksumSpec),
+    /// bytes -> bytes. The first bytes of all elements, then all second ones and so on; what is no whole element stays.
+    Shuffle {
+        /// Bytes of one element; up to 1: the bytes stay as they are.
+        elementsize: usize,
+    },
+    /// bytes -> bytes. One LZF block (HDF5 filter 32000).
+    Hdf5Lzf,
+    /// bytes -> bytes. Blocks of LZ4 (HDF5 filter 32004).
+    Hdf5Lz4,
+    /// bytes -> bytes. Blocks of bit planes, perhaps compressed (HDF5 filter 32008).
+    Hdf5Bitshuffle(BitshuffleSpec),
 }
 
 impl CodecSpec {
+    /// The codec `crc32c` of Zarr v3.
+    pub const CRC32C: Self = Self::Checksum(ChecksumSpec { kind: ChecksumKind::Crc32c, at_start: false });
+
     /// The name in Zarr documents, for messages and reports.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Transpose { .. } => "transpose",
+            Self::Element(codec) | Self::PackBits(codec) => codec.name,
             Self::Bytes { .. } => "bytes",
             Self::ShardingIndexed(_) => "sharding_indexed",
             Self::Gzip { .. } => "gzip",
@@ -78,8 +100,13 @@ impl CodecSpec {
             Self::Xz => "xz",
             Self::N5Block => "n5_block",
             Self::Volume(encoding) => encoding.name(),
+            Self::LzmaAlone => "lzma",
             Self::Bz2 { .. } => "bz2",
-            Self::Crc32c => "crc32c",
+            Self::Checksum(spec) => spec.kind.name(),
+            Self::Shuffle { .. } => "shuffle",
+            Self::Hdf5Lzf => "hdf5_lzf",
+            Self::Hdf5Lz4 => "hdf5_lz4",
+            Self::Hdf5Bitshuffle(_) => "hdf5_bitshuffle",
         }
     }
 
@@ -102,14 +129,97 @@ impl CodecSpec {
         codecs.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
+    /// True for bytes -> bytes codecs that are written as well as read.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        matches!(
+            self,
+            Self::Gzip { .. }
+                | Self::Zlib { .. }
+                | Self::Zstd { .. }
+                | Self::Lz4
+                | Self::Bz2 { .. }
+                | Self::Checksum(_)
+        )
+    }
+
     /// True for bytes -> bytes codecs.
     #[must_use]
     pub fn is_bytes_to_bytes(&self) -> bool {
         !matches!(
             self,
-            Self::Transpose { .. } | Self::Bytes { .. } | Self::ShardingIndexed(_) | Self::N5Block | Self::Volume(_)
+            Self::Transpose { .. }
+                | Self::Element(_)
+                | Self::PackBits(_)
+                | Self::Bytes { .. }
+                | Self::ShardingIndexed(_)
+                | Self::N5Block
+                | Self::Volume(_)
         )
     }
+}
+
+/// A checksum of 4 bytes, little-endian, at one end of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChecksumSpec {
+    /// How it is computed.
+    pub kind: ChecksumKind,
+    /// Whether it stands before the bytes rather than after them.
+    pub at_start: bool,
+}
+
+/// Ways to compute a checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChecksumKind {
+    /// CRC-32 of gzip.
+    Crc32,
+    /// CRC-32C (Castagnoli).
+    Crc32c,
+    /// Adler-32 of zlib.
+    Adler32,
+    /// Fletcher-32 as HDF5 has it.
+    Fletcher32,
+    /// Bob Jenkins' lookup3 as HDF5 has it.
+    JenkinsLookup3 {
+        /// Where it starts.
+        initval: u32,
+    },
+}
+
+impl ChecksumKind {
+    /// The name of its codec.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crc32 => "crc32",
+            Self::Crc32c => "crc32c",
+            Self::Adler32 => "adler32",
+            Self::Fletcher32 => "fletcher32",
+            Self::JenkinsLookup3 { .. } => "jenkins_lookup3",
+        }
+    }
+}
+
+/// Settings of `hdf5_bitshuffle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BitshuffleSpec {
+    /// Bytes of one element.
+    pub elementsize: usize,
+    /// Elements of one block, 0 for automatic. With a compressor, the bytes themselves say it.
+    pub blocksize: usize,
+    /// What compresses the blocks.
+    pub inner: BitshuffleInner,
+}
+
+/// What compresses the blocks of `hdf5_bitshuffle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BitshuffleInner {
+    /// Nothing.
+    None,
+    /// LZ4.
+    Lz4,
+    /// Zstandard.
+    Zstd,
 }
 
 /// Codecs in encoding order. Each knows its place in the document's list, for messages: unknown codecs that need not be
@@ -155,7 +265,7 @@ pub struct ShardingSpec {
     pub chunk_shape: Vec<u64>,
     /// Codecs of one chunk.
     pub codecs: CodecList,
-    /// Codecs of the index: `Transpose`*, `Bytes`, `Crc32c`*.
+    /// Codecs of the index: `Transpose`*, `Bytes`, `Checksum`*.
     pub index_codecs: CodecList,
     /// Where the index lies in the shard.
     pub index_location: IndexLocation,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::ChunkTable;
-use super::IndexLocation;
 use super::uint64_sharding::Sharding;
+use super::{ChecksumSpec, IndexLocation};
 use crate::dtype::Endian;
 
 /// How the index of a shard is found and read. A level of nesting in a stored object has one kind.
@@ -39,9 +39,9 @@ pub struct IndexLayout {
     pub strides: Vec<u64>,
     /// Words from an entry's offset to its nbytes.
     pub pair_stride: u64,
-    /// Number of CRC-32C values that follow the words, each over all bytes before it.
-    pub checksums: u32,
-    /// Bytes in all: `16 * entries + 4 * checksums`.
+    /// Checksums around the words, in encoding order, each of all bytes inside it.
+    pub checksums: Vec<ChecksumSpec>,
+    /// Bytes in all: 16 an entry and 4 a checksum.
     pub nbytes: u64,
 }
 

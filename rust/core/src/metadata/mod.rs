@@ -3,8 +3,9 @@
 //! All per-axis lists are in the axis order of the array as its users see it. Transposes, wherever they stand in the
 //! codec list, are folded into `order` lists here, so that no later layer moves data to honour them.
 
-pub mod chunk_table;
-mod codec_spec;
+mod chunk_table;
+pub mod codec_spec;
+pub mod element_codec;
 mod grid;
 mod index_spec;
 mod json;
@@ -18,7 +19,11 @@ pub mod wkw;
 pub mod zarr;
 
 pub use chunk_table::{ChunkTable, Places, TableVersion};
-pub use codec_spec::{BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
+pub use codec_spec::{
+    BitshuffleInner, BitshuffleSpec, BloscShuffle, BloscSpec, ChecksumKind, ChecksumSpec, CodecList, CodecSpec,
+    IndexLocation, ShardingSpec,
+};
+pub use element_codec::{BitPacking, CastSpec, ElementCodec, ElementStep, OutOfRange, PaddingByte, Rounding};
 pub use grid::AxisGrid;
 pub use index_spec::{IndexLayout, IndexSpec, WkwFile};
 pub use keys::KeyEncoding;
@@ -60,6 +65,8 @@ pub struct ArrayMeta {
     pub endian: Endian,
     /// How the elements lie in a chunk's bytes.
     pub chunk_form: ChunkForm,
+    /// array -> array codecs of a chunk that change its elements, in encoding order; none in all usual arrays.
+    pub chunk_elements: Vec<ElementCodec>,
     /// bytes -> bytes codecs of a chunk, in encoding order.
     pub chunk_codecs: Vec<CodecSpec>,
     /// The codecs of a stored object as declared, in encoding order.
@@ -184,6 +191,12 @@ impl ArrayMeta {
             ));
         }
         if clipped {
+            if !self.chunk_elements.is_empty() {
+                return Err(Error::unsupported(
+                    "clipped chunks of elements that are stored as others",
+                    "read it by its keys",
+                ));
+            }
             // Only the first axis of more than one voxel may be cut.
             let mut axes = self.chunk_order.iter().skip_while(|&&axis| self.chunk_shape[axis] == 1).skip(1);
             if axes.any(|&axis| !self.shape[axis].is_multiple_of(self.chunk_shape[axis])) {
@@ -205,6 +218,14 @@ impl ArrayMeta {
         }];
         self.keys = KeyEncoding::Table(table);
         Ok(self)
+    }
+
+    /// Type of a chunk's stored elements, and how many bytes `nbytes` bytes of the array's are then.
+    #[must_use]
+    pub fn stored(&self, nbytes: usize) -> (&DataType, u64) {
+        let Some(last) = self.chunk_elements.last() else { return (&self.dtype, nbytes as u64) };
+        let count = nbytes / self.dtype.item_size().max(1);
+        (&last.encoded, last.encoded_nbytes(count as u64).unwrap_or(u64::MAX))
     }
 
     /// True when some level's bytes are encoded as a whole, so that no part of the object can be read alone.

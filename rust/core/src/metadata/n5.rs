@@ -115,6 +115,7 @@ pub fn array(document: &[u8]) -> Result<ArrayMeta> {
         chunk_shape: block_size,
         endian: Endian::Big,
         chunk_form: ChunkForm::N5Block,
+        chunk_elements: Vec::new(),
         chunk_codecs: compression.clone().into_iter().collect(),
         codecs: CodecList::from(std::iter::once(CodecSpec::N5Block).chain(compression).collect::<Vec<_>>()),
         shape: dimensions,

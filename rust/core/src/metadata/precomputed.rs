@@ -185,6 +185,7 @@ pub fn array(document: &[u8]) -> Result<ArrayMeta> {
         dtype: scale.dtype,
         endian: Endian::Little,
         chunk_form: ChunkForm::Volume(scale.encoding),
+        chunk_elements: Vec::new(),
         chunk_codecs: codecs.get(1..).unwrap_or_default().to_vec(),
         codecs: CodecList::from(codecs),
         shape,

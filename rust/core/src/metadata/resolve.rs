@@ -4,12 +4,12 @@
 //! it, every shard level leaves a [`ShardLevel`] behind and makes its chunk the next thing to encode. Shapes in the
 //! codec list are in stored order at that point; what comes out is in array order.
 
-use crate::dtype::DataType;
+use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, MAX_INDEX_NBYTES, MAX_SHARD_LEVELS};
 use crate::metadata::{
-    ArrayMeta, AxisGrid, ChunkForm, CodecList, CodecSpec, IndexLayout, IndexLocation, IndexSpec, KeyEncoding,
-    ShardLevel,
+    ArrayMeta, AxisGrid, ChunkForm, CodecList, CodecSpec, ElementCodec, IndexLayout, IndexLocation, IndexSpec,
+    KeyEncoding, ShardLevel,
 };
 use crate::subset::{MAX_EXTENT, MAX_RANK, product};
 
@@ -50,19 +50,34 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
     let mut levels: Vec<ShardLevel> = Vec::new();
     let mut at = String::from("codecs");
     let mut list = &codecs;
+    let mut chunk_elements: Vec<ElementCodec> = Vec::new();
     let (endian, chunk_codecs) = loop {
         let parts = split(list, &at)?;
-        for (position, transpose) in parts.transposes.iter().enumerate() {
-            if let CodecSpec::Transpose { order: axes } = transpose {
-                order = compose(&order, axes, || format!("{at}[{}].configuration.order", list.place(position)))?;
+        for (position, codec) in parts.array_to_array.iter().enumerate() {
+            let place = || format!("{at}[{}]", list.place(position));
+            match codec {
+                CodecSpec::Transpose { order: axes } => {
+                    refuse_ordered(&chunk_elements, codec, place)?;
+                    order = compose(&order, axes, || format!("{}.configuration.order", place()))?;
+                }
+                CodecSpec::Element(codec) => chunk_elements.push(codec.clone()),
+                other => return Err(Error::internal(format!("`{}` taken for an array -> array codec", other.name()))),
             }
         }
-        let place = list.place(parts.transposes.len());
+        let place = list.place(parts.array_to_array.len());
         let spec = match parts.array_to_bytes {
             CodecSpec::Bytes { endian } => break (*endian, parts.bytes_to_bytes.to_vec()),
+            CodecSpec::PackBits(codec) => {
+                chunk_elements.push(codec.clone());
+                break (Endian::Little, parts.bytes_to_bytes.to_vec());
+            }
             CodecSpec::ShardingIndexed(spec) => spec,
             other => return Err(Error::internal(format!("`{}` taken for an array -> bytes codec", other.name()))),
         };
+        if let Some(codec) = chunk_elements.first() {
+            let what = format!("{at}[{place}]: `{}` before `sharding_indexed`", codec.name);
+            return Err(Error::unsupported(what, "codecs that change elements are read inside of shards"));
+        }
         at = format!("{at}[{place}].configuration");
         if levels.len() == MAX_SHARD_LEVELS {
             let limit = MAX_SHARD_LEVELS as u64;
@@ -76,8 +91,19 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
         at.push_str(".codecs");
         list = &spec.codecs;
     };
+    let nbytes = chunk_nbytes(&chunk_shape, &dtype)?;
+    for codec in &chunk_elements {
+        match codec.encoded_nbytes((nbytes / dtype.item_size().max(1)) as u64) {
+            Some(nbytes) if nbytes <= MAX_CHUNK_NBYTES => {}
+            nbytes => {
+                let what = format!("bytes of a chunk after `{}`", codec.name);
+                return Err(Error::limit(what, nbytes.unwrap_or(u64::MAX), MAX_CHUNK_NBYTES));
+            }
+        }
+    }
     Ok(ArrayMeta {
-        chunk_nbytes: chunk_nbytes(&chunk_shape, &dtype)?,
+        chunk_nbytes: nbytes,
+        chunk_elements,
         grid_origin: vec![0; rank],
         origin: vec![0; rank],
         shape,
@@ -126,15 +152,15 @@ pub(super) fn grid(shape: &[u64], chunk_shape: &[u64]) -> Result<Vec<AxisGrid>> 
 
 /// A codec list, cut at its one array -> bytes codec.
 struct Split<'c> {
-    transposes: &'c [CodecSpec],
+    array_to_array: &'c [CodecSpec],
     array_to_bytes: &'c CodecSpec,
     bytes_to_bytes: &'c [CodecSpec],
 }
 
 fn split<'c>(list: &'c CodecList, at: &str) -> Result<Split<'c>> {
-    let is_transpose = |codec: &CodecSpec| matches!(codec, CodecSpec::Transpose { .. });
-    let position = list.iter().position(|codec| !is_transpose(codec)).unwrap_or(list.len());
-    let (transposes, rest) = list.split_at(position);
+    let is_array = |codec: &CodecSpec| matches!(codec, CodecSpec::Transpose { .. } | CodecSpec::Element(_));
+    let position = list.iter().position(|codec| !is_array(codec)).unwrap_or(list.len());
+    let (array_to_array, rest) = list.split_at(position);
     let Some((array_to_bytes, bytes_to_bytes)) = rest.split_first() else {
         return Err(Error::metadata(at, "no array -> bytes codec, such as `bytes`"));
     };
@@ -143,11 +169,22 @@ fn split<'c>(list: &'c CodecList, at: &str) -> Result<Split<'c>> {
         return Err(Error::metadata(format!("{at}[{}]", list.place(position)), what));
     }
     match bytes_to_bytes.iter().position(|codec| !codec.is_bytes_to_bytes()) {
-        None => Ok(Split { transposes, array_to_bytes, bytes_to_bytes }),
+        None => Ok(Split { array_to_array, array_to_bytes, bytes_to_bytes }),
         Some(offset) => {
             let name = bytes_to_bytes.get(offset).map_or("codec", CodecSpec::name);
             let what = format!("`{name}` cannot follow `{}`, which turns the array into bytes", array_to_bytes.name());
             Err(Error::metadata(format!("{at}[{}]", list.place(position + 1 + offset)), what))
+        }
+    }
+}
+
+/// Refuses what moves elements after a codec for which their places count.
+fn refuse_ordered(before: &[ElementCodec], codec: &CodecSpec, at: impl Fn() -> String) -> Result<()> {
+    match before.iter().find(|codec| codec.step.is_ordered()) {
+        None => Ok(()),
+        Some(ordered) => {
+            let what = format!("{}: `{}` after `{}`", at(), codec.name(), ordered.name);
+            Err(Error::unsupported(what, "the other order is read"))
         }
     }
 }
@@ -198,11 +235,12 @@ fn index_layout(
     let CodecSpec::Bytes { endian } = parts.array_to_bytes else {
         return Err(Error::metadata(at, format!("`{}` has no fixed size", parts.array_to_bytes.name())));
     };
-    if let Some(codec) = parts.bytes_to_bytes.iter().find(|codec| !matches!(codec, CodecSpec::Crc32c)) {
-        return Err(Error::metadata(at, format!("`{}` has no fixed size", codec.name())));
-    }
-    let checksums = parts.bytes_to_bytes.len() as u32;
-    let bytes = |entries: u64| entries.checked_mul(16)?.checked_add(4 * u64::from(checksums));
+    let checksums = parts.bytes_to_bytes.iter().map(|codec| match codec {
+        CodecSpec::Checksum(spec) => Ok(*spec),
+        other => Err(Error::metadata(at.clone(), format!("`{}` has no fixed size", other.name()))),
+    });
+    let checksums = checksums.collect::<Result<Vec<_>>>()?;
+    let bytes = |entries: u64| entries.checked_mul(16)?.checked_add(4 * checksums.len() as u64);
     let (entries, nbytes) = match product(level_grid).and_then(|entries| Some((entries, bytes(entries)?))) {
         Some((entries, nbytes)) if nbytes <= MAX_INDEX_NBYTES => (entries, nbytes),
         needed => {
@@ -213,10 +251,11 @@ fn index_layout(
 
     // Axes of the stored index, named by array axes; `rank` is the pair axis.
     let mut axes: Vec<usize> = order.iter().copied().chain([rank]).collect();
-    for (position, codec) in parts.transposes.iter().enumerate() {
-        if let CodecSpec::Transpose { order } = codec {
-            axes = compose(&axes, order, || format!("{at}[{}].configuration.order", codecs.place(position)))?;
-        }
+    for (position, codec) in parts.array_to_array.iter().enumerate() {
+        let CodecSpec::Transpose { order } = codec else {
+            return Err(Error::metadata(at, format!("`{}` changes the numbers of an index", codec.name())));
+        };
+        axes = compose(&axes, order, || format!("{at}[{}].configuration.order", codecs.place(position)))?;
     }
     let (mut strides, mut pair_stride, mut stride) = (vec![1; rank], 1, 1u64);
     for &axis in axes.iter().rev() {

@@ -64,6 +64,7 @@ pub fn parse(document: &[u8]) -> Result<ArrayMeta> {
         chunk_shape,
         endian: Endian::Little,
         chunk_form: ChunkForm::Elements,
+        chunk_elements: Vec::new(),
         chunk_codecs: codec.clone().into_iter().collect(),
         codecs: CodecList::from(
             std::iter::once(CodecSpec::Bytes { endian: Endian::Little }).chain(codec).collect::<Vec<_>>(),

@@ -126,7 +126,7 @@ fn codecs(levels: &[Level], innermost: &[[u32; 5]], chunk: &[u64]) -> (Vec<Codec
     let shard: Vec<u64> = chunk_shape.iter().zip(level.cells).map(|(extent, n)| extent * n).collect();
     let shape = unpermuted(&shard, &list);
     let mut index_codecs = transposes(&level.index_transposes, rank + 1);
-    index_codecs.extend([CodecSpec::Bytes { endian: Endian::Big }, CodecSpec::Crc32c]);
+    index_codecs.extend([CodecSpec::Bytes { endian: Endian::Big }, CodecSpec::CRC32C]);
     list.push(CodecSpec::ShardingIndexed(Box::new(ShardingSpec {
         chunk_shape,
         codecs: inner.into(),
@@ -134,7 +134,7 @@ fn codecs(levels: &[Level], innermost: &[[u32; 5]], chunk: &[u64]) -> (Vec<Codec
         index_location: IndexLocation::Start,
     })));
     if level.outer {
-        list.push(CodecSpec::Crc32c);
+        list.push(CodecSpec::CRC32C);
     }
     (list, shape)
 }
@@ -167,7 +167,7 @@ proptest! {
         let meta = resolve(parsed).unwrap();
         for (level, wanted) in meta.levels.iter().zip(&levels) {
             prop_assert_eq!(!level.outer.is_empty(), wanted.outer);
-            prop_assert_eq!(level.layout().unwrap().checksums, 1);
+            prop_assert_eq!(level.layout().unwrap().checksums.len(), 1);
             prop_assert_eq!(level.layout().unwrap().nbytes, 16 * level.layout().unwrap().entries + 4);
         }
     }

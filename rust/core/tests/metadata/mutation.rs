@@ -92,7 +92,7 @@ fn assert_sound(meta: &ArrayMeta) {
         outer.clone_from(&level.entry_shape);
         let index = level.layout().unwrap();
         assert_eq!(index.entries, level.grid.iter().product::<u64>());
-        assert_eq!(index.nbytes, 16 * index.entries + 4 * u64::from(index.checksums));
+        assert_eq!(index.nbytes, 16 * index.entries + 4 * index.checksums.len() as u64);
         assert!(index.nbytes <= MAX_INDEX_NBYTES);
         let last: u64 = level.grid.iter().zip(&index.strides).map(|(n, stride)| (n - 1) * stride).sum();
         assert_eq!(last + index.pair_stride, 2 * index.entries - 1);

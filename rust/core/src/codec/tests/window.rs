@@ -193,9 +193,9 @@ fn a_checksum_is_never_left_out() {
     for (specs, mut encoded) in [
         (vec![ZSTD_CHECKED], encode(&u8_chain(&[ZSTD_CHECKED], MIB), &elements)),
         (vec![ZSTD], frames),
-        (vec![ZSTD, Crc32c], encode(&u8_chain(&[ZSTD, Crc32c], MIB), &elements)),
+        (vec![ZSTD, CRC32C], encode(&u8_chain(&[ZSTD, CRC32C], MIB), &elements)),
         (vec![ZSTD, GZIP], encode(&u8_chain(&[ZSTD, GZIP], MIB), &elements)),
-        (vec![Crc32c, ZSTD], encode(&u8_chain(&[Crc32c, ZSTD], MIB), &elements)),
+        (vec![CRC32C, ZSTD], encode(&u8_chain(&[CRC32C, ZSTD], MIB), &elements)),
     ] {
         let chain = u8_chain(&specs, MIB);
         assert!(decode(&chain, &encoded, Verify::Full, window.clone()).unwrap().0 == elements[window.clone()]);
@@ -209,7 +209,7 @@ fn a_checksum_is_never_left_out() {
         }
     }
     // A checksum that is cut off unread.
-    let chain = u8_chain(&[ZSTD, Crc32c], MIB);
+    let chain = u8_chain(&[ZSTD, CRC32C], MIB);
     let mut encoded = encode(&chain, &elements);
     *encoded.last_mut().unwrap() ^= 1;
     assert!(decode(&chain, &encoded, Verify::Cheap, window.clone()).unwrap().0 == elements[window]);
@@ -316,7 +316,7 @@ fn a_block_table_names_the_bytes_of_blocks_in_any_order() {
         let (forward, elements) = blosc_chunk(split);
         let (chunk, ranges) = reversed(&forward);
         let chain = u8_chain(&[blosc()], elements.len());
-        assert!(chain.has_blocks() && !u8_chain(&[blosc(), Crc32c], elements.len()).has_blocks());
+        assert!(chain.has_blocks() && !u8_chain(&[blosc(), CRC32C], elements.len()).has_blocks());
         let table = BlockTable::parse(&chunk[..40]).unwrap().unwrap();
         assert!(BlockTable::parse(&chunk[..27]).unwrap().is_none(), "its table ends at 28");
         for (window, expected) in [

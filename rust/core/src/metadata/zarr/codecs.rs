@@ -1,45 +1,48 @@
-//! Codec lists of version 3 and compressors of version 2 -> [`CodecSpec`]s.
+//! Codec lists of version 3 -> [`CodecSpec`]s. Those that come from numcodecs are read in [`numcodecs`](super::numcodecs).
 //!
-//! Only names and settings are read here; that a list makes sense (its order, shapes, permutations) is checked where it
-//! is resolved.
+//! Only names, settings and data types are read here; that a list makes sense (its order, shapes, permutations) is checked
+//! where it is resolved.
 
 use std::ops::RangeInclusive;
 
-use super::{Extension, extents};
+use super::numcodecs::{self, element};
+use super::{Extension, elements, extents};
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
 use crate::metadata::json::Node;
 use crate::metadata::limits::MAX_CODECS;
-use crate::metadata::{BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
-
-/// numcodecs records levels as they were given and clamps them when it encodes.
-const ANY_LEVEL: RangeInclusive<i32> = i32::MIN..=i32::MAX;
+use crate::metadata::{BloscShuffle, BloscSpec, CodecList, CodecSpec, ElementStep, IndexLocation, ShardingSpec};
 
 /// What a codec must know of the array it encodes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Input {
     pub(super) rank: usize,
-    pub(super) item_size: usize,
+    /// Of its elements; array -> array codecs change it.
+    pub(super) dtype: DataType,
+    pub(super) endian: Endian,
+    pub(super) is_v2: bool,
 }
 
 impl Input {
-    pub(super) fn new(rank: usize, dtype: &DataType) -> Self {
-        Self { rank, item_size: dtype.item_size() }
+    /// The array of a version 3 document, whose elements have no byte order before the codec `bytes`.
+    pub(super) fn v3(rank: usize, dtype: DataType) -> Self {
+        Self { rank, dtype, endian: Endian::NATIVE, is_v2: false }
     }
 }
 
 /// A version 3 `codecs` list, without the unknown codecs that need not be understood.
-pub(super) fn v3_list(node: &Node<'_>, input: Input) -> Result<CodecList> {
+pub(super) fn v3_list(node: &Node<'_>, mut input: Input) -> Result<CodecList> {
     let mut specs = CodecList::default();
     for (place, item) in node.items(MAX_CODECS)?.enumerate() {
         let codec = Extension::parse(item)?;
-        match v3_codec(&codec, input)? {
+        match v3_codec(&codec, &mut input)? {
             Some(spec) => specs.push(place, spec),
             None if !codec.must_understand => {}
             None => {
                 return Err(Error::unsupported(
                     format!("{}: codec `{}`", codec.node.at, codec.name),
-                    "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc and crc32c",
+                    "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc, crc32c, packbits, scale_offset, \
+                     cast_value, bitround and most of `numcodecs`",
                 ));
             }
         }
@@ -48,9 +51,13 @@ pub(super) fn v3_list(node: &Node<'_>, input: Input) -> Result<CodecList> {
 }
 
 /// One codec; None when its name is unknown.
-fn v3_codec(codec: &Extension<'_>, input: Input) -> Result<Option<CodecSpec>> {
-    // The names that zarr-python derives from numcodecs are read where the encoded bytes are those of a codec above;
-    // numcodecs repeats the codec's own name as `id`.
+fn v3_codec(codec: &Extension<'_>, input: &mut Input) -> Result<Option<CodecSpec>> {
+    // Names that zarr-python derives from numcodecs, which repeats the codec's own name as `id`.
+    if let Some(id) = codec.name.strip_prefix("numcodecs.") {
+        let Some(known) = numcodecs::settings(id) else { return Ok(None) };
+        codec.only(known)?;
+        return numcodecs::codec(id, &codec.node, &|name| codec.setting(name), input);
+    }
     Ok(Some(match codec.name {
         "bytes" | "endian" => {
             codec.only(&["endian"])?;
@@ -61,68 +68,32 @@ fn v3_codec(codec: &Extension<'_>, input: Input) -> Result<Option<CodecSpec>> {
             CodecSpec::Transpose { order: permutation(&codec.require("order")?, input.rank)? }
         }
         "sharding_indexed" => CodecSpec::ShardingIndexed(Box::new(sharding(codec, input)?)),
-        "gzip" | "numcodecs.gzip" => {
+        "gzip" => {
             codec.only(&["level", "id"])?;
             CodecSpec::Gzip { level: deflate_level(codec.setting("level"))? }
-        }
-        "numcodecs.zlib" => {
-            codec.only(&["level", "id"])?;
-            CodecSpec::Zlib { level: deflate_level(codec.setting("level"))? }
         }
         "zstd" => {
             codec.only(&["level", "checksum"])?;
             zstd(codec.setting("level"), codec.setting("checksum"), -131_072..=22)?
         }
-        "numcodecs.zstd" => {
-            codec.only(&["level", "checksum", "id"])?;
-            zstd(codec.setting("level"), codec.setting("checksum"), ANY_LEVEL)?
-        }
-        "blosc" | "numcodecs.blosc" => {
+        "blosc" => {
             codec.only(&["cname", "clevel", "shuffle", "typesize", "blocksize", "id"])?;
-            CodecSpec::Blosc(blosc(|name| codec.setting(name), input.item_size)?)
-        }
-        "numcodecs.lz4" => {
-            codec.only(&["acceleration", "id"])?;
-            CodecSpec::Lz4
-        }
-        "numcodecs.bz2" => {
-            codec.only(&["level", "id"])?;
-            CodecSpec::Bz2 { level: bz2_level(codec.setting("level"))? }
+            CodecSpec::Blosc(blosc(|name| codec.setting(name), input.dtype.item_size())?)
         }
         "crc32c" => {
             codec.only(&[])?;
-            CodecSpec::Crc32c
+            CodecSpec::CRC32C
         }
-        "numcodecs.crc32c" => {
-            codec.only(&["location", "id"])?;
-            match codec.setting("location").map(|l| l.str()).transpose()? {
-                None | Some("end") => CodecSpec::Crc32c,
-                Some(place) => {
-                    let what = format!("{}: `numcodecs.crc32c` at location `{place:.40}`", codec.node.at);
-                    return Err(Error::unsupported(what, "only `end` is read"));
-                }
-            }
+        "packbits" => elements::packbits(codec, input)?,
+        "scale_offset" => elements::scale_offset(codec, input)?,
+        "cast_value" => elements::cast_value(codec, input)?,
+        "bitround" => {
+            codec.only(&["keepbits"])?;
+            let same = (input.dtype.clone(), input.endian);
+            element("bitround", &codec.node, input, same.clone(), same, ElementStep::Cast)?
         }
         _ => return Ok(None),
     }))
-}
-
-/// The compressor object of a version 2 array.
-pub(super) fn v2_compressor(node: &Node<'_>, item_size: usize) -> Result<CodecSpec> {
-    Ok(match node.require("id")?.short_str()? {
-        "blosc" => CodecSpec::Blosc(blosc(|name| node.get(name), item_size)?),
-        "zlib" => CodecSpec::Zlib { level: deflate_level(node.get("level"))? },
-        "gzip" => CodecSpec::Gzip { level: deflate_level(node.get("level"))? },
-        "zstd" => zstd(node.get("level"), node.get("checksum"), ANY_LEVEL)?,
-        "lz4" => CodecSpec::Lz4,
-        "bz2" => CodecSpec::Bz2 { level: bz2_level(node.get("level"))? },
-        id => {
-            return Err(Error::unsupported(
-                format!("compressor `{id}`"),
-                "read are blosc, zlib, gzip, zstd, lz4 and bz2",
-            ));
-        }
-    })
 }
 
 /// Absent: little. Writers leave it out for single bytes, old ones for others too.
@@ -145,12 +116,12 @@ fn permutation(node: &Node<'_>, rank: usize) -> Result<Vec<usize>> {
     }
 }
 
-fn sharding(codec: &Extension<'_>, input: Input) -> Result<ShardingSpec> {
+fn sharding(codec: &Extension<'_>, input: &Input) -> Result<ShardingSpec> {
     codec.only(&["chunk_shape", "codecs", "index_codecs", "index_location"])?;
     let chunk_shape = extents(&codec.require("chunk_shape")?)?;
-    let codecs = v3_list(&codec.require("codecs")?, input)?;
+    let codecs = v3_list(&codec.require("codecs")?, input.clone())?;
     // The index is an array of uint64 with one axis more, for (offset, nbytes).
-    let index_input = Input { rank: input.rank + 1, item_size: 8 };
+    let index_input = Input::v3(input.rank + 1, DataType::UInt(8));
     let index_codecs = v3_list(&codec.require("index_codecs")?, index_input)?;
     let index_location = match codec.setting("index_location") {
         None => IndexLocation::End,
@@ -164,15 +135,16 @@ fn sharding(codec: &Extension<'_>, input: Input) -> Result<ShardingSpec> {
 }
 
 /// Absent: the library's default.
-fn deflate_level(node: Option<Node<'_>>) -> Result<i32> {
+pub(super) fn deflate_level(node: Option<Node<'_>>) -> Result<i32> {
     Ok(node.map_or(Ok(-1), |level| level.integer(-1, 9))? as i32)
 }
 
-fn bz2_level(node: Option<Node<'_>>) -> Result<u32> {
-    Ok(node.map_or(Ok(1), |level| level.integer(1, 9))? as u32)
-}
-
-fn zstd(level: Option<Node<'_>>, checksum: Option<Node<'_>>, levels: RangeInclusive<i32>) -> Result<CodecSpec> {
+/// Absent: 0 and none.
+pub(super) fn zstd(
+    level: Option<Node<'_>>,
+    checksum: Option<Node<'_>>,
+    levels: RangeInclusive<i32>,
+) -> Result<CodecSpec> {
     let (min, max) = (i64::from(*levels.start()), *levels.end() as u64);
     let level = level.map_or(Ok(0), |level| level.integer(min, max))? as i32;
     let checksum = checksum.map_or(Ok(false), |checksum| checksum.bool())?;

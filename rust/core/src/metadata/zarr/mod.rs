@@ -1,6 +1,6 @@
 //! Zarr array documents -> [`ArrayMeta`].
 //!
-//! Version 3: specification 3.1 (`zarr.json`) and the registered codec `zstd`. Version 2: specification 2.0
+//! Version 3: specification 3.1 (`zarr.json`) and registered codecs. Version 2: specification 2.0
 //! (`.zarray`). Attributes, groups and consolidated metadata are not read here.
 //!
 //! Lenient only where no reading of the document could give other voxels: compression levels may be absent, an integer
@@ -8,7 +8,9 @@
 
 mod codecs;
 mod dtype;
+mod elements;
 mod fill;
+mod numcodecs;
 mod v2;
 mod v3;
 

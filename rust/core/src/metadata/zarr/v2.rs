@@ -3,10 +3,11 @@
 //! Order `F` is the codec list of version 3 with a transpose that reverses the axes. Unknown members are ignored, as
 //! the specification asks.
 
-use super::codecs::v2_compressor;
-use super::{check_version, dtype, extents, fill, separator};
+use super::codecs::Input;
+use super::{check_version, dtype, extents, fill, numcodecs, separator};
 use crate::error::{Error, Result};
 use crate::metadata::json::Node;
+use crate::metadata::limits::MAX_CODECS;
 use crate::metadata::resolve::Parsed;
 use crate::metadata::{CodecSpec, KeyEncoding};
 
@@ -15,9 +16,7 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
     check_version(document, 2)?;
     let shape = extents(&document.require("shape")?)?;
     // Filters come before the data type: object arrays are best explained by the filter that makes them.
-    if let Some(filters) = document.get("filters") {
-        refuse_filters(&filters)?;
-    }
+    let filters = filters(document.get("filters"))?;
     let (dtype, endian) = dtype::v2(&document.require("dtype")?)?;
 
     let mut codecs = Vec::new();
@@ -27,10 +26,26 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         "F" => codecs.push(CodecSpec::Transpose { order: (0..shape.len()).rev().collect() }),
         _ => return Err(order.expected("\"C\" or \"F\"")),
     }
-    codecs.push(CodecSpec::Bytes { endian });
+    let mut input = Input { rank: shape.len(), dtype: dtype.clone(), endian, is_v2: true };
+    let mut bytes_to_bytes = Vec::new();
+    for filter in &filters {
+        match numcodec(filter, "filter", &mut input)? {
+            spec if spec.is_bytes_to_bytes() => bytes_to_bytes.push(spec),
+            spec if bytes_to_bytes.is_empty() => codecs.push(spec),
+            spec => {
+                let what = format!("{}: filter `{}` after one that makes bytes", filter.at, spec.name());
+                return Err(Error::unsupported(what, "filters of elements are read before those of bytes"));
+            }
+        }
+    }
+    codecs.push(CodecSpec::Bytes { endian: input.endian });
+    codecs.append(&mut bytes_to_bytes);
     let compressor = document.require("compressor")?;
     if !compressor.is_null() {
-        codecs.push(v2_compressor(&compressor, dtype.item_size())?);
+        match numcodec(&compressor, "compressor", &mut input)? {
+            spec if spec.is_bytes_to_bytes() => codecs.push(spec),
+            spec => return Err(compressor.error(format!("`{}` is no compressor", spec.name()))),
+        }
     }
 
     let fill_value = document.require("fill_value")?;
@@ -54,16 +69,22 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
     })
 }
 
-/// `null` and `[]` mean none; any other list is refused by the name of its first filter.
-fn refuse_filters(filters: &Node<'_>) -> Result<()> {
-    if filters.is_null() {
-        return Ok(());
-    }
-    match filters.items(usize::MAX)?.next() {
-        None => Ok(()),
-        Some(filter) => {
-            let id = filter.require("id")?.short_str()?;
-            Err(Error::unsupported(format!("filter `{id}`"), "arrays with filters are not read"))
+/// The filters in encoding order, all of them known; `null` and `[]` mean none.
+fn filters<'v>(node: Option<Node<'v>>) -> Result<Vec<Node<'v>>> {
+    let Some(node) = node.filter(|node| !node.is_null()) else { return Ok(Vec::new()) };
+    let filters: Vec<_> = node.items(MAX_CODECS)?.collect();
+    for filter in &filters {
+        let id = filter.require("id")?.short_str()?;
+        if numcodecs::settings(id).is_none() {
+            return Err(Error::unsupported(format!("filter `{id}`"), numcodecs::READ));
         }
     }
+    Ok(filters)
+}
+
+/// A filter or a compressor.
+fn numcodec(node: &Node<'_>, what: &str, input: &mut Input) -> Result<CodecSpec> {
+    let id = node.require("id")?.short_str()?;
+    numcodecs::codec(id, node, &|name| node.get(name), input)?
+        .ok_or_else(|| Error::unsupported(format!("{what} `{id}`"), numcodecs::READ))
 }

@@ -20,7 +20,7 @@ pub(super) fn array(document: &Node<'_>) -> Result<Parsed> {
     check_members(document)?;
     let shape = extents(&document.require("shape")?)?;
     let dtype = dtype::v3(document.require("data_type")?)?;
-    let codecs = v3_list(&document.require("codecs")?, Input::new(shape.len(), &dtype))?;
+    let codecs = v3_list(&document.require("codecs")?, Input::v3(shape.len(), dtype.clone()))?;
     Ok(Parsed {
         chunk_shape: chunk_shape(document.require("chunk_grid")?)?,
         keys: key_encoding(document.require("chunk_key_encoding")?)?,
