@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use voxfetch_core::codec::{BlockTable, CodecChain, CodecContext, Verify};
 use voxfetch_core::dtype::{DataType, Endian};
-use voxfetch_core::metadata::{BloscShuffle, BloscSpec, CodecSpec};
+use voxfetch_core::metadata::{BloscShuffle, BloscSpec, ChecksumKind, ChecksumSpec, CodecSpec};
 
 fn data(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data").join(folder)
@@ -101,12 +101,13 @@ fn check_blocks(context: &mut CodecContext, encoded: &[u8], expected: &[u8], wha
 
 #[test]
 fn numcodecs_fixtures_decode() {
-    let codecs: [(&str, CodecSpec, usize); 5] = [
+    let codecs: [(&str, CodecSpec, usize); 6] = [
         ("zstd", CodecSpec::Zstd { level: 0, checksum: false }, 130),
         ("gzip", CodecSpec::Gzip { level: 1 }, 78),
         ("lz4", CodecSpec::Lz4, 91),
         ("blosc", blosc(), 169),
         ("crc32c", CodecSpec::CRC32C, 13),
+        ("adler32", CodecSpec::Checksum(ChecksumSpec { kind: ChecksumKind::Adler32, at_start: true }), 13),
     ];
     let fixtures = data("numcodecs");
     let mut context = CodecContext::default();

@@ -126,17 +126,10 @@ fn cast_value<To: Number>(codec: &ElementCodec, spec: &CastSpec, value: Value) -
         Err(Error::codec(codec.name, format!("{value} is no {}", codec.decoded.numpy_name())))
     };
     let Some((min, max)) = integer_range(&codec.decoded) else {
+        // Clamped, a value beyond the largest is infinity, which floats have.
         let (given, cast) = (f64::cast(value), To::cast(value));
         let is_beyond = given.is_finite() && f64::cast(cast.value()).is_infinite();
-        let largest = match codec.decoded {
-            DataType::Float(2) => 65504.0,
-            _ => f64::from(f32::MAX),
-        };
-        return match spec.out_of_range {
-            _ if !is_beyond => Ok(cast),
-            OutOfRange::Clamp => Ok(To::cast(Value::Float(largest.copysign(given)))),
-            _ => refuse(&given),
-        };
+        return if is_beyond && spec.out_of_range != OutOfRange::Clamp { refuse(&given) } else { Ok(cast) };
     };
     let wide = match value {
         Value::Int(_) | Value::UInt(_) => integer(value),
@@ -209,7 +202,7 @@ fn unpack(codec: &ElementCodec, packing: &BitPacking, stored: &[u8], out: &mut [
             wide.iter_mut().zip(from).take(9).for_each(|(to, from)| *to = *from);
             number |= (u128::from_le_bytes(wide) >> (at % 8)) as u64;
         }
-        number = number << unused;
+        number <<= unused;
         number = if is_signed { ((number as i64) >> unused) as u64 } else { number >> unused };
         let little = (number << packing.first_bit).to_le_bytes();
         component.iter_mut().zip(little).for_each(|(to, from)| *to = from);

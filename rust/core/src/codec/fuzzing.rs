@@ -1,7 +1,8 @@
 //! Decoders that no array has yet, for the fuzz targets only.
 
-use super::{compressed_segmentation, compresso, image, lz4_java, xz};
+use super::{compressed_segmentation, compresso, elements, image, lz4_java, xz};
 use crate::error::Result;
+use crate::metadata::ElementCodec;
 
 /// See [`compressed_segmentation::decode`].
 pub fn compressed_segmentation(
@@ -17,6 +18,11 @@ pub fn compressed_segmentation(
 /// See [`compresso::decode`].
 pub fn compresso(encoded: &[u8], extent: [usize; 4], item_size: usize, out: &mut [u8]) -> Result<()> {
     compresso::decode(encoded, extent, item_size, out)
+}
+
+/// See [`elements::decode`].
+pub fn elements(codecs: &[ElementCodec], stored: &[u8], out: &mut [u8]) -> Result<()> {
+    elements::decode(codecs, stored, out)
 }
 
 /// See [`image::jpeg::decode`].

@@ -202,7 +202,8 @@ fn to_i32(value: f64) -> i32 {
 
 fn to_i64(value: f64) -> i64 {
     // 2^63 and -2^63 are doubles.
-    if value >= -9_223_372_036_854_775_808.0 && value < 9_223_372_036_854_775_808.0 { value as i64 } else { i64::MIN }
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    if (-LIMIT..LIMIT).contains(&value) { value as i64 } else { i64::MIN }
 }
 
 fn to_u64(value: f64) -> u64 {

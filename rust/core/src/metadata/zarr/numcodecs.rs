@@ -96,6 +96,11 @@ pub(super) fn codec<'v>(
         }
         "delta" => {
             let (decoded, encoded) = dtypes(("dtype", "astype"), &known, input)?;
+            if !is_summed(&encoded.0, &decoded.0) {
+                let (from, to) = (encoded.0.numpy_name(), decoded.0.numpy_name());
+                let what = format!("{}: `delta` from {from} to {to}", at.at);
+                return Err(Error::unsupported(what, "stored differences are no wider than the elements of the array"));
+            }
             element("delta", at, input, decoded, encoded, ElementStep::Sum)?
         }
         "fixedscaleoffset" => {
@@ -126,6 +131,18 @@ pub(super) fn codec<'v>(
         }
         _ => return Ok(None),
     }))
+}
+
+/// True when numpy adds up elements of `from` in the type `to`, or in another of integers of which the low bits are the same.
+fn is_summed(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Bool, Float, Int, UInt};
+    match (from, to) {
+        (UInt(8), Int(_)) | (Int(_), UInt(8)) => false,
+        (Bool, Bool | Int(_) | UInt(_) | Float(_)) | (Int(_) | UInt(_), Int(_) | UInt(_) | Float(8)) => true,
+        (Float(from), Float(to)) => from <= to,
+        (Int(from) | UInt(from), Float(to)) => from < to,
+        _ => false,
+    }
 }
 
 /// Data types before and after encoding, by the names of their settings: the input's where there is none, and no change.
