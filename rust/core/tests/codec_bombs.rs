@@ -5,7 +5,7 @@
 use voxfetch_core::codec::{CodecChain, CodecContext, Verify};
 use voxfetch_core::dtype::{DataType, Endian};
 use voxfetch_core::error::ErrorKind;
-use voxfetch_core::metadata::{BloscShuffle, BloscSpec, CodecSpec};
+use voxfetch_core::metadata::{BitshuffleInner, BitshuffleSpec, BloscShuffle, BloscSpec, CodecSpec};
 
 const CHUNK_NBYTES: usize = 32 * 32 * 32;
 const ZSTD: CodecSpec = CodecSpec::Zstd { level: 1, checksum: false };
@@ -68,6 +68,11 @@ fn bombs_are_refused_without_the_memory_they_ask_for() {
     let mut blosc_block = vec![20, 0, 0, 0];
     blosc_block.extend_from_slice(&(gibibyte.len() as u32).to_le_bytes());
     blosc_block.extend_from_slice(&gibibyte);
+    let bitshuffle =
+        CodecSpec::Hdf5Bitshuffle(BitshuffleSpec { elementsize: 4, blocksize: 0, inner: BitshuffleInner::Lz4 });
+    let framed = |nbytes: u64, block_nbytes: u32| {
+        [&nbytes.to_be_bytes()[..], &block_nbytes.to_be_bytes(), &[0, 0, 0, 4, 0x1f, 0, 1, 0]].concat()
+    };
     let bombs: Vec<(&str, Vec<CodecSpec>, Vec<u8>)> = vec![
         ("zstd of a gibibyte", vec![ZSTD], gibibyte.clone()),
         ("zstd with its size", vec![ZSTD], zstd_frame.clone()),
@@ -80,6 +85,15 @@ fn bombs_are_refused_without_the_memory_they_ask_for() {
         ("lz4 that lies", vec![CodecSpec::Lz4], [&u32::MAX.to_le_bytes()[..], &[0x1f; 1000]].concat()),
         ("blosc that lies", vec![blosc.clone()], blosc_header(0x90, i32::MAX as u32, i32::MAX as u32, &blosc_block)),
         ("blosc around zstd", vec![blosc], blosc_header(0x90, CHUNK_NBYTES as u32, CHUNK_NBYTES as u32, &blosc_block)),
+        ("lzf", vec![CodecSpec::Hdf5Lzf], [&[0, 0][..], &[0xe0, 0xff, 0].repeat(1 << 20)].concat()),
+        ("lz4 of HDF5 that lies", vec![CodecSpec::Hdf5Lz4], framed(u64::MAX / 2, 1 << 30)),
+        ("bitshuffle that lies", vec![bitshuffle.clone()], framed(u64::MAX / 2, 1 << 30)),
+        ("bitshuffle of large blocks", vec![bitshuffle], framed(CHUNK_NBYTES as u64, 1 << 31)),
+        (
+            "lzma with a dictionary of 4 GiB",
+            vec![CodecSpec::LzmaAlone],
+            [&[0x5d][..], &[0xff; 12], &[0; 1000]].concat(),
+        ),
         ("gzip around a bomb", vec![gzip.clone(), ZSTD], gibibyte.clone()),
         ("zstd around a bomb", vec![ZSTD, gzip], encode(CodecSpec::Gzip { level: 9 }, &gibibyte)),
     ];

@@ -213,3 +213,91 @@ fn unpack(codec: &ElementCodec, packing: &BitPacking, stored: &[u8], out: &mut [
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn step(decoded: DataType, encoded: DataType, step: ElementStep) -> ElementCodec {
+        ElementCodec { name: "step", decoded, encoded, step }
+    }
+
+    fn bytes(numbers: &[i16]) -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn steps_are_undone_from_the_last_to_the_first() {
+        let sum = step(DataType::Int(2), DataType::Int(1), ElementStep::Sum);
+        let scaled =
+            step(DataType::Int(2), DataType::Int(2), ElementStep::FixedScaleOffset { scale: 0.5, offset: 1.0 });
+        let wider = step(DataType::Int(1), DataType::Int(2), ElementStep::Cast);
+        let mut out = vec![0xa5; 6];
+        decode(&[scaled.clone(), sum.clone()], &[5, 1, 0xff], &mut out).unwrap();
+        assert_eq!(out, bytes(&[11, 13, 11]));
+        decode(&[scaled, sum.clone(), wider], &bytes(&[5, 1, 255]), &mut out).unwrap();
+        assert_eq!(out, bytes(&[11, 13, 11]));
+        for stored in [&[1, 2][..], &[1, 2, 3, 4]] {
+            let refused = decode(std::slice::from_ref(&sum), stored, &mut out).unwrap_err();
+            assert!(matches!(refused.kind(), ErrorKind::Codec { .. }));
+        }
+        let raw = step(DataType::Raw(2), DataType::Int(1), ElementStep::Cast);
+        assert!(matches!(decode(&[raw], &[1, 2, 3], &mut out).unwrap_err().kind(), ErrorKind::Internal { .. }));
+    }
+
+    #[test]
+    fn integers_are_divided_down_and_do_not_overflow() {
+        let codec = |scale: i16, offset: i16| {
+            let (scale, offset) = (bytes(&[scale]), bytes(&[offset]));
+            step(DataType::Int(2), DataType::Int(2), ElementStep::ScaleOffset { scale, offset })
+        };
+        let decode = |scale, offset, stored: i16| {
+            let mut out = [0; 2];
+            decode(&[codec(scale, offset)], &bytes(&[stored]), &mut out).map(|()| i16::from_ne_bytes(out))
+        };
+        for (scale, offset, stored, expected) in [
+            (2, 0, -7, Some(-4)),
+            (-2, 0, 7, Some(-4)),
+            (-2, 0, -7, Some(3)),
+            (2, 10, 7, Some(13)),
+            (-1, 0, i16::MIN, None),
+            (-1, -1, i16::MIN, Some(i16::MAX)),
+            (1, 1, i16::MAX, None),
+            (1, -1, i16::MIN, None),
+            (0, 0, 1, None),
+        ] {
+            let decoded = decode(scale, offset, stored);
+            assert_eq!(decoded.as_ref().ok(), expected.as_ref(), "{stored} / {scale} + {offset}: {decoded:?}");
+        }
+    }
+
+    #[test]
+    fn bits_are_taken_from_where_they_lie() {
+        let unpack = |decoded, high_first, padding, first_bit, last_bit| {
+            let packing = BitPacking { high_first, padding, first_bit, last_bit };
+            step(decoded, DataType::UInt(1), ElementStep::Unpack(packing))
+        };
+        let mut bools = [7; 5];
+        decode(&[unpack(DataType::Bool, true, PaddingByte::First, 0, 0)], &[3, 0b1011_0000], &mut bools).unwrap();
+        assert_eq!(bools, [1, 0, 1, 1, 0]);
+        decode(&[unpack(DataType::Bool, false, PaddingByte::Last, 0, 0)], &[0b0000_1101, 3], &mut bools).unwrap();
+        assert_eq!(bools, [1, 0, 1, 1, 0]);
+        let first = unpack(DataType::Bool, true, PaddingByte::First, 0, 0);
+        for stored in [&[2, 0][..], &[3], &[3, 0, 0], &[11, 0]] {
+            let refused = decode(std::slice::from_ref(&first), stored, &mut bools).unwrap_err();
+            assert!(matches!(refused.kind(), ErrorKind::Codec { .. }), "{stored:?}");
+        }
+        // 3 bits from bit 2 on: 0b011, 0b100, of which the second is negative.
+        let mut numbers = [0; 4];
+        decode(&[unpack(DataType::Int(2), false, PaddingByte::None, 2, 4)], &[0b10_0011], &mut numbers).unwrap();
+        assert_eq!(numbers.to_vec(), bytes(&[12, -16]));
+        // All bits of 8 bytes that do not begin with a byte.
+        let mut wide = [0; 16];
+        let stored: Vec<u8> = (1..=15).collect();
+        decode(&[unpack(DataType::UInt(8), false, PaddingByte::None, 4, 63)], &stored, &mut wide).unwrap();
+        let all = stored.iter().rev().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
+        let expected = [(all as u64) << 4, ((all >> 60) as u64) << 4].map(u64::to_ne_bytes).concat();
+        assert_eq!(wide.to_vec(), expected);
+    }
+}

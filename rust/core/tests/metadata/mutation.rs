@@ -28,12 +28,27 @@ fn seeds() -> Vec<String> {
         {"endian": "big"}}, {"name": "gzip", "configuration": {"level": 5}}, {"name": "unknown", "must_understand": false},
         {"name": "numcodecs.bz2", "configuration": {"level": 1, "id": "bz2"}}]"#;
     let v2_blosc = r#"{"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": -1, "blocksize": 0}"#;
+    let elements = r#"[{"name": "scale_offset", "configuration": {"scale": 2, "offset": "NaN"}}, {"name": "cast_value",
+        "configuration": {"data_type": "int8", "rounding": "nearest-away", "out_of_range": "clamp",
+            "scalar_map": {"decode": [[1, "NaN"]], "encode": []}}}, "bitround", "bytes",
+        {"name": "numcodecs.crc32", "configuration": {"location": "end"}}]"#;
+    let packed = r#"[{"name": "packbits", "configuration":
+        {"padding_encoding": "last_byte", "first_bit": 1, "last_bit": 12}}, {"name": "numcodecs.shuffle"}]"#;
+    let filters = r#"[{"id": "fixedscaleoffset", "scale": 10, "offset": 0.5, "dtype": ">u2", "astype": ">i4"},
+        {"id": "delta", "dtype": ">i4", "astype": "|i1"}, {"id": "astype", "encode_dtype": "<f8", "decode_dtype": "|i1"},
+        {"id": "shuffle", "elementsize": 8}, {"id": "jenkins_lookup3", "initval": 3, "prefix": null}]"#;
+    let hdf5 = r#"[{"id": "shuffle", "elementsize": 2}, {"id": "hdf5_lzf"}, {"id": "fletcher32"},
+        {"id": "hdf5_bitshuffle", "elementsize": 2, "cname": "lz4", "blocksize": 0}]"#;
     vec![
         document(V3, &[("dimension_names", r#"["y", null]"#), ("storage_transformers", "[]"), ("attributes", "{}")]),
         document(V3, &[("codecs", &sharded)]),
         document(V3, &[("codecs", compressed), ("data_type", "\"complex64\""), ("fill_value", "[\"NaN\", 1.5]")]),
         document(V3, &[("data_type", r#"{"name": "r24"}"#), ("fill_value", "[1, 2, 3]")]),
         document(V3, &[("data_type", "\"float16\""), ("fill_value", "\"0x7e00\""), ("chunk_key_encoding", "\"v2\"")]),
+        document(V3, &[("codecs", elements), ("data_type", "\"float32\"")]),
+        document(V3, &[("codecs", packed), ("data_type", "\"int16\"")]),
+        document(V2, &[("filters", filters), ("dtype", "\">u2\"")]),
+        document(V2, &[("filters", hdf5), ("compressor", r#"{"id": "lzma", "format": 2}"#)]),
         document(V2, &[("compressor", v2_blosc), ("order", "\"F\""), ("dimension_separator", "\"/\"")]),
         document(V2, &[("dtype", "\"<M8[10us]\""), ("fill_value", "\"NaT\""), ("compressor", r#"{"id": "lz4"}"#)]),
         document(V2, &[("dtype", "\"|S5\""), ("fill_value", "\"YWJj\""), ("filters", "[]")]),
@@ -82,6 +97,7 @@ fn assert_sound(meta: &ArrayMeta) {
     let nbytes = meta.chunk_shape.iter().map(|&n| u128::from(n)).product::<u128>() * meta.dtype.item_size() as u128;
     assert_eq!(nbytes, meta.chunk_nbytes as u128);
     assert!(nbytes > 0 && nbytes <= u128::from(MAX_CHUNK_NBYTES));
+    assert!(meta.stored(meta.chunk_nbytes).1 <= MAX_CHUNK_NBYTES);
     let objects = meta.shard_grid.iter().map(|axis| u128::from(axis.cells())).product::<u128>();
     assert!(objects < 1 << 63);
     let mut outer: Vec<u64> =

@@ -1,7 +1,9 @@
 //! Rules of version 3, one row each.
 
 use voxfetch_core::dtype::{DataType, Endian};
-use voxfetch_core::metadata::{AxisGrid, BloscShuffle, BloscSpec, CodecSpec, IndexLocation};
+use voxfetch_core::metadata::{
+    AxisGrid, BloscShuffle, BloscSpec, ChecksumKind, ChecksumSpec, CodecSpec, ElementCodec, ElementStep, IndexLocation,
+};
 
 use super::{INDEX, Members, assert_error, document, shards, v2, v3};
 
@@ -170,6 +172,7 @@ fn v3_codecs() {
     let blosc = |cname: &str, clevel, shuffle, typesize, blocksize| {
         CodecSpec::Blosc(BloscSpec { cname: cname.into(), clevel, shuffle, typesize, blocksize })
     };
+    let checksum = |kind, at_start| CodecSpec::Checksum(ChecksumSpec { kind, at_start });
     let table = [
         (r#""bytes""#, vec![bytes.clone()]),
         (r#"{"name": "bytes"}"#, vec![bytes.clone()]),
@@ -224,6 +227,34 @@ fn v3_codecs() {
             r#""bytes", {"name": "numcodecs.zstd", "configuration": {"level": 100}},
                {"name": "numcodecs.bz2", "configuration": {"id": "bz2", "level": 9}}"#,
             vec![bytes.clone(), zstd(100, false), CodecSpec::Bz2 { level: 9 }],
+        ),
+        (
+            r#""bytes", {"name": "numcodecs.adler32", "configuration": {"location": "end"}}, "numcodecs.crc32",
+               "numcodecs.fletcher32", {"name": "numcodecs.jenkins_lookup3", "configuration": {"initval": 4, "prefix": null}}"#,
+            vec![
+                bytes.clone(),
+                checksum(ChecksumKind::Adler32, false),
+                checksum(ChecksumKind::Crc32, true),
+                checksum(ChecksumKind::Fletcher32, false),
+                checksum(ChecksumKind::JenkinsLookup3 { initval: 4 }, false),
+            ],
+        ),
+        (
+            r#""bytes", "numcodecs.shuffle", {"name": "numcodecs.lzma", "configuration": {"format": 2}}, "numcodecs.lzma""#,
+            vec![bytes.clone(), CodecSpec::Shuffle { elementsize: 2 }, CodecSpec::LzmaAlone, CodecSpec::Xz],
+        ),
+        (
+            r#"{"name": "numcodecs.delta", "configuration": {"dtype": "<u2", "astype": "int8"}}, "bytes", "numcodecs.shuffle""#,
+            vec![
+                CodecSpec::Element(ElementCodec {
+                    name: "delta",
+                    decoded: DataType::UInt(2),
+                    encoded: DataType::Int(1),
+                    step: ElementStep::Sum,
+                }),
+                bytes.clone(),
+                CodecSpec::Shuffle { elementsize: 1 },
+            ],
         ),
         // Unknown, but need not be understood.
         (
