@@ -46,7 +46,7 @@ impl PreparedArray {
     /// True when decoding a part of a chunk may take less than decoding all of it.
     #[must_use]
     pub fn has_parts(&self) -> bool {
-        matches!(self.chunk_form, ChunkForm::Elements) && self.chain().has_parts()
+        matches!(self.chunk_form, ChunkForm::Elements | ChunkForm::Cell) && self.chain().has_parts()
     }
 
     /// True when a stored chunk is a Blosc chunk and nothing else, see [`CodecChain::has_blocks`](super::CodecChain::has_blocks).
@@ -60,7 +60,7 @@ impl PreparedArray {
     pub fn max_chunk_nbytes(&self) -> u64 {
         let nbytes = self.chain().max_encoded_nbytes();
         match self.chunk_form {
-            ChunkForm::Elements | ChunkForm::Volume(Encoding::Raw) => nbytes,
+            ChunkForm::Elements | ChunkForm::Cell | ChunkForm::Volume(Encoding::Raw) => nbytes,
             ChunkForm::N5Block => nbytes.saturating_add(MAX_HEADER_NBYTES),
             ChunkForm::Volume(_) => max_encoded_nbytes(nbytes),
         }
@@ -104,6 +104,7 @@ impl PreparedArray {
     pub fn view<'a>(&self, encoded: &'a [u8], verify: Verify, cell: &[u64]) -> Result<Option<&'a [u8]>> {
         let is_whole = match self.chunk_form {
             ChunkForm::Elements => true,
+            ChunkForm::Cell => *self.chunk_box(cell).extent == self.chunk_shape,
             ChunkForm::Volume(Encoding::Raw) => self.stored_extent(cell) == self.chunk_shape,
             ChunkForm::N5Block | ChunkForm::Volume(_) => false,
         };
@@ -111,7 +112,7 @@ impl PreparedArray {
     }
 
     /// Decodes at least the bytes `window` of a chunk as [`CodecChain::decode_window`](super::CodecChain::decode_window) does.
-    /// `cell` is the cell of the stored object.
+    /// `cell` is the cell of the stored object, and `out` as long as its chunks are (see `ArrayMeta::chunk_box`).
     ///
     /// # Errors
     /// As `CodecChain::decode_window`.
@@ -126,6 +127,7 @@ impl PreparedArray {
     ) -> Result<()> {
         match self.chunk_form {
             ChunkForm::Elements => self.chain().decode_window(context, encoded, verify, window, out),
+            ChunkForm::Cell => self.chain().decode_any(context, encoded, verify, window, out),
             ChunkForm::N5Block => self.decode_n5_block(context, encoded, verify, out),
             ChunkForm::Volume(encoding) => {
                 let extent = self.stored_extent(cell);
