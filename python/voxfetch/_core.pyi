@@ -67,8 +67,10 @@ class ArrayMeta:
 
     @property
     def dtype(self) -> str | list[Any]:
-        """What `numpy.dtype` takes, in native byte order: `uint16`, `datetime64[ns]`, a list of (name, type, shape) for a
-        structured type. Some names (`bfloat16`, `int4`) numpy knows only with the package ml_dtypes."""
+        """What `numpy.dtype` takes, in native byte order: `uint16`, `datetime64[ns]`, a list of (name, type, shape).
+
+        Some names (`bfloat16`, `int4`) numpy knows only with the package ml_dtypes.
+        """
 
     @property
     def item_size(self) -> int:

@@ -25,7 +25,7 @@ def numpy_dtype(described: str | list[Any], key: str) -> np.dtype[Any]:
         pass
     try:
         # Its import adds its types to those that numpy knows by name.
-        import ml_dtypes  # noqa: F401, PLC0415 - optional
+        import ml_dtypes  # noqa: F401 - optional
 
         return np.dtype(described)
     except (ImportError, TypeError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import numpy as np
 
 from voxfetch import _core
+from voxfetch.dtypes import exported
 from voxfetch.errors import LimitExceededError, SelectionError, UnsupportedError
 from voxfetch.output import output_array, with_unit_axes
 from voxfetch.selection import Outer, parse_basic, parse_outer, parse_points, parse_shape, parse_start, parse_starts

@@ -108,9 +108,13 @@ impl Oracle {
                     let voxels: Option<Vec<Vec<u8>>> = block.voxels.iter().cloned().collect();
                     bytes = voxels?.concat();
                     if *big {
-                        let mut rest = &mut bytes[..];
-                        for &unit in self.layout.units.iter().cycle().take_while(|_| !rest.is_empty()) {
-                            rest.split_off_mut(..unit).unwrap().reverse();
+                        for item in bytes.chunks_mut(self.item_size()) {
+                            let mut rest = item;
+                            for &unit in self.layout.units {
+                                let (number, behind) = rest.split_at_mut(unit);
+                                number.reverse();
+                                rest = behind;
+                            }
                         }
                     }
                 }
