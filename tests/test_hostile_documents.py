@@ -34,6 +34,13 @@ def _struct(names: list[str], dtype: str = "uint8") -> dict[str, Any]:
     return {"name": "struct", "configuration": {"fields": [{"name": name, "data_type": dtype} for name in names]}}
 
 
+def _deep_record(levels: int) -> list[Any]:
+    dtype: Any = "|u1"
+    for _ in range(levels):
+        dtype = [["x", dtype]]
+    return dtype
+
+
 def _nested(depth: int) -> bytes:
     text = json.dumps(document_v3(attributes="HERE"))
     return text.replace('"HERE"', '{"a": ' + "[" * depth + "]" * depth + "}").encode()
@@ -132,7 +139,9 @@ DOCUMENTS_V2: dict[str, tuple[Any, type | tuple[type, ...]]] = {
     "pickle as compressor": (document_v2(compressor={"id": "pickle", "protocol": 4}), UNSUPPORTED),
     "objects": (document_v2(dtype="|O", fill_value=None), UNSUPPORTED),
     "objects as vlen": (document_v2(dtype="|O", filters=[{"id": "vlen-utf8"}], fill_value=None), UNSUPPORTED),
-    "record": (document_v2(dtype=[["a", "<u2"], ["b", "<f4"]], fill_value=None), UNSUPPORTED),
+    "record of one name": (document_v2(dtype=[["a", "<u2"], ["a", "<f4"]], fill_value=None), METADATA),
+    "record of many bytes": (document_v2(dtype=[["a", "<u2", [1 << 40, 1 << 40]]], fill_value=None), LIMIT),
+    "record in a record too deep": (document_v2(dtype=_deep_record(100), fill_value=None), LIMIT),
     "filter": (document_v2(filters=[{"id": "delta", "dtype": "<u2"}]), UNSUPPORTED),
     "unknown compressor": (document_v2(compressor={"id": "rot13"}), UNSUPPORTED),
     "compressor without id": (document_v2(compressor={"level": 1}), METADATA),

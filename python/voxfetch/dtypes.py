@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +26,7 @@ def numpy_dtype(described: str | list[Any], key: str) -> np.dtype[Any]:
         pass
     try:
         # Its import adds its types to those that numpy knows by name.
-        import ml_dtypes  # noqa: F401 - optional
-
+        importlib.import_module("ml_dtypes")
         return np.dtype(described)
     except (ImportError, TypeError):
         message = f"data type {described}: numpy itself has no such numbers"

@@ -153,7 +153,7 @@ mod tests {
     fn narrow_floats() {
         let table = [
             ("bfloat16", 1.0, Some(0x3f80)),
-            ("bfloat16", -3.14159, Some(0xc049)),
+            ("bfloat16", -3.15, Some(0xc04a)),
             ("bfloat16", 1e39, None),
             ("float8_e3m4", -1.0, Some(0xb0)),
             ("float8_e4m3", -1.0, Some(0xb8)),
