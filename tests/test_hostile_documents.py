@@ -26,6 +26,21 @@ def _grid(*chunk: Any) -> dict[str, Any]:
     return {"name": GRID, "configuration": {"chunk_shape": list(chunk)}}
 
 
+def _rectilinear(*axes: Any) -> dict[str, Any]:
+    return {"name": "rectilinear", "configuration": {"kind": "inline", "chunk_shapes": list(axes)}}
+
+
+def _struct(names: list[str], dtype: str = "uint8") -> dict[str, Any]:
+    return {"name": "struct", "configuration": {"fields": [{"name": name, "data_type": dtype} for name in names]}}
+
+
+def _deep_record(levels: int) -> list[Any]:
+    dtype: Any = "|u1"
+    for _ in range(levels):
+        dtype = [["x", dtype]]
+    return dtype
+
+
 def _nested(depth: int) -> bytes:
     text = json.dumps(document_v3(attributes="HERE"))
     return text.replace('"HERE"', '{"a": ' + "[" * depth + "]" * depth + "}").encode()
@@ -49,7 +64,16 @@ DOCUMENTS_V3: dict[str, tuple[Any, type | tuple[type, ...]]] = {
     "field to be understood": (document_v3(invention={"must_understand": True}), UNSUPPORTED),
     "field without a word on it": (document_v3(invention={"name": "x"}), UNSUPPORTED),
     "storage transformer": (document_v3(storage_transformers=[{"name": "x"}]), UNSUPPORTED),
-    "other grid": (document_v3(chunk_grid={"name": "rectilinear", "configuration": {}}), UNSUPPORTED),
+    "other grid": (document_v3(chunk_grid={"name": "hexagonal", "configuration": {}}), UNSUPPORTED),
+    "grid of no kind": (document_v3(chunk_grid={"name": "rectilinear", "configuration": {}}), METADATA),
+    "grid of very many cells": (
+        document_v3(shape=[(1 << 40) + 2, 8], chunk_grid=_rectilinear([[1, 1 << 40], 2], [8])),
+        LIMIT,
+    ),
+    "grid short of the array": (document_v3(chunk_grid=_rectilinear([[1, 3], 2], [8])), METADATA),
+    "fields without end": (document_v3(data_type=_struct([f"f{n}" for n in range(5000)])), LIMIT),
+    "fields of one name": (document_v3(data_type=_struct(["x", "x"])), METADATA),
+    "element of many bytes": (document_v3(data_type=_struct(["x", "y"], "r8000000"), fill_value=""), LIMIT),
     "other keys": (document_v3(chunk_key_encoding={"name": "fanout"}), UNSUPPORTED),
     "other type": (document_v3(data_type="string", fill_value=""), UNSUPPORTED),
     "no such type": (document_v3(data_type="uint7"), (UNSUPPORTED, METADATA)),
@@ -115,7 +139,9 @@ DOCUMENTS_V2: dict[str, tuple[Any, type | tuple[type, ...]]] = {
     "pickle as compressor": (document_v2(compressor={"id": "pickle", "protocol": 4}), UNSUPPORTED),
     "objects": (document_v2(dtype="|O", fill_value=None), UNSUPPORTED),
     "objects as vlen": (document_v2(dtype="|O", filters=[{"id": "vlen-utf8"}], fill_value=None), UNSUPPORTED),
-    "record": (document_v2(dtype=[["a", "<u2"], ["b", "<f4"]], fill_value=None), UNSUPPORTED),
+    "record of one name": (document_v2(dtype=[["a", "<u2"], ["a", "<f4"]], fill_value=None), METADATA),
+    "record of many bytes": (document_v2(dtype=[["a", "<u2", [1 << 40, 1 << 40]]], fill_value=None), LIMIT),
+    "record in a record too deep": (document_v2(dtype=_deep_record(100), fill_value=None), LIMIT),
     "filter": (document_v2(filters=[{"id": "delta", "dtype": "<u2"}]), UNSUPPORTED),
     "unknown compressor": (document_v2(compressor={"id": "rot13"}), UNSUPPORTED),
     "compressor without id": (document_v2(compressor={"level": 1}), METADATA),

@@ -84,8 +84,11 @@ class ArrayMeta:
         """Coordinates of the first voxel as the users of the format count."""
 
     @property
-    def dtype(self) -> str:
-        """numpy spelling in native byte order, such as `uint16` or `datetime64[ns]`."""
+    def dtype(self) -> str | list[Any]:
+        """What `numpy.dtype` takes, in native byte order: `uint16`, `datetime64[ns]`, a list of (name, type, shape).
+
+        Some names (`bfloat16`, `int4`) numpy knows only with the package ml_dtypes.
+        """
 
     @property
     def item_size(self) -> int:
@@ -99,7 +102,7 @@ class ArrayMeta:
     def dimension_names(self) -> tuple[str | None, ...]: ...
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Extent of a chunk, the smallest unit that is decoded."""
+        """Extent of a chunk, the smallest unit that is decoded; the largest along each axis where they differ."""
 
     @property
     def shards(self) -> tuple[int, ...] | None:

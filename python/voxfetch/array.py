@@ -17,6 +17,7 @@ import numpy as np
 from voxfetch import _core
 from voxfetch.blocks import Blocks
 from voxfetch.documents import RemoteDocuments
+from voxfetch.dtypes import numpy_dtype
 from voxfetch.engine import Engine, default_engine, run_in_thread
 from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
 from voxfetch.handle import local_array, remote_array
@@ -91,7 +92,7 @@ class Array:
         else:
             path = self._path if self._table is None else ""
             self._core_array = remote_array(meta, self._remote, path, self._base, self._options)
-        self._dtype = np.dtype(meta.dtype)
+        self._dtype = numpy_dtype(meta.dtype, self._root)
         if self._names is not None and len(self._names) != len(meta.shape):
             raise SelectionError(f"{len(self._names)} names for an array with {len(meta.shape)} axes", key=self._root)
         names = self._names or tuple(name or f"dim_{axis}" for axis, name in enumerate(meta.dimension_names))
@@ -140,7 +141,10 @@ class Array:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Extent of a chunk, the smallest unit that is decoded, in voxels."""
+        """Extent of a chunk, the smallest unit that is decoded, in voxels.
+
+        Where chunks differ in extent (rectilinear grids) it is the largest along each axis.
+        """
         return self._chunks
 
     @property

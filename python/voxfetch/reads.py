@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import numpy as np
 
 from voxfetch import _core
+from voxfetch.dtypes import exported
 from voxfetch.errors import LimitExceededError, SelectionError, UnsupportedError
 from voxfetch.output import output_array, with_unit_axes
 from voxfetch.selection import Outer, parse_basic, parse_outer, parse_points, parse_shape, parse_start, parse_starts
@@ -172,7 +173,7 @@ class Reads:
         """`starts` (N, ndim) and `array` (N, *shape) in the caller's order, inside the array if `bounds` says so."""
         if not array.size:
             return []
-        memory = array if self.dtype.kind in _EXPORTED else array.view(f"V{self.dtype.itemsize}")
+        memory = exported(array)
         if not self.shape:
             # Memory without axes exports no shape, and starts without axes have no number: one read each.
             one = np.zeros((1, 0), np.int64)
@@ -215,17 +216,12 @@ class Reads:
 
     def _memory(self, array: NDArray[Any]) -> NDArray[Any]:
         """The same memory as the core wants it: stored order of the axes, items that export a buffer."""
-        if self.dtype.kind not in _EXPORTED:
-            array = array.view(f"V{self.dtype.itemsize}")
+        array = exported(array)
         return array if self.order is None else array.transpose(_inverse(self.order))
 
     def _in_store(self, values: tuple[_T, ...]) -> tuple[_T, ...]:
         """One value per axis in the caller's order -> in the stored order."""
         return values if self.order is None else tuple(values[axis] for axis in _inverse(self.order))
-
-
-# Kinds of types that export a buffer of plain items; the others (dates above all) reach the core as raw ones.
-_EXPORTED = frozenset("biufcV")
 
 
 def _check_word(bounds: Bounds) -> None:

@@ -15,7 +15,7 @@ mod tile;
 use crate::chunk_cache::ObjectCache;
 use crate::codec::{CodecContext, Verify};
 use crate::error::{Error, Result};
-use crate::metadata::ArrayMeta;
+use crate::metadata::{ArrayMeta, ChunkBox};
 use crate::plan::shard::Extent;
 use crate::plan::{AxisPart, Item, Plan, Visit, window};
 use crate::subset::{ByteRange, MAX_RANK};
@@ -164,11 +164,12 @@ impl Assembly<'_> {
             return Ok(());
         }
         let mut parts = Vec::with_capacity(array.rank());
+        let shape = array.chunk_box(&visit.shard);
         let Some(encoded) = encoded else {
             for &item in items {
                 if let Some((output, part)) = self.output(visit, item) {
                     self.plan.project(visit, item, &mut parts)?;
-                    place(None, &array.fill_value, &parts, output, part, array)?;
+                    place(None, &array.fill_value, &parts, output, part, &shape)?;
                 }
             }
             return Ok(());
@@ -183,12 +184,12 @@ impl Assembly<'_> {
                 && let Some((output, part)) = self.output(visit, item)
             {
                 self.plan.project(visit, item, &mut parts)?;
-                if let Some(target) = contiguous(&parts, output, part, array)? {
+                if let Some(target) = contiguous(&parts, output, part, &shape)? {
                     let all = 0..target.len();
                     return array.decode_window(codec, encoded, self.verify, &visit.shard, all, target);
                 }
             }
-            let nbytes = array.chunk_nbytes;
+            let nbytes = shape.nbytes();
             if scratch.len() < nbytes {
                 scratch
                     .try_reserve_exact(nbytes - scratch.len())
@@ -210,7 +211,7 @@ impl Assembly<'_> {
         for &item in items {
             if let Some((output, part)) = self.output(visit, item) {
                 self.plan.project(visit, item, &mut parts)?;
-                place(Some((elements, from)), &[], &parts, output, part, array)?;
+                place(Some((elements, from)), &[], &parts, output, part, &shape)?;
             }
         }
         Ok(())
@@ -286,13 +287,13 @@ fn contiguous<'o>(
     parts: &[AxisPart<'_>],
     output: &'o Output,
     box_number: u32,
-    array: &ArrayMeta,
+    chunk: &ChunkBox<'_>,
 ) -> Result<Option<&'o mut [u8]>> {
     let mut offset = 0isize;
-    let mut expected = array.dtype.item_size() as isize;
-    for &axis in array.chunk_order.iter().rev() {
+    let mut expected = chunk.array.dtype.item_size() as isize;
+    for &axis in chunk.array.chunk_order.iter().rev() {
         let AxisPart::Run { src: 0, step: 1, dst, count } = parts[axis] else { return Ok(None) };
-        if count != array.chunk_shape[axis] || (count > 1 && output.strides[axis] != expected) {
+        if count != chunk.extent[axis] || (count > 1 && output.strides[axis] != expected) {
             return Ok(None);
         }
         offset += dst as isize * output.strides[axis];
@@ -317,24 +318,24 @@ struct ListedAxis<'a> {
 /// Copies a projection of a decoded chunk, of which the bytes from some byte on are given, or of the fill value when there
 /// is none, to its places.
 fn place(
-    chunk: Option<(&[u8], usize)>,
+    elements: Option<(&[u8], usize)>,
     fill_value: &[u8],
     parts: &[AxisPart<'_>],
     output: &Output,
     box_number: u32,
-    array: &ArrayMeta,
+    chunk: &ChunkBox<'_>,
 ) -> Result<()> {
     check_places(parts, output)?;
-    let item_size = array.dtype.item_size();
+    let item_size = chunk.array.dtype.item_size();
     // Strides of the chunk in array axes.
     let mut strides = [0isize; MAX_RANK];
     let mut stride = item_size as isize;
-    for &axis in array.chunk_order.iter().rev() {
+    for &axis in chunk.array.chunk_order.iter().rev() {
         strides[axis] = stride;
-        stride *= array.chunk_shape[axis] as isize;
+        stride *= chunk.extent[axis] as isize;
     }
-    let window = window(parts, array)?;
-    let elements = match chunk {
+    let window = window(parts, chunk)?;
+    let elements = match elements {
         None => None,
         Some((bytes, from)) if from <= window.start && window.end - from <= bytes.len() => Some((bytes, from)),
         Some(_) => return Err(Error::internal("a projection reaches outside what was read of its chunk")),

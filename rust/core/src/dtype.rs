@@ -3,6 +3,17 @@
 //! An element is `item_size` bytes; in memory always in native (little-endian) order. `swap_unit` is the size of the
 //! units whose bytes are reversed in the other byte order (a complex number is two units, a raw element none).
 
+mod conversion;
+mod float;
+mod narrow;
+mod record;
+
+pub use conversion::Conversion;
+pub(crate) use conversion::swap_bytes_in_place;
+pub use float::{FloatFormat, Special};
+pub use narrow::{Form, Narrow};
+pub use record::{Field, Record};
+
 /// Byte order of stored elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endian {
@@ -30,16 +41,21 @@ pub enum DataType {
     Float(u8),
     /// Two floats, real then imaginary, 8 or 16 bytes together.
     Complex(u8),
-    /// Uninterpreted bytes: Zarr v3 `r<bits>`, Zarr v2 `|V<n>`.
+    /// A number that numpy itself has not.
+    Narrow(Narrow),
+    /// Uninterpreted bytes: Zarr v3 `r<bits>` and `raw_bytes`, Zarr v2 `|V<n>`.
     Raw(u32),
-    /// Zarr v2 `|S<n>`: bytes padded with NUL.
+    /// Bytes padded with NUL: Zarr v3 `null_terminated_bytes`, Zarr v2 `|S<n>`.
     FixedBytes(u32),
-    /// Zarr v2 `<U<n>`: `n` UTF-32 code units padded with NUL.
+    /// So many UTF-32 code units padded with NUL: Zarr v3 `fixed_length_utf32`, Zarr v2 `<U<n>`.
     FixedUtf32(u32),
-    /// Zarr v2 `<M8[unit]`: 8-byte integer counting `unit` (numpy spelling, such as `ns` or `25s`).
+    /// 8-byte integer counting a unit (numpy spelling, such as `ns` or `25s`): Zarr v3 `numpy.datetime64`, Zarr v2
+    /// `<M8[unit]`.
     DateTime(String),
-    /// Zarr v2 `<m8[unit]`.
+    /// Zarr v3 `numpy.timedelta64`, Zarr v2 `<m8[unit]`.
     TimeDelta(String),
+    /// Several fields: Zarr v3 `struct`, Zarr v2 lists of fields.
+    Record(Record),
 }
 
 impl DataType {
@@ -61,6 +77,12 @@ impl DataType {
         })
     }
 
+    /// The number type of this name that numpy itself has not.
+    #[must_use]
+    pub fn narrow(name: &str) -> Option<Self> {
+        Narrow::find(name).map(Self::Narrow)
+    }
+
     /// Bytes of one element.
     #[must_use]
     pub fn item_size(&self) -> usize {
@@ -70,14 +92,17 @@ impl DataType {
             Self::Raw(n) | Self::FixedBytes(n) => *n as usize,
             Self::FixedUtf32(n) => *n as usize * 4,
             Self::DateTime(_) | Self::TimeDelta(_) => 8,
+            Self::Narrow(narrow) => usize::from(narrow.bits().div_ceil(8)),
+            Self::Record(record) => record.nbytes() as usize,
         }
     }
 
-    /// Bytes of the units that byte order reverses; 1 when byte order does not matter.
+    /// Bytes of the units that byte order reverses; 1 when byte order does not matter or fields differ in it.
     #[must_use]
     pub fn swap_unit(&self) -> usize {
         match self {
-            Self::Bool | Self::Raw(_) | Self::FixedBytes(_) => 1,
+            Self::Bool | Self::Raw(_) | Self::FixedBytes(_) | Self::Record(_) => 1,
+            Self::Narrow(_) => self.item_size(),
             Self::Int(n) | Self::UInt(n) | Self::Float(n) => *n as usize,
             Self::Complex(n) => *n as usize / 2,
             Self::FixedUtf32(_) => 4,
@@ -85,7 +110,8 @@ impl DataType {
         }
     }
 
-    /// The numpy spelling in native byte order, such as `uint16`, `V3`, `S5`, `datetime64[ns]`.
+    /// The numpy spelling in native byte order, such as `uint16`, `V3`, `S5`, `datetime64[ns]`; that of `ml_dtypes` where
+    /// numpy has none; of a record only its size.
     #[must_use]
     pub fn numpy_name(&self) -> String {
         match self {
@@ -94,6 +120,8 @@ impl DataType {
             Self::UInt(n) => format!("uint{}", *n as u32 * 8),
             Self::Float(n) => format!("float{}", *n as u32 * 8),
             Self::Complex(n) => format!("complex{}", *n as u32 * 8),
+            Self::Narrow(narrow) => narrow.name.into(),
+            Self::Record(record) => format!("V{}", record.nbytes()),
             Self::Raw(n) => format!("V{n}"),
             Self::FixedBytes(n) => format!("S{n}"),
             Self::FixedUtf32(n) => format!("U{n}"),

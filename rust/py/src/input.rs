@@ -6,8 +6,9 @@ use std::sync::Arc;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use voxfetch_core::codec::{PreparedArray, Verify};
+use voxfetch_core::dtype::DataType;
 use voxfetch_core::metadata::{CodecSpec, Places, TableVersion, n5, precomputed, wkw, zarr};
 use voxfetch_core::plan::coalesce::Merge;
 use voxfetch_core::shard_writer;
@@ -104,8 +105,8 @@ impl ArrayMeta {
     }
 
     #[getter]
-    fn dtype(&self) -> String {
-        self.0.dtype.numpy_name()
+    fn dtype<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        described(py, &self.0.dtype)
     }
 
     #[getter]
@@ -141,6 +142,16 @@ impl ArrayMeta {
     fn key(&self, coordinates: Vec<u64>) -> String {
         self.0.keys.key(&coordinates)
     }
+}
+
+/// A data type as `numpy.dtype` takes it: a name, of a record a list of (name, type, shape).
+fn described<'py>(py: Python<'py>, dtype: &DataType) -> PyResult<Bound<'py, PyAny>> {
+    let DataType::Record(record) = dtype else { return Ok(PyString::new(py, &dtype.numpy_name()).into_any()) };
+    let fields = record
+        .fields()
+        .iter()
+        .map(|field| (&field.name, described(py, &field.dtype)?, PyTuple::new(py, &field.shape)?).into_pyobject(py));
+    Ok(PyList::new(py, fields.collect::<PyResult<Vec<_>>>()?)?.into_any())
 }
 
 /// An array in a folder.

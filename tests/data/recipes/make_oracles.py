@@ -35,7 +35,10 @@ COLLECTIONS = {
     "fib25": ["fib25", "ome-zarr-0.4", "zarr-v2", "webknossos"],
 }
 
-V3_CORE_TYPES = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)|r\d+")
+V3_TYPES = re.compile(
+    r"bool|u?int(2|4|8|16|32|64)|b?float(16|32|64)|complex(64|128)|float[468]_\w+|r\d+|raw_bytes|null_terminated_bytes"
+    r"|fixed_length_utf32|numpy\.(datetime|timedelta)64|struct(ured)?"
+)
 V3_CODECS = {
     "bytes",
     "transpose",
@@ -79,7 +82,7 @@ def refusal(document: dict) -> dict | None:
     reasons = []
     if document["zarr_format"] == 3:
         data_type = name_of(document["data_type"])
-        if not V3_CORE_TYPES.fullmatch(data_type):
+        if not V3_TYPES.fullmatch(data_type):
             reasons.append(("data type", data_type))
         reasons += [("codec", name) for name in v3_codecs(document["codecs"]) if name not in V3_CODECS]
     else:

@@ -15,11 +15,12 @@ impl Assembly<'_> {
     /// `Internal` when a projection reaches outside the chunk or its output.
     pub fn deliver_kept(&self, visit: &Visit<'_>, items: &[Item], elements: &[u8]) -> Result<()> {
         let array = &*self.plan.arrays()[visit.array];
+        let shape = array.chunk_box(&visit.shard);
         let mut parts = Vec::with_capacity(array.rank());
         for &item in items {
             if let Some((output, part)) = self.output(visit, item) {
                 self.plan.project(visit, item, &mut parts)?;
-                place(Some((elements, 0)), &[], &parts, output, part, array)?;
+                place(Some((elements, 0)), &[], &parts, output, part, &shape)?;
             }
         }
         Ok(())
@@ -43,9 +44,9 @@ impl Assembly<'_> {
         if !cache.admit(1, array.chunk_nbytes) {
             return Ok(false);
         }
-        let mut elements: Arc<[u8]> = std::iter::repeat_n(0, array.chunk_nbytes).collect();
+        let mut elements: Arc<[u8]> = std::iter::repeat_n(0, array.chunk_box(&visit.shard).nbytes()).collect();
         let Some(memory) = Arc::get_mut(&mut elements) else { return Ok(false) };
-        let all = 0..array.chunk_nbytes;
+        let all = 0..memory.len();
         if array.decode_window(codec, encoded.bytes, self.verify, &visit.shard, all, memory).is_err() {
             // It may be broken where nobody needs it: a cache changes nothing in what a read returns.
             return Ok(false);

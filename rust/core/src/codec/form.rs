@@ -50,7 +50,8 @@ impl PreparedArray {
 
     /// True when each stored chunk is its elements, encoded by the one chain.
     fn is_chain(&self) -> bool {
-        self.chunk_form == ChunkForm::Elements && self.elements().is_empty() && !self.has_masks()
+        let is_plain = matches!(self.chunk_form, ChunkForm::Elements | ChunkForm::Cell);
+        is_plain && self.elements().is_empty() && !self.has_masks()
     }
 
     /// True when decoding a part of a chunk may take less than decoding all of it.
@@ -70,7 +71,7 @@ impl PreparedArray {
     pub fn max_chunk_nbytes(&self) -> u64 {
         let nbytes = self.chain().max_encoded_nbytes();
         match self.chunk_form {
-            ChunkForm::Elements | ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw) => nbytes,
+            ChunkForm::Elements | ChunkForm::Cell | ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw) => nbytes,
             ChunkForm::N5Block => nbytes.saturating_add(MAX_HEADER_NBYTES),
             ChunkForm::Volume(_) => max_encoded_nbytes(nbytes),
         }
@@ -114,6 +115,7 @@ impl PreparedArray {
     pub fn view<'a>(&self, encoded: &'a [u8], verify: Verify, cell: &[u64]) -> Result<Option<&'a [u8]>> {
         let is_whole = match self.chunk_form {
             ChunkForm::Elements => self.elements().is_empty(),
+            ChunkForm::Cell => self.elements().is_empty() && *self.chunk_box(cell).extent == self.chunk_shape,
             ChunkForm::Clipped | ChunkForm::Volume(Encoding::Raw) => self.stored_extent(cell) == self.chunk_shape,
             ChunkForm::N5Block | ChunkForm::Volume(_) => false,
         };
@@ -121,7 +123,7 @@ impl PreparedArray {
     }
 
     /// Decodes at least the bytes `window` of a chunk as [`CodecChain::decode_window`](super::CodecChain::decode_window) does.
-    /// `cell` is the cell of the stored object.
+    /// `cell` is the cell of the stored object, and `out` as long as its chunks are (see `ArrayMeta::chunk_box`).
     ///
     /// # Errors
     /// As `CodecChain::decode_window`.
@@ -138,7 +140,10 @@ impl PreparedArray {
             ChunkForm::Elements if self.elements().is_empty() => {
                 self.chain_of(cell)?.decode_window(context, encoded, verify, window, out)
             }
-            ChunkForm::Elements => self.decode_elements(context, encoded, verify, cell, out),
+            ChunkForm::Cell if self.elements().is_empty() => {
+                self.chain().decode_any(context, encoded, verify, window, out)
+            }
+            ChunkForm::Elements | ChunkForm::Cell => self.decode_elements(context, encoded, verify, cell, out),
             ChunkForm::Clipped => {
                 let voxels: u64 = self.stored_extent(cell).iter().product();
                 let nbytes = voxels as usize * self.dtype.item_size();

@@ -45,7 +45,7 @@ use self::deflate::DeflateContext;
 use self::sink::{check_len, resize};
 use self::stages::{decode_bounded, decode_exact, encode_one};
 use self::zstd::ZstdContext;
-use crate::dtype::{DataType, Endian};
+use crate::dtype::{Conversion, DataType, Endian};
 use crate::error::{Error, Result};
 use crate::metadata::CodecSpec;
 use crate::metadata::limits::max_encoded_nbytes;
@@ -126,8 +126,8 @@ pub struct CodecChain {
     codecs: Vec<CodecSpec>,
     /// None when chunks have no common size (codecs outside of a shard).
     decoded_nbytes: Option<usize>,
-    /// Bytes of the units whose order is reversed; 1 when stored elements are native.
-    swap_unit: usize,
+    /// What makes stored elements native.
+    conversion: Conversion,
 }
 
 impl CodecChain {
@@ -140,8 +140,8 @@ impl CodecChain {
         if !decoded_nbytes.is_multiple_of(dtype.item_size().max(1)) {
             return Err(Error::internal(format!("a chunk of {decoded_nbytes} bytes of {}", dtype.numpy_name())));
         }
-        let swap_unit = if endian == Endian::NATIVE { 1 } else { dtype.swap_unit() };
-        Ok(Self { codecs: checked(specs)?, decoded_nbytes: Some(decoded_nbytes), swap_unit })
+        let conversion = Conversion::new(dtype, endian);
+        Ok(Self { codecs: checked(specs)?, decoded_nbytes: Some(decoded_nbytes), conversion })
     }
 
     /// Prepares codecs for bytes without a common decoded size, such as those outside of a shard. Of such a chain only
@@ -150,7 +150,7 @@ impl CodecChain {
     /// # Errors
     /// As [`CodecChain::new`].
     pub fn outer(specs: &[CodecSpec]) -> Result<Self> {
-        Ok(Self { codecs: checked(specs)?, decoded_nbytes: None, swap_unit: 1 })
+        Ok(Self { codecs: checked(specs)?, decoded_nbytes: None, conversion: Conversion::default() })
     }
 
     /// Bytes of a decoded chunk; 0 when chunks have no common size.
@@ -177,7 +177,7 @@ impl CodecChain {
     /// True when a stored chunk is its elements as they are: any part of it can be used without the rest.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.decoded_nbytes.is_some() && self.codecs.is_empty() && self.swap_unit == 1
+        self.decoded_nbytes.is_some() && self.codecs.is_empty() && self.conversion.is_none()
     }
 
     /// The elements where they lie inside `encoded`, when nothing has to be decoded (no compressor, native byte order).
@@ -186,7 +186,7 @@ impl CodecChain {
     /// # Errors
     /// `Checksum` when one differs, `Codec` when the length is not that of a chunk.
     pub fn view<'a>(&self, encoded: &'a [u8], verify: Verify) -> Result<Option<&'a [u8]>> {
-        let (Some(decoded_nbytes), 1) = (self.decoded_nbytes, self.swap_unit) else { return Ok(None) };
+        let (Some(decoded_nbytes), true) = (self.decoded_nbytes, self.conversion.is_none()) else { return Ok(None) };
         if self.codecs.iter().any(is_compressor) {
             return Ok(None);
         }
@@ -226,7 +226,7 @@ impl CodecChain {
     ) -> Result<()> {
         self.check_window(&window, out)?;
         table.chunk(encoded, from).decode_window(context, &window, out)?;
-        swap_bytes_in_place(&mut out[window], self.swap_unit);
+        self.conversion.apply(&mut out[window]);
         Ok(())
     }
 
@@ -236,7 +236,7 @@ impl CodecChain {
         {
             return Err(Error::internal(format!("{} bytes of output for a chunk of {expected}", out.len())));
         }
-        let is_aligned = [window.start, window.end].iter().all(|at| at.is_multiple_of(self.swap_unit));
+        let is_aligned = [window.start, window.end].iter().all(|at| at.is_multiple_of(self.conversion.alignment()));
         if window.start > window.end || window.end > out.len() || !is_aligned {
             return Err(Error::internal(format!("bytes {window:?} of a chunk of {}", out.len())));
         }
@@ -306,7 +306,7 @@ impl CodecChain {
             });
         context.scratch = scratch;
         decoded?;
-        swap_bytes_in_place(&mut out[window], self.swap_unit);
+        self.conversion.apply(&mut out[window]);
         Ok(())
     }
 
@@ -339,7 +339,7 @@ impl CodecChain {
         if let Some(expected) = self.decoded_nbytes {
             check_len("bytes", out.len(), expected)?;
         }
-        swap_bytes_in_place(&mut out, self.swap_unit);
+        self.conversion.apply(&mut out);
         Ok(out)
     }
 
@@ -357,7 +357,7 @@ impl CodecChain {
         let [mut current, mut next, third] = std::mem::take(&mut context.scratch);
         current.clear();
         current.extend_from_slice(elements);
-        swap_bytes_in_place(&mut current, self.swap_unit);
+        self.conversion.apply(&mut current);
         let encoded = self.codecs.iter().try_for_each(|codec| {
             if let CodecSpec::Checksum(spec) = codec {
                 checksum::add(*spec, &mut current);
@@ -458,22 +458,6 @@ fn from_little_endian<const N: usize>(mut stored: [u8; N]) -> [u8; N] {
         stored.reverse();
     }
     stored
-}
-
-/// Reverses the bytes of each unit of `unit` bytes; a rest shorter than a unit stays.
-pub(crate) fn swap_bytes_in_place(bytes: &mut [u8], unit: usize) {
-    // Known widths become vector shuffles.
-    fn swap<const N: usize>(bytes: &mut [u8]) {
-        let (units, _) = bytes.as_chunks_mut::<N>();
-        units.iter_mut().for_each(|unit| unit.reverse());
-    }
-    match unit {
-        0 | 1 => {}
-        2 => swap::<2>(bytes),
-        4 => swap::<4>(bytes),
-        8 => swap::<8>(bytes),
-        _ => bytes.chunks_exact_mut(unit).for_each(<[u8]>::reverse),
-    }
 }
 
 #[cfg(test)]

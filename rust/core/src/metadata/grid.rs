@@ -54,7 +54,7 @@ impl AxisGrid {
     pub fn extent(&self, cell: u64) -> u64 {
         match self {
             Self::Regular { step, .. } => *step,
-            Self::Offsets(_) => self.start(cell + 1) - self.start(cell),
+            Self::Offsets(_) => self.start(cell + 1).saturating_sub(self.start(cell)),
         }
     }
 }

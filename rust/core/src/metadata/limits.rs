@@ -10,8 +10,12 @@ pub const MAX_DOCUMENT_VALUES: usize = 1 << 18;
 pub const MAX_CODECS: usize = 32;
 /// Bytes of one element.
 pub const MAX_ITEM_NBYTES: u64 = 1 << 20;
+/// Fields of one record.
+pub const MAX_FIELDS: usize = 1 << 12;
 /// Levels of sharding inside sharding.
 pub const MAX_SHARD_LEVELS: usize = 4;
+/// Cells of an irregular chunk grid, those of all axes together (32 MiB of offsets).
+pub const MAX_LISTED_CELLS: u64 = 1 << 22;
 /// Bytes of one encoded shard index (4 Mi chunks; a shard of 32^3 chunks needs 512 KiB).
 pub const MAX_INDEX_NBYTES: u64 = 64 << 20;
 /// Bytes of one decoded chunk (Blosc's own limit).

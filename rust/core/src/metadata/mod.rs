@@ -29,6 +29,7 @@ pub use index_spec::{IndexLayout, IndexSpec, WkwFile};
 pub use keys::KeyEncoding;
 pub use resolve::{Parsed, resolve};
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::dtype::{DataType, Endian};
@@ -55,11 +56,11 @@ pub struct ArrayMeta {
     pub keys: KeyEncoding,
     /// Shard levels from the stored object inwards; empty when the array is unsharded.
     pub levels: Vec<ShardLevel>,
-    /// Extent of a chunk, the smallest unit that is decoded.
+    /// Extent of a chunk, the smallest unit that is decoded; the largest along each axis where they differ.
     pub chunk_shape: Vec<u64>,
     /// Stored axis `k` of a chunk is array axis `chunk_order[k]`.
     pub chunk_order: Vec<usize>,
-    /// Bytes of one decoded chunk, at least 1.
+    /// Bytes of one decoded chunk, at least 1; the most where they differ.
     pub chunk_nbytes: usize,
     /// Byte order of a chunk's stored elements, which are in C order of the stored axes.
     pub endian: Endian,
@@ -80,6 +81,8 @@ pub enum ChunkForm {
     Elements,
     /// Those of its voxels that lie inside the array, in C order of the stored axes: the beginning of a whole chunk.
     Clipped,
+    /// The same, of as many as the chunk's own cell of an irregular grid has voxels.
+    Cell,
     /// An N5 block: its own extent in front, then its elements.
     N5Block,
     /// A chunk of a Neuroglancer precomputed volume: of its voxels those inside the array, in this encoding.
@@ -144,8 +147,20 @@ impl ArrayMeta {
         })
     }
 
+    /// The decoded form of the chunks of the stored object in cell `cell`.
+    #[must_use]
+    pub fn chunk_box(&self, cell: &[u64]) -> ChunkBox<'_> {
+        let extent = match self.chunk_form {
+            ChunkForm::Cell => {
+                Cow::Owned(self.shard_grid.iter().zip(cell).map(|(grid, &cell)| grid.extent(cell)).collect())
+            }
+            _ => Cow::Borrowed(&*self.chunk_shape),
+        };
+        ChunkBox { array: self, extent }
+    }
+
     /// Number in its stored object of the first chunk in cell `cell` of the grid of objects. Where objects hold chunks from
-    /// anywhere (precomputed shards), it is the chunk's id; where chunks end with the array, one for each extent, as equal
+    /// anywhere (precomputed shards), it is the chunk's id; where chunks differ in extent, one for each extent, as equal
     /// objects may be one file.
     #[must_use]
     pub fn first_chunk(&self, cell: &[u64]) -> u64 {
@@ -157,6 +172,10 @@ impl ArrayMeta {
                 axes.fold(0, |number, ((&shape, grid), (&cell, &chunk))| {
                     number * (chunk + 1) + chunk.min(shape.saturating_sub(grid.start(cell)))
                 })
+            }
+            _ if self.chunk_form == ChunkForm::Cell => {
+                let extents = self.chunk_box(cell).extent;
+                extents.iter().zip(&self.chunk_shape).fold(0, |number, (extent, chunk)| number * (chunk + 1) + extent)
             }
             _ => 0,
         }
@@ -232,5 +251,23 @@ impl ArrayMeta {
     #[must_use]
     pub fn has_outer_codecs(&self) -> bool {
         self.levels.iter().any(|level| !level.outer.is_empty())
+    }
+}
+
+/// A chunk as it is decoded: elements in C order of the stored axes.
+#[derive(Debug)]
+pub struct ChunkBox<'a> {
+    /// Its array.
+    pub array: &'a ArrayMeta,
+    /// Its extent along each axis of the array.
+    pub extent: Cow<'a, [u64]>,
+}
+
+impl ChunkBox<'_> {
+    /// Bytes in all, at most `array.chunk_nbytes`.
+    #[must_use]
+    pub fn nbytes(&self) -> usize {
+        let voxels = self.extent.iter().fold(1, |voxels, &extent| voxels * extent as usize);
+        (voxels * self.array.dtype.item_size()).min(self.array.chunk_nbytes)
     }
 }

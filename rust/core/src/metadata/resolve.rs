@@ -24,8 +24,10 @@ pub struct Parsed {
     pub fill_value: Vec<u8>,
     /// Name of each axis, where there is one.
     pub dimension_names: Vec<Option<String>>,
-    /// Extent of a stored object in voxels.
+    /// Extent of a stored object in voxels; the largest along each axis where they differ.
     pub chunk_shape: Vec<u64>,
+    /// The grid of stored objects, where they differ in extent.
+    pub irregular_grid: Option<Vec<AxisGrid>>,
     /// Grid coordinates -> key of the stored object.
     pub keys: KeyEncoding,
     /// Codecs of a stored object.
@@ -37,13 +39,14 @@ pub struct Parsed {
 /// # Errors
 /// `Metadata` when the parts contradict each other, `Limit` when they ask for more than is allowed.
 pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
-    let Parsed { shape, dtype, fill_value, dimension_names, chunk_shape, keys, codecs } = parsed;
+    let Parsed { shape, dtype, fill_value, dimension_names, chunk_shape, irregular_grid, keys, codecs } = parsed;
     let rank = shape.len();
     check_shapes(&shape, &chunk_shape)?;
     if fill_value.len() != dtype.item_size() || dimension_names.len() != rank {
         return Err(Error::internal("fill value or dimension names of the wrong length"));
     }
-    let shard_grid = grid(&shape, &chunk_shape)?;
+    let chunk_form = if irregular_grid.is_some() { ChunkForm::Cell } else { ChunkForm::Elements };
+    let shard_grid = irregular_grid.map_or_else(|| grid(&shape, &chunk_shape), counted)?;
 
     let mut order: Vec<usize> = (0..rank).collect();
     let mut chunk_shape = chunk_shape;
@@ -77,6 +80,12 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
         if let Some(codec) = chunk_elements.first() {
             let what = format!("{at}[{place}]: `{}` before `sharding_indexed`", codec.name);
             return Err(Error::unsupported(what, "codecs that change elements are read inside of shards"));
+        }
+        if chunk_form == ChunkForm::Cell {
+            return Err(Error::unsupported(
+                "shards of different extents",
+                "write the array with a regular grid of shards",
+            ));
         }
         at = format!("{at}[{place}].configuration");
         if levels.len() == MAX_SHARD_LEVELS {
@@ -116,7 +125,7 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
         chunk_shape,
         chunk_order: order,
         endian,
-        chunk_form: ChunkForm::Elements,
+        chunk_form,
         chunk_codecs,
         codecs,
     })
@@ -140,9 +149,13 @@ pub(super) fn check_shapes(shape: &[u64], chunk_shape: &[u64]) -> Result<()> {
     }
 }
 
-/// The grid of stored objects, whose number fits an `i64`.
+/// The regular grid of stored objects, whose number fits an `i64`.
 pub(super) fn grid(shape: &[u64], chunk_shape: &[u64]) -> Result<Vec<AxisGrid>> {
-    let axes: Vec<_> = shape.iter().zip(chunk_shape).map(|(&extent, &step)| AxisGrid::regular(extent, step)).collect();
+    counted(shape.iter().zip(chunk_shape).map(|(&extent, &step)| AxisGrid::regular(extent, step)).collect())
+}
+
+/// Checks that the number of stored objects fits an `i64`.
+fn counted(axes: Vec<AxisGrid>) -> Result<Vec<AxisGrid>> {
     let cells: Vec<u64> = axes.iter().map(AxisGrid::cells).collect();
     match product(&cells) {
         Some(n) if n <= i64::MAX as u64 => Ok(axes),

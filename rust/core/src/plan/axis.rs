@@ -123,10 +123,10 @@ impl<'a> AxisView<'a> {
                         Cells::Span { first, count: last - first + 1 }
                     }
                     AxisGrid::Regular { step: extent, .. } => Cells::Strided { start, step, extent: *extent, count },
+                    AxisGrid::Offsets(_) if step == 1 => Cells::Span { first, count: last - first + 1 },
                     AxisGrid::Offsets(_) => {
-                        let mut cells: Vec<u64> = (0..count).map(|k| grid.cell_of(start + k * step)).collect();
-                        cells.dedup();
-                        Cells::List(cells)
+                        let holds = |&cell: &u64| self.within(grid.start(cell), grid.start(cell + 1)).is_some();
+                        Cells::List((first..=last).filter(holds).collect())
                     }
                 }
             }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::codec::PreparedArray;
 use crate::error::{Error, Result};
-use crate::metadata::{ArrayMeta, AxisGrid};
+use crate::metadata::{ArrayMeta, AxisGrid, ChunkBox};
 use crate::subset::product;
 pub use axis::AxisPart;
 use axis::{AxisView, Cells};
@@ -310,7 +310,8 @@ impl Plan {
         let chunk = &mut chunk[..array.rank()];
         self.chunk_coordinates(visit.array, item.chunk, chunk);
         parts.clear();
-        for (axis, (&number, &extent)) in chunk.iter().zip(&array.chunk_shape).enumerate() {
+        let extents = array.chunk_box(&visit.shard).extent;
+        for (axis, (&number, &extent)) in chunk.iter().zip(&*extents).enumerate() {
             let low = array.shard_grid[axis].start(visit.shard[axis]) + number * extent;
             let part = self.view(piece, axis).within(low, low + extent);
             parts.push(part.ok_or_else(|| Error::internal("a planned chunk is not touched by its read"))?);
@@ -329,11 +330,11 @@ impl Plan {
         items: &[Item],
         parts: &mut Vec<AxisPart<'p>>,
     ) -> Result<Range<usize>> {
-        let array = &self.arrays[visit.array];
+        let chunk = self.arrays[visit.array].chunk_box(&visit.shard);
         let mut all: Option<Range<usize>> = None;
         for &item in items {
             self.project(visit, item, parts)?;
-            let one = window(parts, array)?;
+            let one = window(parts, &chunk)?;
             all = Some(all.map_or_else(|| one.clone(), |all| all.start.min(one.start)..all.end.max(one.end)));
         }
         all.ok_or_else(|| Error::internal("a chunk that no item needs"))
@@ -452,19 +453,20 @@ fn chunk_grid(array: &ArrayMeta) -> Result<Vec<u64>> {
 ///
 /// # Errors
 /// `Internal` when it is empty or reaches outside the chunk.
-pub(crate) fn window(parts: &[AxisPart<'_>], array: &ArrayMeta) -> Result<Range<usize>> {
+pub(crate) fn window(parts: &[AxisPart<'_>], chunk: &ChunkBox<'_>) -> Result<Range<usize>> {
     let outside = || Error::internal("a projection reaches outside its chunk");
-    let (mut first, mut last, mut stride) = (0, 0, array.dtype.item_size());
-    for &axis in array.chunk_order.iter().rev() {
+    let item_size = chunk.array.dtype.item_size();
+    let (mut first, mut last, mut stride) = (0, 0, item_size);
+    for &axis in chunk.array.chunk_order.iter().rev() {
         let (low, high) = parts.get(axis).and_then(AxisPart::span).ok_or_else(outside)?;
-        if low > high || high >= array.chunk_shape[axis] {
+        if low > high || high >= chunk.extent[axis] {
             return Err(outside());
         }
         first += low as usize * stride;
         last += high as usize * stride;
-        stride *= array.chunk_shape[axis] as usize;
+        stride *= chunk.extent[axis] as usize;
     }
-    Ok(first..last + array.dtype.item_size())
+    Ok(first..last + item_size)
 }
 
 fn too_many(what: &str) -> Error {

@@ -158,6 +158,7 @@ proptest! {
             fill_value: vec![0; 4],
             dimension_names: vec![None; rank],
             chunk_shape: shape.clone(),
+            irregular_grid: None,
             keys: KeyEncoding::V2 { separator: '.' },
             codecs: list.clone().into(),
         };

@@ -3,11 +3,13 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+mod grid;
 mod json;
 mod layout;
 mod mutation;
 mod n5;
 mod precomputed;
+mod types;
 mod v2;
 mod v3;
 

@@ -27,6 +27,11 @@ fn seeds() -> Vec<String> {
     let compressed = r#"[{"name": "transpose", "configuration": {"order": "F"}}, {"name": "bytes", "configuration":
         {"endian": "big"}}, {"name": "gzip", "configuration": {"level": 5}}, {"name": "unknown", "must_understand": false},
         {"name": "numcodecs.bz2", "configuration": {"level": 1, "id": "bz2"}}]"#;
+    let rectilinear =
+        r#"{"name": "rectilinear", "configuration": {"kind": "inline", "chunk_shapes": [[[2, 3], 4], 6]}}"#;
+    let record = r#"{"name": "struct", "configuration": {"fields": [
+        {"name": "t", "data_type": {"name": "numpy.datetime64", "configuration": {"unit": "s", "scale_factor": 10}}},
+        {"name": "b", "data_type": {"name": "structured", "configuration": {"fields": [["c", "bfloat16"]]}}}]}}"#;
     let v2_blosc = r#"{"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": -1, "blocksize": 0}"#;
     let elements = r#"[{"name": "scale_offset", "configuration": {"scale": 2, "offset": "NaN"}}, {"name": "cast_value",
         "configuration": {"data_type": "int8", "rounding": "nearest-away", "out_of_range": "clamp",
@@ -49,6 +54,9 @@ fn seeds() -> Vec<String> {
         document(V3, &[("codecs", packed), ("data_type", "\"int16\"")]),
         document(V2, &[("filters", filters), ("dtype", "\">u2\"")]),
         document(V2, &[("filters", hdf5), ("compressor", r#"{"id": "lzma", "format": 2}"#)]),
+        document(V3, &[("chunk_grid", rectilinear), ("data_type", "\"int4\"")]),
+        document(V3, &[("data_type", record), ("fill_value", r#"{"t": "NaT", "b": {"c": 1.5}}"#)]),
+        document(V2, &[("dtype", r#"[["a", ">u2"], ["b", [["c", "<f4"]], [2, 3]]]"#), ("fill_value", "\"AAAA\"")]),
         document(V2, &[("compressor", v2_blosc), ("order", "\"F\""), ("dimension_separator", "\"/\"")]),
         document(V2, &[("dtype", "\"<M8[10us]\""), ("fill_value", "\"NaT\""), ("compressor", r#"{"id": "lz4"}"#)]),
         document(V2, &[("dtype", "\"|S5\""), ("fill_value", "\"YWJj\""), ("filters", "[]")]),
@@ -100,8 +108,13 @@ fn assert_sound(meta: &ArrayMeta) {
     assert!(meta.stored(meta.chunk_nbytes).1 <= MAX_CHUNK_NBYTES);
     let objects = meta.shard_grid.iter().map(|axis| u128::from(axis.cells())).product::<u128>();
     assert!(objects < 1 << 63);
-    let mut outer: Vec<u64> =
-        meta.shard_grid.iter().map(|axis| if let AxisGrid::Regular { step, .. } = axis { *step } else { 0 }).collect();
+    let largest = |axis: &AxisGrid| match axis {
+        AxisGrid::Regular { step, .. } => *step,
+        AxisGrid::Offsets(offsets) => {
+            offsets.windows(2).map(|ends| ends[1].checked_sub(ends[0]).unwrap()).max().unwrap()
+        }
+    };
+    let mut outer: Vec<u64> = meta.shard_grid.iter().map(largest).collect();
     for level in &meta.levels {
         let whole: Vec<u64> = level.grid.iter().zip(&level.entry_shape).map(|(n, extent)| n * extent).collect();
         assert_eq!(whole, outer);

@@ -50,6 +50,27 @@ fn v2_data_types() {
 }
 
 #[test]
+fn v2_records() {
+    let dtype = r#"[["a", ">u2"], ["", "|V1"], ["s", [["x", "<i4"], ["t", ">M8[s]"]], [2, 3]], ["n", "|S2", 2]]"#;
+    let meta = v2(&[("dtype", dtype), ("fill_value", "null")]).unwrap();
+    let DataType::Record(record) = &meta.dtype else { panic!("{:?}", meta.dtype) };
+    let fields: Vec<_> = record.fields().iter().map(|f| (&*f.name, &*f.shape, f.endian, f.nbytes())).collect();
+    let (big, little) = (Some(Endian::Big), Some(Endian::Little));
+    assert_eq!(
+        fields,
+        [("a", &[][..], big, 2), ("f1", &[], little, 1), ("s", &[2, 3], little, 72), ("n", &[2], little, 4)]
+    );
+    assert_eq!((meta.dtype.item_size(), meta.fill_value.len()), (79, 79));
+    // As stored, so that each field has its own byte order.
+    let dtype = r#"[["a", ">u2"], ["b", "<i2"], ["c", ">c8"]]"#;
+    let meta = v2(&[("dtype", dtype), ("fill_value", "\"AQIDBAAAAAE/gAAA\"")]).unwrap();
+    assert_eq!(meta.fill_value, [2, 1, 3, 4, 1, 0, 0, 0, 0, 0, 0x80, 0x3f]);
+    let meta = v2(&[("dtype", dtype), ("fill_value", "0")]).unwrap();
+    assert_eq!(meta.fill_value, [0; 12]);
+    assert_eq!(v2(&[("dtype", "\"bfloat16\""), ("fill_value", "1")]).unwrap().fill_value, [0x80, 0x3f]);
+}
+
+#[test]
 fn v2_fill_values() {
     let table: &[(&str, &str, &[u8])] = &[
         ("|b1", "1", &[1]),
@@ -147,7 +168,17 @@ fn v2_refusals() {
         ("dtype", "\"|S0\"", m, "dtype: elements of no bytes"),
         ("dtype", "\"|V4000000000\"", l, "bytes of one element"),
         ("dtype", "\"<U9999999999999999999\"", l, "bytes of one element"),
-        ("dtype", r#"[["x", "<f4"], ["y", "<f4"]]"#, u, "structured data types"),
+        ("dtype", "[]", m, "dtype: elements of no bytes"),
+        ("dtype", r#"["<f4"]"#, m, "dtype[0]: expected a list"),
+        ("dtype", r#"[["x"]]"#, m, "dtype[0]: expected a name, a type and perhaps a shape"),
+        ("dtype", r#"[["x", "<f4", [2], 1]]"#, l, "dtype[0]: number of items"),
+        ("dtype", r#"[[["title", "x"], "<f4"]]"#, m, "dtype[0][0]: expected a string"),
+        ("dtype", r#"[["x", "<f4"], ["x", "<i4"]]"#, m, "dtype: two fields have one name"),
+        ("dtype", r#"[["x", "<f4"], ["", "|V4"], ["f1", "<i4"]]"#, m, "dtype: two fields have one name"),
+        ("dtype", r#"[["x", "<f4", [2, 0]]]"#, m, "dtype: elements of no bytes"),
+        ("dtype", r#"[["x", "<f4", [4294967296, 4294967296, 2]]]"#, l, "bytes of one element"),
+        ("dtype", r#"[["x", [["y", "|V1000000"]], 2]]"#, l, "bytes of one element"),
+        ("dtype", r#"[["x", "|O"]]"#, u, "data type `|O`"),
         ("dtype", "4", m, "dtype"),
         ("compressor", "", m, "compressor: missing"),
         ("compressor", "\"zlib\"", m, "compressor: expected an object"),

@@ -34,9 +34,11 @@ pub struct Layout {
     pub document: String,
     pub shard_shape: Vec<u64>,
     pub chunk_shape: Vec<u64>,
+    /// Extents of the stored objects along each axis, where they differ: then they are the chunks.
+    pub edges: Option<Vec<Vec<u64>>>,
     pub codecs: Vec<Codec>,
-    /// Bytes of the units that byte order reverses.
-    pub swap_unit: usize,
+    /// Bytes of the units of a voxel that byte order reverses, one after the other.
+    pub units: &'static [usize],
 }
 
 /// Bytes of one voxel.
@@ -45,16 +47,41 @@ pub fn item_size(array: &super::Array) -> usize {
 }
 
 impl Layout {
+    /// First voxel and extent of a stored object along each axis.
+    pub fn cell(&self, cell: &[u64]) -> (Vec<u64>, Vec<u64>) {
+        let along = |(axis, &cell): (usize, &u64)| match &self.edges {
+            None => (cell * self.shard_shape[axis], self.shard_shape[axis]),
+            Some(edges) => (edges[axis][..cell as usize].iter().sum(), edges[axis][cell as usize]),
+        };
+        cell.iter().enumerate().map(along).unzip()
+    }
+
+    /// Grid coordinates of the chunk that holds a voxel, which may lie beyond the array in a chunk at its edge.
+    pub fn chunk_of(&self, at: &[u64]) -> Vec<u64> {
+        let along = |(axis, &place): (usize, &u64)| match &self.edges {
+            None => place / self.chunk_shape[axis],
+            Some(edges) => {
+                let ends = edges[axis].iter().scan(0, |end, edge| {
+                    *end += edge;
+                    Some(*end)
+                });
+                ends.take_while(|&end| end <= place).count() as u64
+            }
+        };
+        at.iter().enumerate().map(along).collect()
+    }
+
     pub fn random(choices: &mut Choices<'_>) -> Self {
         let rank = choices.below(5) as usize;
-        let (dtype, fill_value, swap_unit) = choices.pick(&[
-            ("uint8", json!(7), 1),
-            ("int16", json!(-2), 2),
-            ("float32", json!(1.5), 4),
-            ("uint64", json!(0), 8),
-            ("r24", json!([1, 2, 3]), 1),
-            ("complex64", json!([1.0, "NaN"]), 4),
-            ("bool", json!(true), 1),
+        let (dtype, fill_value, units): (_, _, &[usize]) = choices.pick(&[
+            (json!("uint8"), json!(7), &[1]),
+            (json!("int16"), json!(-2), &[2]),
+            (json!("float32"), json!(1.5), &[4]),
+            (json!("uint64"), json!(0), &[8]),
+            (json!("r24"), json!([1, 2, 3]), &[1, 1, 1]),
+            (json!("complex64"), json!([1.0, "NaN"]), &[4, 4]),
+            (json!("bool"), json!(true), &[1]),
+            (record(), json!({"a": 1, "b": {"c": -5, "d": [0.5, 0]}, "e": -1}), &[1, 4, 4, 4, 2]),
         ]);
         let (chunk_voxels, shard_chunks) = choices.pick(&PARTS);
         let chunk_shape = extents(choices, rank, 5, chunk_voxels);
@@ -73,6 +100,13 @@ impl Layout {
             .zip(&counts)
             .map(|(&shard, &n)| if choices.chance(40) { 0 } else { shard * n - choices.below(shard) })
             .collect();
+        let irregular = entries.is_empty() && choices.chance(3);
+        let edges =
+            irregular.then(|| shape.iter().zip(&shard_shape).map(|(&n, &most)| edges(choices, n, most)).collect());
+        let grid = match &edges {
+            None => json!({"name": "regular", "configuration": {"chunk_shape": shard_shape}}),
+            Some(edges) => json!({"name": "rectilinear", "configuration": {"kind": "inline", "chunk_shapes": edges}}),
+        };
         let codecs = codecs(choices, (0..rank).collect(), &entries);
         let keys = choices.pick(&[json!("default"), json!({"name": "v2", "configuration": {"separator": "/"}})]);
         let document = json!({
@@ -80,13 +114,31 @@ impl Layout {
             "node_type": "array",
             "shape": shape,
             "data_type": dtype,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard_shape}},
+            "chunk_grid": grid,
             "chunk_key_encoding": keys,
             "fill_value": fill_value,
             "codecs": documents(&codecs),
         });
-        Self { document: document.to_string(), shard_shape, chunk_shape, codecs, swap_unit }
+        Self { document: document.to_string(), shard_shape, chunk_shape, edges, codecs, units }
     }
+}
+
+/// Fields within fields, 15 bytes.
+fn record() -> Value {
+    let field = |name: &str, dtype: Value| json!({"name": name, "data_type": dtype});
+    let fields = |list: &[Value]| json!({"name": "struct", "configuration": {"fields": list}});
+    let inner = fields(&[field("c", json!("int32")), field("d", json!("complex64"))]);
+    fields(&[field("a", json!("uint8")), field("b", inner), field("e", json!("int16"))])
+}
+
+/// Extents of at most `most` that cover `extent` voxels, and perhaps more.
+fn edges(choices: &mut Choices<'_>, extent: u64, most: u64) -> Vec<u64> {
+    let mut edges = Vec::new();
+    while edges.iter().sum::<u64>() < extent {
+        edges.push(1 + choices.below(most));
+    }
+    edges.extend((0..choices.below(3)).map(|_| most));
+    edges
 }
 
 /// Extents of at most `most`, at most `product` together.

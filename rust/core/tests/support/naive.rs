@@ -49,8 +49,7 @@ impl Oracle {
 
     /// The voxel at `at`, which may lie beyond the array in a chunk at its edge; None when its chunk is not stored.
     fn stored(&self, at: &[u64]) -> Option<Vec<u8>> {
-        let chunk: Vec<u64> = at.iter().zip(&self.layout.chunk_shape).map(|(place, extent)| place / extent).collect();
-        if hash(self.salt, &chunk) % 4 == 3 {
+        if hash(self.salt, &self.layout.chunk_of(at)) % 4 == 3 {
             return None;
         }
         let value = hash(!self.salt, at);
@@ -60,7 +59,7 @@ impl Oracle {
     /// All stored objects, from the naive writer or from ours.
     pub fn write(&self, choices: &mut Choices<'_>) -> Objects {
         let grid: Vec<u64> = self.array.shard_grid.iter().map(voxfetch_core::metadata::AxisGrid::cells).collect();
-        let ours = choices.chance(3);
+        let ours = choices.chance(3) && self.layout.edges.is_none();
         let mut objects = Objects::new();
         each_place(&grid, &mut |shard| {
             let bytes = if ours { self.write_ours(shard) } else { self.write_naively(shard, choices) };
@@ -70,9 +69,9 @@ impl Oracle {
     }
 
     fn write_ours(&self, shard: &[u64]) -> Option<Vec<u8>> {
-        let extents = self.array.shape.iter().zip(shard).zip(&self.layout.shard_shape);
-        let counts: Vec<u64> = extents.map(|((extent, cell), step)| (extent - cell * step).min(*step)).collect();
-        let start: Vec<u64> = shard.iter().zip(&self.layout.shard_shape).map(|(cell, step)| cell * step).collect();
+        let (start, extents) = self.layout.cell(shard);
+        let ends = self.array.shape.iter().zip(&start).zip(extents);
+        let counts: Vec<u64> = ends.map(|((extent, start), step)| (extent - start).min(step)).collect();
         let mut data = Vec::new();
         each_place(&counts, &mut |place| {
             let at: Vec<i64> = place.iter().zip(&start).map(|(place, start)| (place + start) as i64).collect();
@@ -91,10 +90,10 @@ impl Oracle {
     }
 
     fn write_naively(&self, shard: &[u64], choices: &mut Choices<'_>) -> Option<Vec<u8>> {
-        let shape = self.layout.shard_shape.clone();
+        let (start, shape) = self.layout.cell(shard);
         let mut voxels = Vec::new();
         each_place(&shape, &mut |place| {
-            let at: Vec<u64> = place.iter().zip(shard).zip(&shape).map(|((p, cell), step)| p + cell * step).collect();
+            let at: Vec<u64> = place.iter().zip(&start).map(|(place, start)| place + start).collect();
             voxels.push(self.stored(&at));
         });
         self.encode(&self.layout.codecs, Block { shape, voxels }, choices)
@@ -109,7 +108,14 @@ impl Oracle {
                     let voxels: Option<Vec<Vec<u8>>> = block.voxels.iter().cloned().collect();
                     bytes = voxels?.concat();
                     if *big {
-                        bytes.chunks_mut(self.layout.swap_unit).for_each(<[u8]>::reverse);
+                        for item in bytes.chunks_mut(self.item_size()) {
+                            let mut rest = item;
+                            for &unit in self.layout.units {
+                                let (number, behind) = rest.split_at_mut(unit);
+                                number.reverse();
+                                rest = behind;
+                            }
+                        }
                     }
                 }
                 Codec::Shard(shard) => bytes = self.encode_shard(shard, &block, choices)?,

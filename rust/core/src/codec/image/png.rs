@@ -9,8 +9,8 @@
 use libdeflater::Decompressor;
 
 use super::super::sink::{check_len, resize};
-use super::super::{Endian, swap_bytes_in_place};
 use super::Image;
+use crate::dtype::{Endian, swap_bytes_in_place};
 use crate::error::{Error, ErrorKind, Result};
 
 const NAME: &str = "png";

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::super::deflate::Container;
 use super::super::*;
+use crate::dtype::swap_bytes_in_place;
 use crate::error::ErrorKind;
 
 /// x, y, z, channel in voxels.

@@ -1,10 +1,12 @@
 //! Names of data types -> [`DataType`]: Zarr v3 extensions and numpy type strings of v2.
 
-use super::Extension;
-use crate::dtype::{DataType, Endian};
+use serde_json::Value;
+
+use super::{Extension, extents};
+use crate::dtype::{DataType, Endian, Field, Record};
 use crate::error::{Error, Result};
 use crate::metadata::json::Node;
-use crate::metadata::limits::MAX_ITEM_NBYTES;
+use crate::metadata::limits::{MAX_FIELDS, MAX_ITEM_NBYTES};
 
 /// Units of numpy's `datetime64` and `timedelta64`.
 const TIME_UNITS: [&str; 14] = ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "μs", "ns", "ps", "fs", "as"];
@@ -12,24 +14,103 @@ const TIME_UNITS: [&str; 14] = ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "
 /// A version 3 `data_type`.
 pub(super) fn v3(node: Node<'_>) -> Result<DataType> {
     let extension = Extension::parse_required(node)?;
-    let core = match extension.name {
-        "bool" => Some(DataType::Bool),
-        "float16" => Some(DataType::Float(2)),
-        "complex64" => Some(DataType::Complex(8)),
-        "complex128" => Some(DataType::Complex(16)),
-        name => match name.strip_prefix('r').filter(|bits| bits.bytes().all(|b| b.is_ascii_digit())) {
-            Some("") | None => DataType::number(name),
-            Some(bits) => Some(raw(&extension.node, bits)?),
-        },
+    let nbytes = |extension: &Extension<'_>| {
+        extension.only(&["length_bytes"])?;
+        let length = extension.require("length_bytes")?;
+        item_nbytes(&length, length.u64()?)
     };
-    let Some(dtype) = core else {
-        return Err(Error::unsupported(
-            format!("data type `{}`", extension.name),
-            "read are the core types: bool, integers, floats, complex and r<bits>",
-        ));
+    let dtype = match extension.name {
+        "bool" => DataType::Bool,
+        "float16" => DataType::Float(2),
+        "complex64" | "complex_float32" => DataType::Complex(8),
+        "complex128" | "complex_float64" => DataType::Complex(16),
+        "numpy.datetime64" => return Ok(DataType::DateTime(v3_time_unit(&extension)?)),
+        "numpy.timedelta64" => return Ok(DataType::TimeDelta(v3_time_unit(&extension)?)),
+        "raw_bytes" => return Ok(DataType::Raw(nbytes(&extension)?)),
+        "null_terminated_bytes" => return Ok(DataType::FixedBytes(nbytes(&extension)?)),
+        "fixed_length_utf32" => {
+            return match nbytes(&extension)? {
+                n if n % 4 == 0 => Ok(DataType::FixedUtf32(n / 4)),
+                _ => Err(extension.node.error("characters of UTF-32 have 4 bytes each")),
+            };
+        }
+        "struct" | "structured" => return v3_record(&extension),
+        name => match name.strip_prefix('r').filter(|bits| bits.bytes().all(|b| b.is_ascii_digit())) {
+            Some("") | None => {
+                DataType::number(name).or_else(|| DataType::narrow(name)).ok_or_else(|| unknown(name))?
+            }
+            Some(bits) => raw(&extension.node, bits)?,
+        },
     };
     extension.only(&[])?;
     Ok(dtype)
+}
+
+fn unknown(name: &str) -> Error {
+    let hint = if name.starts_with("complex_") {
+        "numpy has no complex type of such numbers"
+    } else {
+        "read are numbers, bool, r<bits>, times, bytes and strings of fixed size, and structs of these"
+    };
+    Error::unsupported(format!("data type `{name}`"), hint)
+}
+
+/// Fields of a version 3 `struct`: objects, or pairs of name and type as `structured` has them.
+fn v3_record(extension: &Extension<'_>) -> Result<DataType> {
+    extension.only(&["fields"])?;
+    let list = extension.require("fields")?;
+    let mut fields = Vec::new();
+    for item in list.items(MAX_FIELDS)? {
+        let (name, dtype) = if let Value::Array(_) = item.value {
+            let pair: Vec<Node<'_>> = item.items(2)?.collect();
+            let [name, dtype] = pair.as_slice() else { return Err(item.expected("a name and a data type")) };
+            (name.clone(), dtype.clone())
+        } else {
+            if let Some((member, _)) = item.members()?.find(|(member, _)| !matches!(*member, "name" | "data_type")) {
+                return Err(item.error(format!("`{member:.40}` is not a member of a field (name, data_type)")));
+            }
+            (item.require("name")?, item.require("data_type")?)
+        };
+        let name = name.str().ok().filter(|name| !name.is_empty()).ok_or_else(|| name.expected("a name"))?;
+        fields.push(Field { name: name.to_owned(), dtype: v3(dtype)?, shape: Vec::new(), endian: None });
+    }
+    record(&list, fields)
+}
+
+/// A version 2 list of fields: `[name, type]` or `[name, type, shape]`. A field without a name (numpy describes padding so)
+/// is called `f` and its number, as numpy does.
+fn v2_record(node: &Node<'_>) -> Result<DataType> {
+    let mut fields = Vec::new();
+    for (number, item) in node.items(MAX_FIELDS)?.enumerate() {
+        let parts: Vec<Node<'_>> = item.items(3)?.collect();
+        let (name, dtype, shape) = match parts.as_slice() {
+            [name, dtype] => (name.str()?, dtype, Vec::new()),
+            [name, dtype, shape] => {
+                let extents = if let Value::Number(_) = shape.value { vec![shape.u64()?] } else { extents(shape)? };
+                (name.str()?, dtype, extents)
+            }
+            _ => return Err(item.expected("a name, a type and perhaps a shape")),
+        };
+        let name = if name.is_empty() { format!("f{number}") } else { name.to_owned() };
+        let (dtype, endian) = v2(dtype)?;
+        fields.push(Field { name, dtype, shape, endian: Some(endian) });
+    }
+    record(node, fields)
+}
+
+/// Checks the fields of a record.
+fn record(node: &Node<'_>, fields: Vec<Field>) -> Result<DataType> {
+    let mut names: Vec<&str> = fields.iter().map(|field| &*field.name).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+        return Err(node.error("two fields have one name"));
+    }
+    for field in &fields {
+        item_nbytes(node, field.nbytes())?;
+    }
+    let record = Record::new(fields);
+    item_nbytes(node, record.nbytes())?;
+    Ok(DataType::Record(record))
 }
 
 /// `r<bits>`.
@@ -49,12 +130,17 @@ fn item_nbytes(node: &Node<'_>, nbytes: u64) -> Result<u32> {
     }
 }
 
-/// A version 2 `dtype`: a numpy type string such as `<u2`, and the byte order it names (of single bytes: little).
+/// A version 2 `dtype`: a numpy type string such as `<u2`, and the byte order it names (of single bytes: little), or a list
+/// of fields, each with its own.
 pub(super) fn v2(node: &Node<'_>) -> Result<(DataType, Endian)> {
-    if node.items(usize::MAX).is_ok() {
-        return Err(Error::unsupported("structured data types", "split the fields into arrays"));
+    if let Value::Array(_) = node.value {
+        return Ok((v2_record(node)?, Endian::Little));
     }
     let text = node.short_str()?;
+    if let Some(dtype) = DataType::narrow(text) {
+        // As tensorstore writes them.
+        return Ok((dtype, Endian::Little));
+    }
     let malformed = || node.error(format!("{text:?} is not a numpy type string"));
     let mut rest = text.chars();
     let order = rest.next().filter(|c| "<>|".contains(*c)).ok_or_else(malformed)?;
@@ -111,4 +197,20 @@ fn v2_time_unit(text: &str) -> Option<String> {
     let factor = inner.strip_suffix(unit)?;
     let legal = TIME_UNITS.contains(&unit) && (factor.is_empty() || factor.parse::<i32>().is_ok_and(|f| f > 0));
     legal.then(|| inner.replace('μ', "u"))
+}
+
+/// Unit and factor of a version 3 time: `s` and 25 -> `25s`.
+fn v3_time_unit(extension: &Extension<'_>) -> Result<String> {
+    extension.only(&["unit", "scale_factor"])?;
+    let (unit, factor) = (extension.require("unit")?, extension.require("scale_factor")?);
+    let factor = factor.integer(1, i32::MAX as u64)?;
+    match unit.short_str()? {
+        "generic" => {
+            Err(Error::unsupported(format!("data type `{}` without a unit", extension.name), "times need one"))
+        }
+        name if !TIME_UNITS.contains(&name) => Err(unit.expected("a unit of time, such as \"ns\"")),
+        name => {
+            Ok(format!("{}{}", if factor == 1 { String::new() } else { factor.to_string() }, name.replace('μ', "u")))
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::dtype::{DataType, half_bits};
+use crate::dtype::{Conversion, DataType, Endian, FloatFormat, Form, Record};
 use crate::error::Result;
 use crate::metadata::json::Node;
 
@@ -19,7 +19,15 @@ pub(super) fn bytes(node: &Node<'_>, dtype: &DataType) -> Result<Vec<u8>> {
             native(integer(node, -(max as i64) - 1, max)? as u64, *size)
         }
         DataType::UInt(size) => native(integer(node, 0, u64::MAX >> (64 - *size * 8))? as u64, *size),
-        DataType::Float(size) => native(float(node, *size)?, *size),
+        DataType::Float(size) => native(float(node, FloatFormat::ieee(*size))?, *size),
+        DataType::Narrow(narrow) => {
+            let bits = match narrow.form {
+                Form::Int(bits) => integer(node, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)? as u64,
+                Form::UInt(bits) => integer(node, 0, (1 << bits) - 1)? as u64,
+                Form::Float(format) => float(node, format)?,
+            };
+            native(bits & (u64::MAX >> (64 - narrow.bits())), dtype.item_size() as u8)
+        }
         DataType::Complex(size) => complex(node, *size / 2),
         DataType::DateTime(_) | DataType::TimeDelta(_) => {
             let value =
@@ -36,7 +44,28 @@ pub(super) fn bytes(node: &Node<'_>, dtype: &DataType) -> Result<Vec<u8>> {
         },
         DataType::FixedBytes(size) => base64(node, *size as usize),
         DataType::FixedUtf32(length) => utf32(node, *length as usize),
+        DataType::Record(record) => match node.value {
+            Value::Object(_) if record.fields().iter().all(|field| field.shape.is_empty()) => fields(node, record),
+            _ => {
+                // As stored: in the byte order of each field, which is little where it has none of its own.
+                let mut bytes = base64(node, dtype.item_size())?;
+                Conversion::new(dtype, Endian::Little).apply(&mut bytes);
+                Ok(bytes)
+            }
+        },
     }
+}
+
+/// One value a field, by name.
+fn fields(node: &Node<'_>, record: &Record) -> Result<Vec<u8>> {
+    if let Some((name, value)) = node.members()?.find(|(name, _)| record.fields().iter().all(|f| f.name != *name)) {
+        return Err(value.error(format!("the data type has no field {name:.40?}")));
+    }
+    let mut element = Vec::new();
+    for field in record.fields() {
+        element.extend(bytes(&node.require(&field.name)?, &field.dtype)?);
+    }
+    Ok(element)
 }
 
 /// The low `size` bytes of `value`, in native order.
@@ -71,21 +100,16 @@ fn integer(node: &Node<'_>, min: i64, max: u64) -> Result<i128> {
     node.integer(min, max)
 }
 
-/// The bits of a float of `size` bytes: a number, `NaN`, `Infinity`, `-Infinity`, or the bits as `0x...`.
-fn float(node: &Node<'_>, size: u8) -> Result<u64> {
-    let bits = u32::from(size) * 8;
+/// The bits of a float: a number, `NaN`, `Infinity`, `-Infinity`, or the bits as `0x...`.
+fn float(node: &Node<'_>, format: FloatFormat) -> Result<u64> {
+    let bits = format.bits;
     match node.value {
         Value::Number(number) => {
-            let value = number.as_f64().ok_or_else(|| node.expected("a number"))?;
             // Through a double, as Zarr's own writers and readers do.
-            let (encoded, finite) = match size {
-                2 => (u64::from(half_bits(value)), half_bits(value) & 0x7c00 != 0x7c00),
-                4 => (u64::from((value as f32).to_bits()), (value as f32).is_finite()),
-                _ => (value.to_bits(), value.is_finite()),
-            };
-            if finite { Ok(encoded) } else { Err(node.error(format!("{number} does not fit {bits} bits"))) }
+            let value = number.as_f64().ok_or_else(|| node.expected("a number"))?;
+            format.encode(value).ok_or_else(|| node.error(format!("{number} does not fit {bits} bits")))
         }
-        Value::String(text) => special(text, size)
+        Value::String(text) => special(text, format)
             .or_else(|| {
                 let digits = text.strip_prefix("0x").filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
                 u64::from_str_radix(digits, 16).ok().filter(|value| *value <= u64::MAX >> (64 - bits))
@@ -97,31 +121,27 @@ fn float(node: &Node<'_>, size: u8) -> Result<u64> {
     }
 }
 
-/// The values that JSON has no number for. NaN is positive, with the quiet bit alone.
-fn special(text: &str, size: u8) -> Option<u64> {
-    let (infinity, quiet) = match size {
-        2 => (0x7c00, 1 << 9),
-        4 => (0x7f80_0000, 1 << 22),
-        _ => (0x7ff0_0000_0000_0000, 1 << 51),
-    };
+/// The values that JSON has no number for.
+fn special(text: &str, format: FloatFormat) -> Option<u64> {
     match text {
-        "NaN" => Some(infinity | quiet),
-        "Infinity" => Some(infinity),
-        "-Infinity" => Some(infinity | (1 << (u32::from(size) * 8 - 1))),
+        "NaN" => format.nan(),
+        "Infinity" => format.infinity(),
+        "-Infinity" => format.minus_infinity(),
         _ => None,
     }
 }
 
 /// A pair of floats of `size` bytes each.
 fn complex(node: &Node<'_>, size: u8) -> Result<Vec<u8>> {
+    let format = FloatFormat::ieee(size);
     let (re, im) = if let Value::Array(_) = node.value {
-        let parts = node.items(2)?.map(|part| float(&part, size)).collect::<Result<Vec<u64>>>()?;
+        let parts = node.items(2)?.map(|part| float(&part, format)).collect::<Result<Vec<u64>>>()?;
         match parts.as_slice() {
             [re, im] => (*re, *im),
             _ => return Err(node.expected("a real and an imaginary part")),
         }
     } else {
-        (float(node, size)?, 0)
+        (float(node, format)?, 0)
     };
     Ok([native(re, size)?, native(im, size)?].concat())
 }

@@ -1,7 +1,7 @@
 //! Zarr array documents -> [`ArrayMeta`].
 //!
-//! Version 3: specification 3.1 (`zarr.json`) and registered codecs. Version 2: specification 2.0
-//! (`.zarray`). Attributes, groups and consolidated metadata are not read here.
+//! Version 3: specification 3.1 (`zarr.json`) and registered extensions: codecs, the chunk grid `rectilinear`, data types
+//! of fixed size. Version 2: specification 2.0 (`.zarray`). Attributes, groups and consolidated metadata are not read here.
 //!
 //! Lenient only where no reading of the document could give other voxels: compression levels may be absent, an integer
 //! fill value may be written `0.0`. Whatever is not understood is refused by name.
@@ -10,6 +10,7 @@ mod codecs;
 mod dtype;
 mod elements;
 mod fill;
+mod grid;
 mod numcodecs;
 mod v2;
 mod v3;

@@ -60,6 +60,7 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
     };
     Ok(Parsed {
         chunk_shape: extents(&document.require("chunks")?)?,
+        irregular_grid: None,
         keys: KeyEncoding::V2 { separator },
         fill_value,
         dimension_names: vec![None; shape.len()],

@@ -1,7 +1,7 @@
 //! `zarr.json` of an array (Zarr specification 3.1, "array metadata").
 
 use super::codecs::{Input, v3_list};
-use super::{Extension, check_version, dtype, extents, fill, separator};
+use super::{Extension, check_version, dtype, extents, fill, grid, separator};
 use crate::error::{Error, Result};
 use crate::metadata::KeyEncoding;
 use crate::metadata::json::Node;
@@ -21,8 +21,10 @@ pub(super) fn array(document: &Node<'_>) -> Result<Parsed> {
     let shape = extents(&document.require("shape")?)?;
     let dtype = dtype::v3(document.require("data_type")?)?;
     let codecs = v3_list(&document.require("codecs")?, Input::v3(shape.len(), dtype.clone()))?;
+    let grid = grid::v3(document.require("chunk_grid")?, &shape)?;
     Ok(Parsed {
-        chunk_shape: chunk_shape(document.require("chunk_grid")?)?,
+        chunk_shape: grid.chunk_shape,
+        irregular_grid: grid.irregular,
         keys: key_encoding(document.require("chunk_key_encoding")?)?,
         fill_value: fill::bytes(&document.require("fill_value")?, &dtype)?,
         dimension_names: dimension_names(document.get("dimension_names"), shape.len())?,
@@ -61,15 +63,6 @@ fn check_members(document: &Node<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn chunk_shape(node: Node<'_>) -> Result<Vec<u64>> {
-    let grid = Extension::parse_required(node)?;
-    if grid.name != "regular" {
-        return Err(Error::unsupported(format!("chunk grid `{}`", grid.name), "only `regular` grids are read"));
-    }
-    grid.only(&["chunk_shape"])?;
-    extents(&grid.require("chunk_shape")?)
 }
 
 fn key_encoding(node: Node<'_>) -> Result<KeyEncoding> {
