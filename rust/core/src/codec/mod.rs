@@ -6,7 +6,9 @@
 //! Every decoder knows the size it must produce, or a limit, before it starts; it writes neither less nor more and asks
 //! for no memory beyond that, whatever the encoded bytes claim.
 
+mod b2nd;
 mod blosc;
+pub mod blosc2;
 mod blosclz;
 mod bz2;
 mod compressed_segmentation;
@@ -67,6 +69,10 @@ pub struct CodecContext {
     deflate: DeflateContext,
     // One block of a Blosc chunk, still shuffled.
     block: Vec<u8>,
+    // The same after one of several filters.
+    filtered: Vec<u8>,
+    // One block of a chunk whose blocks are boxes.
+    boxed: Vec<u8>,
     // Part of a block between the two passes of the bit shuffle.
     tile: Vec<u8>,
     // Bytes between two codecs of a chain.
@@ -105,6 +111,7 @@ impl Size {
         match (codec, self) {
             (CodecSpec::Crc32c, Self::Exactly(nbytes)) => Self::Exactly(nbytes.saturating_add(crc32c::NBYTES as u64)),
             (CodecSpec::Crc32c, Self::AtMost(nbytes)) => Self::AtMost(nbytes.saturating_add(crc32c::NBYTES as u64)),
+            (CodecSpec::B2nd(spec), _) => Self::AtMost(max_encoded_nbytes(spec.padded_nbytes() as u64)),
             (_, size) => Self::AtMost(max_encoded_nbytes(size.limit())),
         }
     }
@@ -191,7 +198,7 @@ impl CodecChain {
     pub fn has_parts(&self) -> bool {
         match self.codecs.first() {
             Some(CodecSpec::Zstd { .. }) => self.decoded_nbytes.is_some_and(|nbytes| nbytes > zstd::BLOCK_NBYTES),
-            Some(CodecSpec::Blosc(_)) => true,
+            Some(CodecSpec::Blosc(_) | CodecSpec::B2nd(_)) => true,
             _ => false,
         }
     }
@@ -252,8 +259,8 @@ impl CodecChain {
     /// Decodes at least the bytes `window` of a chunk, whole elements, into their places in `out`, which is
     /// `decoded_nbytes` long; the rest of `out` may hold anything.
     ///
-    /// The first compressor decodes only what it must: zstd its blocks up to the end of the window, Blosc the blocks in
-    /// it. What is not decoded is not checked, so that a broken chunk may be delivered when the bytes it is broken in are
+    /// The first compressor decodes only what it must: zstd its blocks up to the end of the window, Blosc and b2nd the blocks
+    /// in it. What is not decoded is not checked, so that a broken chunk may be delivered when the bytes it is broken in are
     /// not needed. The window itself is always as [`CodecChain::decode_into`] would have it: its sizes are checked, and
     /// every checksum that covers a byte of it (a `crc32c`, unless `verify` is `Cheap`, and those inside a codec).
     ///
@@ -286,6 +293,7 @@ impl CodecChain {
             self.reach_innermost(context, encoded, verify, size, &mut scratch, |context, bytes, codec| match codec {
                 Some(CodecSpec::Zstd { .. }) => context.zstd.decode_until(bytes, window.end, out),
                 Some(CodecSpec::Blosc(_)) => BloscChunk::parse(bytes)?.decode_window(context, &window, out),
+                Some(CodecSpec::B2nd(spec)) => b2nd::decode_window(context, spec, bytes, &window, out),
                 Some(codec) => decode_exact(context, codec, bytes, out),
                 None => {
                     check_len("bytes", bytes.len(), out.len())?;

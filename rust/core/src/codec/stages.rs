@@ -3,7 +3,7 @@
 use super::blosc::BloscChunk;
 use super::deflate::Container;
 use super::sink::resize;
-use super::{CodecContext, bz2, lz4, lz4_java, xz};
+use super::{CodecContext, b2nd, bz2, lz4, lz4_java, xz};
 use crate::error::{Error, Result};
 use crate::metadata::CodecSpec;
 
@@ -19,6 +19,7 @@ pub(super) fn decode_exact(
         CodecSpec::Gzip { .. } => context.deflate.decode_exact(Container::Gzip, encoded, out),
         CodecSpec::Zlib { .. } => context.deflate.decode_exact(Container::Zlib, encoded, out),
         CodecSpec::Blosc(_) => BloscChunk::parse(encoded)?.decode(context, out),
+        CodecSpec::B2nd(spec) => b2nd::decode_window(context, spec, encoded, &(0..out.len()), out),
         CodecSpec::Lz4 => lz4::decode_exact(encoded, out),
         CodecSpec::Lz4Block => lz4::decode_raw_exact(encoded, out),
         CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
@@ -51,6 +52,10 @@ pub(super) fn decode_bounded(
             resize(out, chunk.nbytes())?;
             chunk.decode(context, out)
         }
+        CodecSpec::B2nd(spec) if spec.chunk_nbytes() as u64 <= limit => {
+            resize(out, spec.chunk_nbytes())?;
+            b2nd::decode_window(context, spec, encoded, &(0..out.len()), out)
+        }
         CodecSpec::Lz4 => lz4::decode_bounded(encoded, limit, out),
         CodecSpec::Bz2 { .. } => bz2::decode_bounded(encoded, limit, out),
         CodecSpec::Lz4Java => lz4_java::decode_bounded(encoded, limit, out),
@@ -71,6 +76,7 @@ pub(super) fn encode_one(
         CodecSpec::Gzip { level } => context.deflate.encode(Container::Gzip, decoded, *level, out),
         CodecSpec::Zlib { level } => context.deflate.encode(Container::Zlib, decoded, *level, out),
         CodecSpec::Blosc(_) => Err(Error::unsupported("writing the blosc codec", "write zstd instead")),
+        CodecSpec::B2nd(_) => Err(Error::unsupported("writing chunks of b2nd", "write Zarr instead")),
         CodecSpec::Lz4 => lz4::encode(decoded, out),
         CodecSpec::Bz2 { level } => bz2::encode(decoded, *level, out),
         _ => Err(not_a_compressor(codec)),

@@ -18,7 +18,7 @@ pub mod wkw;
 pub mod zarr;
 
 pub use chunk_table::{ChunkTable, Places, TableVersion};
-pub use codec_spec::{BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
+pub use codec_spec::{B2ndSpec, BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
 pub use grid::AxisGrid;
 pub use index_spec::{IndexLayout, IndexSpec, WkwFile};
 pub use keys::KeyEncoding;

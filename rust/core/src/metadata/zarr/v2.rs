@@ -8,16 +8,15 @@ use super::{check_version, dtype, extents, fill, separator};
 use crate::error::{Error, Result};
 use crate::metadata::json::Node;
 use crate::metadata::resolve::Parsed;
-use crate::metadata::{CodecSpec, KeyEncoding};
+use crate::metadata::limits::MAX_CODECS;
+use crate::metadata::{B2ndSpec, CodecSpec, KeyEncoding};
 
 /// The document's content, each member checked by itself.
 pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> Result<Parsed> {
     check_version(document, 2)?;
     let shape = extents(&document.require("shape")?)?;
     // Filters come before the data type: object arrays are best explained by the filter that makes them.
-    if let Some(filters) = document.get("filters") {
-        refuse_filters(&filters)?;
-    }
+    let filter = document.get("filters").map(|filters| only_filter(&filters)).transpose()?.flatten();
     let (dtype, endian) = dtype::v2(&document.require("dtype")?)?;
 
     let mut codecs = Vec::new();
@@ -28,6 +27,10 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         _ => return Err(order.expected("\"C\" or \"F\"")),
     }
     codecs.push(CodecSpec::Bytes { endian });
+    let chunk_shape = extents(&document.require("chunks")?)?;
+    if let Some(filter) = filter {
+        codecs.push(b2nd(&filter, &chunk_shape, dtype.item_size())?);
+    }
     let compressor = document.require("compressor")?;
     if !compressor.is_null() {
         codecs.push(v2_compressor(&compressor, dtype.item_size())?);
@@ -44,7 +47,7 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         (None, _) => '.',
     };
     Ok(Parsed {
-        chunk_shape: extents(&document.require("chunks")?)?,
+        chunk_shape,
         keys: KeyEncoding::V2 { separator },
         fill_value,
         dimension_names: vec![None; shape.len()],
@@ -54,16 +57,20 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
     })
 }
 
-/// `null` and `[]` mean none; any other list is refused by the name of its first filter.
-fn refuse_filters(filters: &Node<'_>) -> Result<()> {
+/// `null` and `[]` mean none; any other list but that of `b2nd` is refused by the name of its first filter.
+fn only_filter<'v>(filters: &Node<'v>) -> Result<Option<Node<'v>>> {
     if filters.is_null() {
-        return Ok(());
+        return Ok(None);
     }
-    match filters.items(usize::MAX)?.next() {
-        None => Ok(()),
-        Some(filter) => {
-            let id = filter.require("id")?.short_str()?;
-            Err(Error::unsupported(format!("filter `{id}`"), "arrays with filters are not read"))
-        }
+    let filters: Vec<_> = filters.items(MAX_CODECS)?.collect();
+    let Some(first) = filters.first() else { return Ok(None) };
+    match (first.require("id")?.short_str()?, filters.len()) {
+        ("b2nd", 1) => Ok(filters.into_iter().next()),
+        (id, _) => Err(Error::unsupported(format!("filter `{id}`"), "arrays with filters are not read")),
     }
+}
+
+/// Blocks of a Blosc2 NDim array: a filter of documents that are made from its file.
+fn b2nd(filter: &Node<'_>, chunk_shape: &[u64], item_size: usize) -> Result<CodecSpec> {
+    Ok(CodecSpec::B2nd(B2ndSpec::new(chunk_shape, &extents(&filter.require("blocks")?)?, item_size)?))
 }
