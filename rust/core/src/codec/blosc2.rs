@@ -5,7 +5,7 @@
 //!
 //! | bytes | meaning |
 //! |---|---|
-//! | 16-21, 24-29 | codes of six filters in encoding order, and one byte of settings for each |
+//! | 16-21, 24-29 | codes of six filters in encoding order, and one byte for each: of shuffle the bytes of an element, 0 for typesize |
 //! | 22, 23 | a codec of a plugin and its settings |
 //! | 30 | 0x01 blocks of several sizes |
 //! | 31 | flags: 0x01 dictionary, 0x02 big-endian writer, 0x08 lazy, bits 4-6 one value for all elements, 0x80 instrumented |
@@ -45,7 +45,8 @@ const REFUSED: [(u8, &str); 4] = [
 /// What undoes a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Filter {
-    Shuffle,
+    /// Of elements of so many bytes.
+    Shuffle(usize),
     BitShuffle,
     Delta,
 }
@@ -135,7 +136,7 @@ impl<'a> Blosc2Chunk<'a> {
             return Err(refuse(format!("a value of {} bytes in blocks of {blocksize}", value.len())));
         }
         let (inner, filters) = match content {
-            Content::Blocks(_) => (inner(flags, header)?, filters(header)?),
+            Content::Blocks(_) => (inner(flags, header)?, filters(header, typesize)?),
             _ => (Inner::BloscLz, Vec::new()),
         };
         let split = flags & FLAG_NOT_SPLIT == 0;
@@ -235,8 +236,10 @@ impl<'a> Blosc2Chunk<'a> {
         let (to, to_rest) = to.split_at_mut(whole);
         to_rest.copy_from_slice(rest);
         match filter {
-            Filter::BitShuffle => shuffle::bit_unshuffle(self.typesize, shuffled, &mut context.tile, to),
-            _ => shuffle::unshuffle(self.typesize, shuffled, to),
+            Filter::Shuffle(typesize) => shuffle::unshuffle(typesize, shuffled, to),
+            Filter::BitShuffle | Filter::Delta => {
+                shuffle::bit_unshuffle(self.typesize, shuffled, &mut context.tile, to);
+            }
         }
     }
 
@@ -303,13 +306,13 @@ fn inner(flags: u8, header: &[u8; HEADER_NBYTES]) -> Result<Inner> {
 }
 
 /// What undoes the filters, in decoding order.
-fn filters(header: &[u8; HEADER_NBYTES]) -> Result<Vec<Filter>> {
+fn filters(header: &[u8; HEADER_NBYTES], typesize: usize) -> Result<Vec<Filter>> {
     let mut filters = Vec::new();
-    for &code in header[16..22].iter().rev() {
+    for (&code, &setting) in header[16..22].iter().zip(&header[24..30]).rev() {
         match code {
             // Bits that were cut off stay so.
             0 | 4 => {}
-            1 => filters.push(Filter::Shuffle),
+            1 => filters.push(Filter::Shuffle(if setting == 0 { typesize } else { usize::from(setting) })),
             2 => filters.push(Filter::BitShuffle),
             3 => filters.push(Filter::Delta),
             _ => return Err(unsupported(format!("a chunk of filter {code}, which is a plugin's"))),
