@@ -8,13 +8,42 @@
 
 use std::ops::Range;
 
-use super::CodecContext;
 use super::blosc2::Blosc2Chunk;
 use super::sink::{check_len, resize};
+use super::{CodecChain, CodecContext, swap_bytes_in_place};
 use crate::error::{Error, Result};
-use crate::metadata::B2ndSpec;
+use crate::metadata::{B2ndSpec, CodecSpec};
 
 const NAME: &str = "b2nd";
+
+impl CodecChain {
+    /// True when a stored chunk is cut into boxes and nothing else: those that a box needs can be decoded without the rest.
+    #[must_use]
+    pub fn has_boxes(&self) -> bool {
+        matches!(self.codecs.as_slice(), [CodecSpec::B2nd(_)])
+    }
+
+    /// Decodes at least a box of a chunk as [`CodecChain::decode_window`] does: `extents` voxels along each axis, from the
+    /// first to the last of which it takes the bytes `window`.
+    ///
+    /// # Errors
+    /// As [`CodecChain::decode_window`].
+    pub fn decode_box(
+        &self,
+        context: &mut CodecContext,
+        encoded: &[u8],
+        (extents, window): (&[Range<usize>], Range<usize>),
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.check_window(&window, out)?;
+        let [CodecSpec::B2nd(spec)] = self.codecs.as_slice() else {
+            return Err(Error::internal("a box of a chunk that is none"));
+        };
+        decode_box(context, spec, encoded, extents, out)?;
+        swap_bytes_in_place(&mut out[window], self.swap_unit);
+        Ok(())
+    }
+}
 
 /// Decodes the blocks that hold bytes of `window` into their places in `out`, which is the whole chunk; the rest may hold
 /// anything.
@@ -49,8 +78,9 @@ pub(super) fn decode_box(
         let what = format!("chunks {:?} in blocks {:?} take {needs:?} bytes", spec.chunk_shape(), spec.block_shape());
         return Err(Error::codec(NAME, format!("{what}, this one (nbytes, blocksize) {has:?}")));
     }
-    let steps = wanted.iter().zip(spec.block_shape());
-    let blocks: Vec<Range<usize>> = steps.map(|(axis, &step)| axis.start / step..axis.end.div_ceil(step)).collect();
+    let axes = wanted.iter().zip(spec.block_shape()).zip(spec.grid());
+    let blocks: Vec<Range<usize>> =
+        axes.map(|((axis, &step), count)| axis.start / step..axis.end.div_ceil(step).min(count)).collect();
     if blocks.iter().any(Range::is_empty) {
         return Ok(());
     }

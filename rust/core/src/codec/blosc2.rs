@@ -85,7 +85,8 @@ impl<'a> Blosc2Chunk<'a> {
     /// # Errors
     /// `Codec` when it is not a Blosc 2 chunk or its sizes contradict each other, `Unsupported` for what is not read.
     pub(super) fn parse(encoded: &'a [u8]) -> Result<Self> {
-        let Some(&[version, _, flags, typesize, n0, n1, n2, n3, b0, b1, b2, b3, c0, c1, c2, c3]) = encoded.first_chunk()
+        let Some(&[version, _, flags, typesize, n0, n1, n2, n3, b0, b1, b2, b3, c0, c1, c2, c3]) =
+            encoded.first_chunk()
         else {
             return Err(refuse(format!("{} bytes are shorter than the header", encoded.len())));
         };
@@ -159,7 +160,9 @@ impl<'a> Blosc2Chunk<'a> {
     /// `Codec` when `out` is not `nbytes` long or a block is broken, `Limit` when memory is short.
     pub(super) fn decode(&mut self, context: &mut CodecContext, out: &mut [u8]) -> Result<()> {
         check_len(NAME, self.nbytes, out.len())?;
-        out.chunks_mut(self.blocksize).enumerate().try_for_each(|(index, block)| self.decode_block(context, index, block))
+        out.chunks_mut(self.blocksize)
+            .enumerate()
+            .try_for_each(|(index, block)| self.decode_block(context, index, block))
     }
 
     /// Decodes block `index` into `out`, which has the bytes of the block.

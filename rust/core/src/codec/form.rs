@@ -55,6 +55,12 @@ impl PreparedArray {
         matches!(self.chunk_form, ChunkForm::Elements) && !self.has_masks() && self.chain().has_blocks()
     }
 
+    /// True when a stored chunk is cut into boxes and nothing else, see [`CodecChain::decode_box`](super::CodecChain::decode_box).
+    #[must_use]
+    pub fn has_boxes(&self) -> bool {
+        matches!(self.chunk_form, ChunkForm::Elements) && !self.has_masks() && self.chain().has_boxes()
+    }
+
     /// The most bytes that a stored chunk may have.
     #[must_use]
     pub fn max_chunk_nbytes(&self) -> u64 {

@@ -7,8 +7,8 @@ use super::codecs::v2_compressor;
 use super::{check_version, dtype, extents, fill, separator};
 use crate::error::{Error, Result};
 use crate::metadata::json::Node;
-use crate::metadata::resolve::Parsed;
 use crate::metadata::limits::MAX_CODECS;
+use crate::metadata::resolve::Parsed;
 use crate::metadata::{B2ndSpec, CodecSpec, KeyEncoding};
 
 /// The document's content, each member checked by itself.
@@ -29,6 +29,9 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
     codecs.push(CodecSpec::Bytes { endian });
     let chunk_shape = extents(&document.require("chunks")?)?;
     if let Some(filter) = filter {
+        if codecs.len() > 1 {
+            return Err(Error::unsupported("filter `b2nd` with order `F`", "its chunks are in C order"));
+        }
         codecs.push(b2nd(&filter, &chunk_shape, dtype.item_size())?);
     }
     let compressor = document.require("compressor")?;
