@@ -35,7 +35,8 @@ _Memory: TypeAlias = Buffer | NDArray[Any]
 def decode_blosc2(chunk: bytes, max_nbytes: int) -> bytes:
     """Returns what the Blosc 2 chunk at the beginning of `chunk` decodes to, at most `max_nbytes` bytes.
 
-    Raises `CodecError` when it is broken or larger, `UnsupportedError` for plugins and dictionaries, `LimitExceededError`.
+    Raises `CodecError` when it is broken or larger, `UnsupportedError` for plugins and dictionaries,
+    `LimitExceededError`.
     """
 
 @final

@@ -1,9 +1,9 @@
 """Arrays of Blosc2 NDim in one file, a contiguous frame of C-Blosc2 (`.b2nd`) -> nodes.
 
 The file has a header, chunks, a Blosc 2 chunk with their offsets, and a trailer with attributes. The offsets become a
-`ChunkTable`, the rest a Zarr v2 document whose filter `b2nd` says how blocks lie in a chunk. In a store that is far this
-takes two requests, one for a small file and a third for very many chunks. Frames in folders (sparse), with chunks of
-several sizes, or of codecs and filters of plugins are refused by name.
+`ChunkTable`, the rest a Zarr v2 document whose filter `b2nd` says how blocks lie in a chunk. In a store that is far
+this takes two requests, one for a small file and a third for very many chunks. Frames in folders (sparse), with chunks
+of several sizes, or of codecs and filters of plugins are refused by name.
 
 Source: C-Blosc2 `README_CFRAME_FORMAT`, `README_B2ND_METALAYER`; numbers of both are big-endian, offsets little-endian.
 """
@@ -143,6 +143,7 @@ class _Header(NamedTuple):
     item_nbytes: int
     chunk_nbytes: int
     trailer_nbytes: int
+    several_sizes: bool
     layer: list[Any]
 
 
@@ -210,7 +211,10 @@ def _header(file: _File) -> _Header:
     trailer_nbytes = cast("int", struct.unpack_from(">xI", end, 0)[0])
     if not _TRAILER_END_NBYTES <= trailer_nbytes <= min(MAX_DOCUMENT_NBYTES, frame_nbytes):
         raise MetadataError(f"a trailer of {trailer_nbytes:,} bytes")
-    return _Header(header_nbytes, frame_nbytes, chunks_nbytes, item_nbytes, chunk_nbytes, trailer_nbytes, layer)
+    several = bool(head[25] >> 6 & 1)
+    return _Header(
+        header_nbytes, frame_nbytes, chunks_nbytes, item_nbytes, chunk_nbytes, trailer_nbytes, several, layer
+    )
 
 
 def _refuse(flags: bytes, encoded: bytes) -> None:
@@ -221,8 +225,6 @@ def _refuse(flags: bytes, encoded: bytes) -> None:
     general, kind, codec = flags
     if general & 15 not in _FRAME_VERSIONS or general >> 4 & 3 != _OFFSETS_OF_64_BITS:
         raise UnsupportedError(f"a frame with flags {general:#04x}", hint=COPY)
-    if general >> 6 & 1:
-        raise UnsupportedError("a frame with chunks of several sizes", hint=COPY)
     if kind & 15:
         raise UnsupportedError("a frame whose chunks are files in its folder (sparse)", hint=COPY)
     *filters, plugin = encoded
@@ -247,6 +249,9 @@ def _document(header: _Header) -> tuple[dict[str, Any], int]:
     cells = math.prod(-(-extent // chunk) for extent, chunk in zip(shape, chunks, strict=True))
     if cells > _MAX_CHUNKS:
         raise LimitExceededError(f"a file of {cells:,} chunks; the limit is {_MAX_CHUNKS:,}")
+    # Without chunks that says nothing.
+    if cells and header.several_sizes:
+        raise UnsupportedError("a frame with chunks of several sizes", hint=COPY)
     if cells and math.prod(padded) * header.item_nbytes != header.chunk_nbytes:
         message = f"chunks {chunks} in blocks {blocks} of {header.item_nbytes} bytes a voxel take other than"
         raise MetadataError(f"{message} {header.chunk_nbytes} bytes")

@@ -194,3 +194,132 @@ fn advance(at: &mut [usize], ranges: &[Range<usize>]) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::{Verify, blosc2};
+    use crate::dtype::{DataType, Endian};
+
+    /// A chunk with its blocks stored as they are.
+    fn stored(blocks: &[u8], blocksize: usize) -> Vec<u8> {
+        let mut chunk = vec![5, 1, 0x07 | 0x10, 1];
+        for size in [blocks.len(), blocksize, blocks.len() + 32] {
+            chunk.extend((size as i32).to_le_bytes());
+        }
+        chunk.extend([0; 16]);
+        chunk.extend(blocks);
+        chunk
+    }
+
+    /// The chunk whose voxels are `elements`, one byte each, and 0xee where a block reaches over its end.
+    fn encoded(elements: &[u8], shape: &[usize], block: &[usize]) -> Vec<u8> {
+        let grid: Vec<usize> = shape.iter().zip(block).map(|(shape, block)| shape.div_ceil(*block)).collect();
+        let mut blocks = Vec::new();
+        for number in 0..grid.iter().product() {
+            for inner in 0..block.iter().product() {
+                let (mut number, mut inner, mut stride, mut place) = (number, inner, 1, Some(0));
+                for axis in (0..shape.len()).rev() {
+                    let at = number % grid[axis] * block[axis] + inner % block[axis];
+                    (number, inner) = (number / grid[axis], inner / block[axis]);
+                    place = place.filter(|_| at < shape[axis]).map(|place| place + at * stride);
+                    stride *= shape[axis];
+                }
+                blocks.push(place.map_or(0xee, |place: usize| elements[place]));
+            }
+        }
+        stored(&blocks, block.iter().product())
+    }
+
+    fn chain(shape: &[usize], block: &[usize]) -> CodecChain {
+        let wide = |extents: &[usize]| extents.iter().map(|&extent| extent as u64).collect::<Vec<_>>();
+        let spec = B2ndSpec::new(&wide(shape), &wide(block), 1).unwrap();
+        let nbytes = spec.chunk_nbytes();
+        CodecChain::new(&[CodecSpec::B2nd(spec)], Endian::NATIVE, &DataType::UInt(1), nbytes).unwrap()
+    }
+
+    fn layout() -> impl Strategy<Value = Vec<(usize, usize, usize, usize)>> {
+        // Extent of the chunk and of a block, and a part of the chunk.
+        let axis = (1usize..7, 1usize..8).prop_flat_map(|(shape, block)| {
+            (Just(shape), Just(block), 0..shape)
+                .prop_flat_map(|(shape, block, start)| (Just(shape), Just(block), Just(start), start + 1..=shape))
+        });
+        prop::collection::vec(axis, 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn parts_of_a_chunk_are_as_in_the_whole(axes in layout()) {
+            let shape: Vec<usize> = axes.iter().map(|axis| axis.0).collect();
+            let block: Vec<usize> = axes.iter().map(|axis| axis.1).collect();
+            let wanted: Vec<Range<usize>> = axes.iter().map(|axis| axis.2..axis.3).collect();
+            let elements: Vec<u8> = (0..shape.iter().product()).map(|at: usize| (at % 251) as u8).collect();
+            let (chunk, chain) = (encoded(&elements, &shape, &block), chain(&shape, &block));
+            let mut context = CodecContext::default();
+            let mut out = vec![0xa5; elements.len()];
+            chain.decode_into(&mut context, &chunk, Verify::Full, &mut out).unwrap();
+            prop_assert_eq!(&out, &elements);
+
+            // A box, of which the voxels alone are compared, and the bytes from its first to its last voxel.
+            let corner = |end: bool| wanted.iter().zip(&shape).fold(0, |at, (range, &extent)| {
+                at * extent + if end { range.end - 1 } else { range.start }
+            });
+            let window = corner(false)..corner(true) + 1;
+            out.fill(0xa5);
+            chain.decode_box(&mut context, &chunk, (&wanted, window.clone()), &mut out).unwrap();
+            for place in 0..elements.len() {
+                let mut rest = place;
+                let inside = shape.iter().zip(&wanted).rev().all(|(&extent, range)| {
+                    let at = rest % extent;
+                    rest /= extent;
+                    range.contains(&at)
+                });
+                prop_assert!(!inside || out[place] == elements[place]);
+            }
+            out.fill(0xa5);
+            chain.decode_window(&mut context, &chunk, Verify::Full, window.clone(), &mut out).unwrap();
+            prop_assert_eq!(&out[window.clone()], &elements[window]);
+        }
+    }
+
+    #[test]
+    fn blocks_outside_of_a_box_are_not_looked_at() {
+        let elements: Vec<u8> = (0..64).collect();
+        let mut chunk = encoded(&elements, &[8, 8], &[4, 4]);
+        // The second block, of rows 0 to 3 and columns 4 to 7, and no other.
+        chunk[32 + 16..32 + 32].fill(0xff);
+        let mut out = vec![0; 64];
+        let mut context = CodecContext::default();
+        let chain = chain(&[8, 8], &[4, 4]);
+        chain.decode_box(&mut context, &chunk, (&[0..8, 0..4], 0..60), &mut out).unwrap();
+        assert!(!out.contains(&0xff));
+        chain.decode_box(&mut context, &chunk, (&[3..4, 0..5], 24..29), &mut out).unwrap();
+        assert_eq!(out.iter().filter(|&&byte| byte == 0xff).count(), 16);
+    }
+
+    #[test]
+    fn chunks_of_other_sizes_are_refused() {
+        let chunk = encoded(&[7; 30], &[5, 6], &[2, 4]);
+        let mut out = vec![0; 30];
+        let mut context = CodecContext::default();
+        for (shape, block) in [([5, 6], [2, 3]), ([5, 6], [4, 2]), ([6, 5], [2, 4]), ([30, 1], [2, 4])] {
+            let error = chain(&shape, &block).decode_into(&mut context, &chunk, Verify::Full, &mut out).unwrap_err();
+            assert!(error.to_string().contains("take (") || shape == [6, 5], "{error}");
+        }
+        assert!(B2ndSpec::new(&[1 << 20, 1 << 20], &[1, 1], 1).is_err());
+        assert!(B2ndSpec::new(&[1 << 16], &[u64::MAX], 1).is_err());
+        assert!(B2ndSpec::new(&[4, 4], &[4], 1).is_err() && B2ndSpec::new(&[4], &[0], 1).is_err());
+    }
+
+    #[test]
+    fn one_chunk_alone_may_be_at_most_as_large_as_allowed() {
+        let chunk = stored(&[3; 100], 40);
+        assert_eq!(blosc2::decode_chunk(&chunk, 100).unwrap(), [3; 100]);
+        assert!(blosc2::decode_chunk(&chunk, 99).unwrap_err().to_string().contains("at most 99"));
+        for len in 0..chunk.len() {
+            blosc2::decode_chunk(&chunk[..len], 100).unwrap_err();
+        }
+    }
+}

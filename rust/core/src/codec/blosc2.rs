@@ -367,3 +367,114 @@ fn unsupported(what: impl Into<String>) -> Error {
          (first of all) and trunc_prec are read",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A chunk of u16 in blocks of 16 bytes: `codec` and flags of byte 2, filters, then streams of each block.
+    fn chunk(flags: u8, filters: [u8; 6], nbytes: usize, blocks: &[&[u8]]) -> Vec<u8> {
+        let mut start = HEADER_NBYTES + 4 * blocks.len();
+        let cbytes = start + blocks.iter().map(|block| block.len()).sum::<usize>();
+        let mut chunk = vec![VERSION, 1, FLAGS_LONG_HEADER | flags, 2];
+        [nbytes, 16, cbytes].iter().for_each(|&size| chunk.extend((size as i32).to_le_bytes()));
+        chunk.extend(filters);
+        chunk.extend([0; 10]);
+        for block in blocks {
+            chunk.extend((start as i32).to_le_bytes());
+            start += block.len();
+        }
+        blocks.iter().for_each(|block| chunk.extend(*block));
+        chunk
+    }
+
+    fn raw(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as i32).to_le_bytes()[..], bytes].concat()
+    }
+
+    const NONE: [u8; 6] = [0; 6];
+
+    #[test]
+    fn runs_and_split_blocks() {
+        // 16 zeros; 16 times 7; a block that is split, as the last one is not: it is shorter.
+        let sevens = [&(-7i32).to_le_bytes()[..], &[1]].concat();
+        let split = [raw(&[1; 8]), raw(&[2; 8])].concat();
+        let whole = |blocks: &[&[u8]], nbytes| decode_chunk(&chunk(FLAG_NOT_SPLIT, NONE, nbytes, blocks), 100);
+        assert_eq!(whole(&[&[0; 4], &sevens], 32).unwrap(), [[0; 16], [7; 16]].concat());
+        let short = raw(&[9; 4]);
+        let decoded = decode_chunk(&chunk(0, NONE, 20, &[&split, &short]), 100).unwrap();
+        assert_eq!(decoded, [&[1; 8][..], &[2; 8], &[9; 4]].concat());
+        let unmarked = [&(-7i32).to_le_bytes()[..], &[2]].concat();
+        let large = [&(-256i32).to_le_bytes()[..], &[1]].concat();
+        for broken in [&unmarked, &large, &sevens[..4].to_vec(), &vec![1, 2], &raw(&[1; 16])[..10].to_vec()] {
+            assert!(matches!(whole(&[broken], 16).unwrap_err().kind(), crate::error::ErrorKind::Codec { .. }));
+        }
+    }
+
+    #[test]
+    fn delta_needs_the_first_block_for_the_others() {
+        let (first, second) = (raw(&[1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]), raw(&[0xf; 16]));
+        let chunk = chunk(FLAG_NOT_SPLIT, [3, 0, 0, 0, 0, 0], 32, &[&first, &second]);
+        let reference: Vec<u8> = [1u8, 0].repeat(8);
+        let expected: Vec<u8> = (0..8).flat_map(|i| [reference[0] * u8::from(i % 2 == 0), 0]).collect();
+        let mut parsed = Blosc2Chunk::parse(&chunk).unwrap();
+        let mut alone = [0; 16];
+        parsed.decode_block(&mut CodecContext::default(), 1, &mut alone).unwrap();
+        assert_eq!(alone.to_vec(), expected.iter().map(|byte| byte ^ 0xf).collect::<Vec<_>>());
+        let all = decode_chunk(&chunk, 32).unwrap();
+        assert_eq!(all, [&expected[..], &alone].concat());
+    }
+
+    #[test]
+    fn what_is_not_read_has_a_name() {
+        let block = raw(&[1; 16]);
+        let with = |flags, filters| chunk(flags, filters, 16, &[&block]);
+        let change = |at: usize, value: u8| {
+            let mut chunk = with(FLAG_NOT_SPLIT, NONE);
+            chunk[at] = value;
+            chunk
+        };
+        let table = [
+            (with(0xc0, NONE), "codec 0, which is a plugin's"),
+            (with(0, [0, 0, 35, 0, 0, 0]), "filter 35, which is a plugin's"),
+            (with(0, [1, 3, 0, 0, 0, 0]), "others than delta"),
+            (change(0, VERSION_SEVERAL), "several sizes"),
+            (change(30, 1), "several sizes"),
+            (change(31, 1), "dictionary"),
+            (change(31, 2), "big-endian"),
+            (change(31, 8), "lazy"),
+            (change(31, 0x80), "measurements"),
+        ];
+        for (chunk, part) in table {
+            let error = decode_chunk(&chunk, 100).unwrap_err();
+            assert_eq!(error.kind().class_name(), "UnsupportedError", "{error}");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        for (at, value) in [(0, 2), (0, 7), (2, 0x10), (3, 0), (4, 255), (8, 0), (31, 0x50), (31, 0x30), (31, 0x20)] {
+            let error = decode_chunk(&change(at, value), 100).unwrap_err();
+            assert_eq!(error.kind().class_name(), "CodecError", "{at}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_typed_errors(
+            flags in any::<u8>(),
+            filters in prop::array::uniform6(0u8..6),
+            changes in prop::collection::vec((0usize..120, any::<u8>()), 0..6),
+            streams in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let mut chunk = chunk(flags & !FLAG_STORED, filters, 40, &[&streams, &streams, &streams]);
+            for (at, value) in changes {
+                if let Some(byte) = chunk.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            if let Ok(decoded) = decode_chunk(&chunk, 1000) {
+                prop_assert!(decoded.len() <= 1000);
+            }
+        }
+    }
+}
