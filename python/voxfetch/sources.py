@@ -186,7 +186,12 @@ def _remote_node(
     """The node at a key of a remote store, which is an array in one file where it is called so."""
     name = source if isinstance(source, str) else path
     if format == "b2nd" or (format is None and _B2ND.fullmatch(name) is not None):
-        return b2nd.find(store, path, settings)
+        try:
+            return b2nd.find(store, path, settings)
+        except NotFoundError:
+            # A folder may be called like a file.
+            if format is not None:
+                raise
     return open_node(store, path, format=format, settings=settings)
 
 

@@ -51,6 +51,7 @@ _TAIL_NBYTES = 64 << 10
 _HEAD_NBYTES = 16 << 10
 _MAX_CHUNKS = 1 << 24
 _MAX_AXES = 15
+_MAX_DTYPE = 100
 _FRAME_VERSIONS = (2, 3)
 _OFFSETS_OF_64_BITS = 1
 _LAST_FILTER = 4
@@ -208,7 +209,7 @@ def _header(file: _File) -> _Header:
         raise MetadataError("b2nd: not a list")
     layer = cast("list[Any]", layer)
     end = file.read(frame_nbytes - _TRAILER_END_NBYTES, frame_nbytes)
-    trailer_nbytes = cast("int", struct.unpack_from(">xI", end, 0)[0])
+    trailer_nbytes = int(struct.unpack_from(">xI", end, 0)[0])
     if not _TRAILER_END_NBYTES <= trailer_nbytes <= min(MAX_DOCUMENT_NBYTES, frame_nbytes):
         raise MetadataError(f"a trailer of {trailer_nbytes:,} bytes")
     several = bool(head[25] >> 6 & 1)
@@ -269,7 +270,7 @@ def _document(header: _Header) -> tuple[dict[str, Any], int]:
 def _dtype(text: str, item_nbytes: int) -> str:
     """The data type as `.zarray` has it."""
     try:
-        dtype = np.dtype(text)
+        dtype = np.dtype(text) if len(text) <= _MAX_DTYPE else None
     except (TypeError, ValueError, SyntaxError):
         dtype = None
     if dtype is None or dtype.names or dtype.subdtype or dtype.hasobject:
@@ -282,7 +283,7 @@ def _dtype(text: str, item_nbytes: int) -> str:
 def _extents(value: object, axes: object) -> list[int]:
     listed = cast("list[object]", value) if isinstance(value, list) else None
     if listed is None or len(listed) != axes or len(listed) > _MAX_AXES:
-        raise MetadataError(f"b2nd: {axes!r} extents were expected, not {str(value)[:100]}")
+        raise MetadataError(f"b2nd: {axes!r} extents were expected, not {str(listed)[:100]}")
     extents = [extent for extent in listed if isinstance(extent, int) and extent >= 0]
     if len(extents) != len(listed):
         raise MetadataError(f"b2nd: {listed} are no extents")
@@ -322,9 +323,9 @@ def _places(file: _File, header: _Header, cells: int) -> tuple[NDArray[np.uint64
 
 def _layers(data: memoryview, at: int) -> dict[str, bytes]:
     """Metalayers by name: a list of a size, a map of their names, and their contents in the same order."""
-    unpacker = Unpacker(data, at)
-    value = unpacker.value()
-    names, contents = (value[1], value[2]) if isinstance(value, list) and len(cast("list[Any]", value)) == 3 else (0, 0)
+    value: object = Unpacker(data, at).value()
+    listed = cast("list[object]", value) if isinstance(value, list) else []
+    names, contents = listed[1:] if len(listed) == 3 else (None, None)
     if not isinstance(names, dict) or not isinstance(contents, list):
         raise MetadataError("metalayers that are none")
     pairs = zip(cast("dict[str, int]", names), cast("list[object]", contents), strict=False)
