@@ -24,12 +24,20 @@ __all__ = [
     "RemoteArray",
     "RemoteEngine",
     "__version__",
+    "decode_blosc2",
 ]
 
 __version__: str
 
 # An array is a `Buffer`, which numpy's types say from Python 3.12 on only.
 _Memory: TypeAlias = Buffer | NDArray[Any]
+
+def decode_blosc2(chunk: bytes, max_nbytes: int) -> bytes:
+    """Returns what the Blosc 2 chunk at the beginning of `chunk` decodes to, at most `max_nbytes` bytes.
+
+    Raises `CodecError` when it is broken or larger, `UnsupportedError` for plugins and dictionaries,
+    `LimitExceededError`.
+    """
 
 @final
 class ArrayMeta:

@@ -27,6 +27,7 @@ from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
 from voxfetch.selection import axes_order
+from voxfetch.store import join_key
 from voxfetch.store.local import file_url
 
 if TYPE_CHECKING:
@@ -76,14 +77,14 @@ class Array:
         try:
             if self._format == "zarr3":
                 meta = _core.ArrayMeta.from_zarr3(self._document)
-            elif self._format == "zarr2":
+            elif self._format in ("zarr2", "b2nd"):
                 meta = _core.ArrayMeta.from_zarr2(self._document, self._separator)
             else:
                 meta = _core.ArrayMeta.from_document(self._document, self._format)
             if self._table is not None:
                 meta = self._table.meta(meta)
         except VoxfetchError as error:
-            error.in_object(f"{self._root}/{self._document_name}")
+            error.in_object(join_key(self._root, self._document_name))
             raise
         self._meta = meta
         if self._remote is None:
@@ -172,7 +173,7 @@ class Array:
 
     @property
     def format(self) -> str:
-        """`zarr3`, `zarr2`, `n5`, `precomputed` or `wkw`."""
+        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw` or `b2nd`."""
         return self._format
 
     @property

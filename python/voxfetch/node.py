@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Described", "Format", "Kind", "Node", "Settings", "document_name", "inside", "known_child", "parse_json"]
 
-Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw"]
+Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw", "b2nd"]
 Kind = Literal["array", "group"]
 
 MAX_DOCUMENT_DEPTH = 64
@@ -93,7 +93,9 @@ class Described:
 
 
 def document_name(format: Format, kind: Kind) -> str:  # noqa: A002 - the word of the public names
-    """Returns the name of the file that describes a node."""
+    """Returns the name of the file that describes a node, "" where that is the file which all of them are in."""
+    if format == "b2nd":
+        return ""
     if format == "wkw":
         return "header.wkw" if kind == "array" else "datasource-properties.json"
     return {"zarr3": "zarr.json", "zarr2": f".z{kind}", "n5": "attributes.json", "precomputed": "info"}[format]

@@ -2,7 +2,7 @@
 
 A source is a path, a URL or an object of another library. URLs may say the format before (`zarr3://PATH`) or after
 (`URL|zarr3:path/inside`). `URL|zip:path/inside` lies in a ZIP archive; a URL that ends in `.zip` or `.ozx`, and a file
-that is an archive, need no `|zip:`.
+that is an archive, need no `|zip:`. A URL that ends in `.b2nd`, and a file that is a frame of Blosc 2, is an array.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine
 from voxfetch.errors import NotFoundError, UnsupportedError
+from voxfetch.formats import b2nd
 from voxfetch.hierarchy import open_node
 from voxfetch.node import Format, Node, Settings
 from voxfetch.options import ReadOptions
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from voxfetch.options import StoreOptions
-    from voxfetch.store import RemoteStore, Store
+    from voxfetch.store import RemoteStore
 
 __all__ = ["is_remote", "local_folder", "node_of", "settings_of"]
 
@@ -41,9 +42,11 @@ _FORMATS: dict[str | None, Format | None] = {
     "precomputed": "precomputed",
     "neuroglancer-precomputed": "precomputed",
     "wkw": "wkw",
+    "b2nd": "b2nd",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ADAPTER = re.compile(r"\|([a-z][a-z0-9-]*):([^|]*)$")
+_B2ND = re.compile(r"[^?#]*\.b2nd(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 _ARCHIVE = re.compile(r"[^?#]*\.(?:zip|ozx)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -93,21 +96,19 @@ def node_of(
     if remote is not None:
         if zipped or _names_archive(source):
             return _node_in_archive(remote[0], remote[1], format=wanted_format, settings=settings)
-        store: Store = RemoteDocuments(remote[0], settings.engine)
-        return open_node(store, check_key(remote[1]), format=wanted_format, settings=settings)
+        store = RemoteDocuments(remote[0], settings.engine)
+        return _remote_node(source, store, check_key(remote[1]), format=wanted_format, settings=settings)
     folder, within = _local_folder(source)
     inside = join_key(within, inside)
     store = LocalStore(folder)
     if not os.path.isdir(folder):  # noqa: PTH112 - str in, str out
         file, within = _file_above(folder)
-        if os.path.isfile(file):  # noqa: PTH113
-            from voxfetch.store.file import FileStore, is_zip
-
-            if zipped or _names_archive(file) or is_zip(file):
-                inside = join_key(within, inside)
-                return _node_in_archive(FileStore(file), inside, format=wanted_format, settings=settings)
+        within = join_key(within, inside)
+        node = _node_in_file(file, within, zipped, format=wanted_format, settings=settings)
+        if node is not None:
+            return node
         if os.path.exists(folder):  # noqa: PTH110
-            message = "this is a file; this version reads folders and ZIP archives"
+            message = "this is a file; this version reads folders, ZIP archives and b2nd files"
             raise UnsupportedError(message, key=folder, hint="unpack it, or give the folder that holds zarr.json")
         # A folder that may not be looked into seems not to exist: asking for a document tells the two apart.
         store.get("zarr.json")
@@ -115,6 +116,9 @@ def node_of(
         raise NotFoundError(message, key=folder, hint=f"a relative path is taken from {os.getcwd()}")  # noqa: PTH109
     if zipped:
         raise UnsupportedError("this is a folder and not an archive", key=folder, hint="leave |zip: out")
+    if wanted_format == "b2nd" or (_B2ND.fullmatch(folder) and store.exists(b2nd.SPARSE)):
+        message = "this is a folder; arrays of b2nd are read from one file"
+        raise UnsupportedError(message, key=folder, hint=b2nd.COPY)
     return open_node(store, check_key(inside), format=wanted_format, settings=settings)
 
 
@@ -169,6 +173,49 @@ def _without_zip(source: object) -> tuple[object, bool]:
         message = "an archive within another, or in an array"
         raise UnsupportedError(message, hint="take it out: |zip: follows the path or URL of a file")
     return f"{archive}|zarr:{inside}", True
+
+
+def _remote_node(
+    source: object,
+    store: RemoteDocuments,
+    path: str,
+    *,
+    format: Format | None,  # noqa: A002
+    settings: Settings,
+) -> Node:
+    """The node at a key of a remote store, which is an array in one file where it is called so."""
+    name = source if isinstance(source, str) else path
+    if format == "b2nd" or (format is None and _B2ND.fullmatch(name) is not None):
+        try:
+            return b2nd.find(store, path, settings)
+        except NotFoundError:
+            # A folder may be called like a file.
+            if format is not None:
+                raise
+    return open_node(store, path, format=format, settings=settings)
+
+
+def _node_in_file(
+    file: str,
+    inside: str,
+    zipped: bool,  # noqa: FBT001 - that of its callers
+    *,
+    format: Format | None,  # noqa: A002
+    settings: Settings,
+) -> Node | None:
+    """The node in a file on disk that is an archive or a frame of Blosc 2, None for any other and for none."""
+    if not os.path.isfile(file):  # noqa: PTH113
+        return None
+    from voxfetch.store.file import FileStore, is_zip
+
+    if zipped or _names_archive(file) or (format != "b2nd" and is_zip(file)):
+        return _node_in_archive(FileStore(file), inside, format=format, settings=settings)
+    if format == "b2nd" or (format is None and b2nd.is_b2nd(file)):
+        if inside:
+            raise NotFoundError(f"there is no {inside[:200]!r} in an array", key=file, hint="give the file alone")
+        folder, name = os.path.split(file)
+        return b2nd.find(LocalStore(folder), name, settings)
+    return None
 
 
 def _names_archive(source: object) -> bool:

@@ -155,6 +155,15 @@ def wkw() -> None:
     save("wkw", struct.pack("<QQ", 0, 9 * 64) + struct.pack("<64Q", *ends))
 
 
+def b2nd() -> None:
+    """(extent of a chunk and of a block less 1, first and last of its bytes out of 255, chunk)."""
+    for path in (DATA / "b2nd").rglob("*.b2nd"):
+        frame = path.read_bytes()
+        start = int.from_bytes(frame[11:15], "big")
+        nbytes = int.from_bytes(frame[start + 12 : start + 16], "little")
+        save("codec_b2nd", bytes([8, 9, 10, 3, 4, 5, 20, 200]) + frame[start : start + nbytes])
+
+
 def n5_block() -> None:
     """(nominal extent of three axes less 1, kind u8: log2 of the bytes of an item and 4 times the rank, block)."""
     for extent in ((2, 2), (1, 2), (3, 1), (2, 2, 2), (1, 2, 3)):
@@ -257,6 +266,7 @@ def main() -> None:
         codec("zlib", len(decoded), zlib.compress(decoded, level))
     shard_index()
     wkw()
+    b2nd()
     n5_block()
     precomputed_index()
     read_shard()

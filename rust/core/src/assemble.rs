@@ -204,7 +204,12 @@ impl Assembly<'_> {
                 // Of a chunk that is only checked, nothing may be left out.
                 let in_part = array.has_parts() && items.iter().all(|&item| self.output(visit, item).is_some());
                 let window = if in_part { self.plan.window(visit, items, &mut parts)? } else { 0..nbytes };
-                array.decode_window(codec, encoded, self.verify, &visit.shard, window, chunk)?;
+                if in_part && array.has_boxes() {
+                    let extents = self.plan.extents(visit, items, &mut parts)?;
+                    array.chain().decode_box(codec, encoded, (&extents, window), chunk)?;
+                } else {
+                    array.decode_window(codec, encoded, self.verify, &visit.shard, window, chunk)?;
+                }
             }
             (chunk, 0)
         };

@@ -7,7 +7,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
-use voxfetch_core::codec::{PreparedArray, Verify};
+use voxfetch_core::codec::{PreparedArray, Verify, blosc2};
 use voxfetch_core::dtype::DataType;
 use voxfetch_core::metadata::{CodecSpec, Places, TableVersion, n5, precomputed, wkw, zarr};
 use voxfetch_core::plan::coalesce::Merge;
@@ -152,6 +152,13 @@ fn described<'py>(py: Python<'py>, dtype: &DataType) -> PyResult<Bound<'py, PyAn
         .iter()
         .map(|field| (&field.name, described(py, &field.dtype)?, PyTuple::new(py, &field.shape)?).into_pyobject(py));
     Ok(PyList::new(py, fields.collect::<PyResult<Vec<_>>>()?)?.into_any())
+}
+
+/// Decodes a Blosc 2 chunk by itself.
+#[pyfunction]
+pub fn decode_blosc2<'py>(py: Python<'py>, chunk: &[u8], max_nbytes: usize) -> PyResult<Bound<'py, PyBytes>> {
+    let decoded = detached(py, || blosc2::decode_chunk(chunk, max_nbytes))?;
+    Ok(PyBytes::new(py, &decoded))
 }
 
 /// An array in a folder.

@@ -15,7 +15,7 @@ mod _core {
     #[pymodule_export]
     use crate::engine::{LocalEngine, Read};
     #[pymodule_export]
-    use crate::input::{ArrayMeta, LocalArray};
+    use crate::input::{ArrayMeta, LocalArray, decode_blosc2};
     #[pymodule_export]
     use crate::net::{HttpClient, Received};
     #[pymodule_export]

@@ -15,7 +15,7 @@
 //! the last block, when shorter, is never split. A stream is i32 csize and `csize` bytes; `csize` equal to the decoded
 //! size means stored. Shuffles apply to each block alone, so any block can be decoded without the others.
 //!
-//! Source: README_CHUNK_FORMAT of C-Blosc. Blosc 2 writes other chunks (version 3 and up), which are refused.
+//! Source: README_CHUNK_FORMAT of C-Blosc. Blosc 2 writes [other chunks](super::blosc2), which are refused here.
 
 use std::ops::Range;
 
@@ -40,13 +40,27 @@ const FLAG_BITSHUFFLE: u8 = 0x04;
 const FLAG_RESERVED: u8 = 0x08;
 const FLAG_NOT_SPLIT: u8 = 0x10;
 
+/// The codec of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Inner {
+pub(super) enum Inner {
     BloscLz,
     Lz4,
     Snappy,
     Zlib,
     Zstd,
+}
+
+impl Inner {
+    /// Decodes one stream of exactly `out.len()` bytes.
+    pub(super) fn decode(self, context: &mut CodecContext, stream: &[u8], out: &mut [u8]) -> Result<()> {
+        match self {
+            Self::BloscLz => blosclz::decode_exact(stream, out),
+            Self::Lz4 => lz4::decode_raw_exact(stream, out),
+            Self::Snappy => decode_snappy(stream, out),
+            Self::Zlib => context.deflate.decode_exact(Container::Zlib, stream, out),
+            Self::Zstd => context.zstd.decode_exact(stream, out),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,17 +108,13 @@ impl Header {
         if flags & FLAG_SHUFFLE != 0 && flags & FLAG_BITSHUFFLE != 0 || flags & FLAG_RESERVED != 0 {
             return Err(refuse(format!("flags {flags:#04x} are not those of a Blosc 1 chunk")));
         }
-        let size = |name, bytes| {
-            let value = i32::from_le_bytes(bytes);
-            usize::try_from(value).map_err(|_| refuse(format!("{name} is {value}")))
-        };
         if typesize == 0 {
             return Err(refuse("typesize is 0"));
         }
         let header = Self {
-            nbytes: size("nbytes", [n0, n1, n2, n3])?,
-            blocksize: size("blocksize", [b0, b1, b2, b3])?,
-            cbytes: size("cbytes", [c0, c1, c2, c3])?,
+            nbytes: size(NAME, "nbytes", [n0, n1, n2, n3])?,
+            blocksize: size(NAME, "blocksize", [b0, b1, b2, b3])?,
+            cbytes: size(NAME, "cbytes", [c0, c1, c2, c3])?,
             typesize: usize::from(typesize),
             split: flags & FLAG_NOT_SPLIT == 0,
             filter: match (flags & FLAG_SHUFFLE != 0, flags & FLAG_BITSHUFFLE != 0) {
@@ -367,16 +377,16 @@ impl<'a> BloscChunk<'a> {
                 part.copy_from_slice(stream);
                 continue;
             }
-            match self.header.inner {
-                Inner::BloscLz => blosclz::decode_exact(stream, part),
-                Inner::Lz4 => lz4::decode_raw_exact(stream, part),
-                Inner::Snappy => decode_snappy(stream, part),
-                Inner::Zlib => context.deflate.decode_exact(Container::Zlib, stream, part),
-                Inner::Zstd => context.zstd.decode_exact(stream, part),
-            }?;
+            self.header.inner.decode(context, stream, part)?;
         }
         Ok(())
     }
+}
+
+/// A size in a header, which is signed there.
+pub(super) fn size(codec: &'static str, name: &str, bytes: [u8; 4]) -> Result<usize> {
+    let value = i32::from_le_bytes(bytes);
+    usize::try_from(value).map_err(|_| Error::codec(codec, format!("{name} is {value}")))
 }
 
 /// Splits off one stream: i32 csize, then as many bytes.

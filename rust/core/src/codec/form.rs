@@ -66,6 +66,12 @@ impl PreparedArray {
         self.is_chain() && self.chain().has_blocks()
     }
 
+    /// True when a stored chunk is cut into boxes and nothing else, see [`CodecChain::decode_box`](super::CodecChain::decode_box).
+    #[must_use]
+    pub fn has_boxes(&self) -> bool {
+        self.chunk_form == ChunkForm::Elements && self.is_chain() && self.chain().has_boxes()
+    }
+
     /// The most bytes that a stored chunk may have.
     #[must_use]
     pub fn max_chunk_nbytes(&self) -> u64 {

@@ -6,7 +6,9 @@
 //! Every decoder knows the size it must produce, or a limit, before it starts; it writes neither less nor more and asks
 //! for no memory beyond that, whatever the encoded bytes claim.
 
+mod b2nd;
 mod blosc;
+pub mod blosc2;
 mod blosclz;
 mod bz2;
 pub(crate) mod checksum;
@@ -72,6 +74,10 @@ pub struct CodecContext {
     deflate: DeflateContext,
     // One block of a Blosc chunk, still shuffled.
     block: Vec<u8>,
+    // The same after one of several filters.
+    filtered: Vec<u8>,
+    // One block of a chunk whose blocks are boxes.
+    boxed: Vec<u8>,
     // Part of a block between the two passes of the bit shuffle.
     tile: Vec<u8>,
     // Elements of a chunk as they are stored, where those of the array are others.
@@ -114,6 +120,7 @@ impl Size {
             (CodecSpec::Checksum(_), Self::Exactly(nbytes)) => Self::Exactly(and_checksum(nbytes)),
             (CodecSpec::Checksum(_), Self::AtMost(nbytes)) => Self::AtMost(and_checksum(nbytes)),
             (CodecSpec::Shuffle { .. }, size) => size,
+            (CodecSpec::B2nd(spec), _) => Self::AtMost(max_encoded_nbytes(spec.padded_nbytes() as u64)),
             (_, size) => Self::AtMost(max_encoded_nbytes(size.limit())),
         }
     }
@@ -200,7 +207,7 @@ impl CodecChain {
     pub fn has_parts(&self) -> bool {
         match self.codecs.first() {
             Some(CodecSpec::Zstd { .. }) => self.decoded_nbytes.is_some_and(|nbytes| nbytes > zstd::BLOCK_NBYTES),
-            Some(CodecSpec::Blosc(_) | CodecSpec::Lz4 | CodecSpec::Lz4Block) => true,
+            Some(CodecSpec::Blosc(_) | CodecSpec::B2nd(_) | CodecSpec::Lz4 | CodecSpec::Lz4Block) => true,
             _ => false,
         }
     }
@@ -262,7 +269,7 @@ impl CodecChain {
     /// `decoded_nbytes` long; the rest of `out` may hold anything.
     ///
     /// The first compressor decodes only what it must: zstd its blocks and LZ4 its bytes up to the end of the window, Blosc
-    /// the blocks in it. What is not decoded is not checked, so that a broken chunk may be delivered when the bytes it is broken in are
+    /// and b2nd the blocks in it. What is not decoded is not checked, so that a broken chunk may be delivered when the bytes it is broken in are
     /// not needed. The window itself is always as [`CodecChain::decode_into`] would have it: its sizes are checked, and
     /// every checksum that covers a byte of it (of a checksum codec, unless `verify` is `Cheap`, and those inside a codec).
     ///
@@ -297,6 +304,7 @@ impl CodecChain {
                 Some(CodecSpec::Blosc(_)) => BloscChunk::parse(bytes)?.decode_window(context, &window, out),
                 Some(CodecSpec::Lz4) => lz4::decode_until(bytes, window.end, out),
                 Some(CodecSpec::Lz4Block) => lz4::decode_raw_until(bytes, window.end, out),
+                Some(CodecSpec::B2nd(spec)) => b2nd::decode_window(context, spec, bytes, &window, out),
                 Some(codec) => decode_exact(context, codec, bytes, out),
                 None => {
                     check_len("bytes", bytes.len(), out.len())?;

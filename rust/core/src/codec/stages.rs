@@ -3,7 +3,7 @@
 use super::blosc::BloscChunk;
 use super::deflate::Container;
 use super::sink::{check_len, resize};
-use super::{CodecContext, bz2, hdf5, lz4, lz4_java, lzf, lzma_alone, shuffle, xz};
+use super::{CodecContext, b2nd, bz2, hdf5, lz4, lz4_java, lzf, lzma_alone, shuffle, xz};
 use crate::error::{Error, Result};
 use crate::metadata::{BitshuffleInner, CodecSpec};
 
@@ -20,6 +20,7 @@ pub(super) fn decode_exact(
         CodecSpec::Zlib { .. } => context.deflate.decode_exact(Container::Zlib, encoded, out),
         CodecSpec::Blosc(_) => BloscChunk::parse(encoded)?.decode(context, out),
         CodecSpec::Lz4 => lz4::decode_until(encoded, out.len(), out),
+        CodecSpec::B2nd(spec) => b2nd::decode_window(context, spec, encoded, &(0..out.len()), out),
         CodecSpec::Lz4Block => lz4::decode_raw_exact(encoded, out),
         CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
         CodecSpec::Lz4Java => lz4_java::decode_exact(encoded, out),
@@ -59,6 +60,10 @@ pub(super) fn decode_bounded(
             }
             resize(out, chunk.nbytes())?;
             chunk.decode(context, out)
+        }
+        CodecSpec::B2nd(spec) if spec.chunk_nbytes() as u64 <= limit => {
+            resize(out, spec.chunk_nbytes())?;
+            b2nd::decode_window(context, spec, encoded, &(0..out.len()), out)
         }
         CodecSpec::Lz4 => lz4::decode_bounded(encoded, limit, out),
         CodecSpec::Bz2 { .. } => bz2::decode_bounded(encoded, limit, out),

@@ -3,7 +3,9 @@
 use std::ops::Deref;
 
 use crate::dtype::Endian;
+use crate::error::{Error, Result};
 use crate::metadata::element_codec::ElementCodec;
+use crate::metadata::limits::MAX_CHUNK_NBYTES;
 use crate::metadata::precomputed::Encoding;
 
 /// One codec with its settings. Encoding applies a list of them first to last, decoding last to first.
@@ -48,6 +50,8 @@ pub enum CodecSpec {
     },
     /// bytes -> bytes. One Blosc-1 chunk.
     Blosc(BloscSpec),
+    /// bytes -> bytes. One Blosc 2 chunk whose blocks are boxes.
+    B2nd(B2ndSpec),
     /// bytes -> bytes. u32 little-endian decoded size, then one raw LZ4 block (Zarr v2 `lz4`).
     Lz4,
     /// bytes -> bytes. One raw LZ4 block whose decoded size is known (WKW).
@@ -94,6 +98,7 @@ impl CodecSpec {
             Self::Zlib { .. } => "zlib",
             Self::Zstd { .. } => "zstd",
             Self::Blosc(_) => "blosc",
+            Self::B2nd(_) => "b2nd",
             Self::Lz4 => "lz4",
             Self::Lz4Block => "lz4_block",
             Self::Lz4Java => "lz4_java",
@@ -124,6 +129,7 @@ impl CodecSpec {
                 format!("{}({level})", codec.name())
             }
             Self::Blosc(spec) => format!("blosc({}, {})", spec.cname, spec.clevel),
+            Self::B2nd(spec) => format!("b2nd{:?}", spec.block_shape()),
             other => other.name().into(),
         };
         codecs.iter().map(one).collect::<Vec<_>>().join(", ")
@@ -304,4 +310,86 @@ pub enum BloscShuffle {
     Byte,
     /// Bit shuffle.
     Bit,
+}
+
+/// How the blocks of a chunk of a Blosc2 NDim array lie; all sizes have been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct B2ndSpec {
+    chunk: Vec<usize>,
+    block: Vec<usize>,
+    item_size: usize,
+    chunk_nbytes: usize,
+    block_nbytes: usize,
+    padded_nbytes: usize,
+}
+
+impl B2ndSpec {
+    /// Chunks of extent `chunk` cut into blocks of extent `block`, of elements of `item_size` bytes.
+    ///
+    /// # Errors
+    /// `Metadata` when the extents do not fit each other, `Limit` when a chunk with whole blocks takes too much memory.
+    pub fn new(chunk: &[u64], block: &[u64], item_size: usize) -> Result<Self> {
+        if chunk.len() != block.len() || chunk.contains(&0) || block.contains(&0) || item_size == 0 {
+            return Err(Error::metadata("blocks", format!("{block:?} are no blocks of chunks {chunk:?}")));
+        }
+        let axes = chunk.iter().zip(block);
+        let padded = axes.map(|(&chunk, &block)| chunk.div_ceil(block).saturating_mul(block));
+        Ok(Self {
+            padded_nbytes: bounded_nbytes(padded, item_size)?,
+            chunk_nbytes: bounded_nbytes(chunk.iter().copied(), item_size)?,
+            block_nbytes: bounded_nbytes(block.iter().copied(), item_size)?,
+            chunk: chunk.iter().map(|&extent| extent as usize).collect(),
+            block: block.iter().map(|&extent| extent as usize).collect(),
+            item_size,
+        })
+    }
+
+    /// Extent of a chunk in voxels.
+    #[must_use]
+    pub fn chunk_shape(&self) -> &[usize] {
+        &self.chunk
+    }
+
+    /// Extent of a block in voxels.
+    #[must_use]
+    pub fn block_shape(&self) -> &[usize] {
+        &self.block
+    }
+
+    /// Blocks along each axis of a chunk.
+    pub fn grid(&self) -> impl Iterator<Item = usize> {
+        self.chunk.iter().zip(&self.block).map(|(&chunk, &block)| chunk.div_ceil(block))
+    }
+
+    /// Bytes of an element.
+    #[must_use]
+    pub fn item_size(&self) -> usize {
+        self.item_size
+    }
+
+    /// Bytes of a decoded chunk.
+    #[must_use]
+    pub fn chunk_nbytes(&self) -> usize {
+        self.chunk_nbytes
+    }
+
+    /// Bytes of a decoded block.
+    #[must_use]
+    pub fn block_nbytes(&self) -> usize {
+        self.block_nbytes
+    }
+
+    /// Bytes of all blocks of a chunk.
+    #[must_use]
+    pub fn padded_nbytes(&self) -> usize {
+        self.padded_nbytes
+    }
+}
+
+fn bounded_nbytes(mut extents: impl Iterator<Item = u64>, item_size: usize) -> Result<usize> {
+    let nbytes = extents.try_fold(item_size as u64, u64::checked_mul).unwrap_or(u64::MAX);
+    if nbytes > MAX_CHUNK_NBYTES {
+        return Err(Error::limit("bytes of a decoded chunk with its blocks", nbytes, MAX_CHUNK_NBYTES));
+    }
+    Ok(nbytes as usize)
 }

@@ -20,8 +20,8 @@ pub mod zarr;
 
 pub use chunk_table::{ChunkTable, Places, TableVersion};
 pub use codec_spec::{
-    BitshuffleInner, BitshuffleSpec, BloscShuffle, BloscSpec, ChecksumKind, ChecksumSpec, CodecList, CodecSpec,
-    IndexLocation, ShardingSpec,
+    B2ndSpec, BitshuffleInner, BitshuffleSpec, BloscShuffle, BloscSpec, ChecksumKind, ChecksumSpec, CodecList,
+    CodecSpec, IndexLocation, ShardingSpec,
 };
 pub use element_codec::{BitPacking, CastSpec, ElementCodec, ElementStep, OutOfRange, PaddingByte, Rounding};
 pub use grid::AxisGrid;

@@ -340,6 +340,32 @@ impl Plan {
         all.ok_or_else(|| Error::internal("a chunk that no item needs"))
     }
 
+    /// The box of a chunk, first voxel to last along each axis, that holds what `items`, all of it, need.
+    ///
+    /// # Errors
+    /// As [`Plan::window`].
+    pub fn extents<'p>(
+        &'p self,
+        visit: &Visit<'_>,
+        items: &[Item],
+        parts: &mut Vec<AxisPart<'p>>,
+    ) -> Result<Vec<Range<usize>>> {
+        let mut all: Vec<Range<usize>> = Vec::new();
+        for &item in items {
+            self.project(visit, item, parts)?;
+            let spans = parts.iter().map(AxisPart::span).collect::<Option<Vec<_>>>();
+            let spans = spans.ok_or_else(|| Error::internal("a piece of a chunk without voxels"))?;
+            let spans = spans.into_iter().map(|(low, high)| low as usize..high as usize + 1);
+            if all.is_empty() {
+                all = spans.collect();
+            } else {
+                let both = all.iter_mut().zip(spans);
+                both.for_each(|(all, one)| *all = all.start.min(one.start)..all.end.max(one.end));
+            }
+        }
+        Ok(all)
+    }
+
     fn view(&self, piece: Piece, axis: usize) -> AxisView<'_> {
         let read = &self.reads[piece.read as usize];
         match &read.selection {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::metadata::json::Node;
 use crate::metadata::limits::MAX_CODECS;
 use crate::metadata::resolve::Parsed;
-use crate::metadata::{CodecSpec, KeyEncoding};
+use crate::metadata::{B2ndSpec, CodecSpec, KeyEncoding};
 
 /// The document's content, each member checked by itself.
 pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> Result<Parsed> {
@@ -26,9 +26,17 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         "F" => codecs.push(CodecSpec::Transpose { order: (0..shape.len()).rev().collect() }),
         _ => return Err(order.expected("\"C\" or \"F\"")),
     }
+    let chunk_shape = extents(&document.require("chunks")?)?;
     let mut input = Input { rank: shape.len(), dtype: dtype.clone(), endian, is_v2: true };
     let mut bytes_to_bytes = Vec::new();
     for filter in &filters {
+        if is_b2nd(filter) {
+            if filters.len() > 1 || !codecs.is_empty() {
+                return Err(Error::unsupported("filter `b2nd` with others, or with order `F`", "it stands alone"));
+            }
+            bytes_to_bytes.push(b2nd(filter, &chunk_shape, dtype.item_size())?);
+            continue;
+        }
         match numcodec(filter, "filter", &mut input)? {
             spec if spec.is_bytes_to_bytes() => bytes_to_bytes.push(spec),
             spec if bytes_to_bytes.is_empty() => codecs.push(spec),
@@ -59,7 +67,7 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         (None, _) => '.',
     };
     Ok(Parsed {
-        chunk_shape: extents(&document.require("chunks")?)?,
+        chunk_shape,
         irregular_grid: None,
         keys: KeyEncoding::V2 { separator },
         fill_value,
@@ -76,7 +84,7 @@ fn filters<'v>(node: Option<Node<'v>>) -> Result<Vec<Node<'v>>> {
     let filters: Vec<_> = node.items(MAX_CODECS)?.collect();
     for filter in &filters {
         let id = filter.require("id")?.short_str()?;
-        if numcodecs::settings(id).is_none() {
+        if numcodecs::settings(id).is_none() && !is_b2nd(filter) {
             return Err(Error::unsupported(format!("filter `{id}`"), numcodecs::READ));
         }
     }
@@ -88,4 +96,13 @@ fn numcodec(node: &Node<'_>, what: &str, input: &mut Input) -> Result<CodecSpec>
     let id = node.require("id")?.short_str()?;
     numcodecs::codec(id, node, &|name| node.get(name), input)?
         .ok_or_else(|| Error::unsupported(format!("{what} `{id}`"), numcodecs::READ))
+}
+
+fn is_b2nd(filter: &Node<'_>) -> bool {
+    filter.get("id").is_some_and(|id| id.str().is_ok_and(|id| id == "b2nd"))
+}
+
+/// Blocks of a Blosc2 NDim array: a filter of documents that are made from its file.
+fn b2nd(filter: &Node<'_>, chunk_shape: &[u64], item_size: usize) -> Result<CodecSpec> {
+    Ok(CodecSpec::B2nd(B2ndSpec::new(chunk_shape, &extents(&filter.require("blocks")?)?, item_size)?))
 }
