@@ -19,9 +19,11 @@ from voxfetch.blocks import Blocks
 from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine, default_engine, run_in_thread
 from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
-from voxfetch.handle import local_array, remote_array
+from voxfetch.handle import array_meta, local_array, remote_array
 from voxfetch.indexer import Indexer
 from voxfetch.node import Format, document_name, parse_json
+from voxfetch.object_reads import ObjectReads, object_fill_value
+from voxfetch.objects import Objects
 from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
@@ -69,21 +71,8 @@ class Array:
 
     def _prepare(self) -> None:
         """Derives everything that is not pickled."""
-        try:
-            if self._format == "zarr3":
-                meta = _core.ArrayMeta.from_zarr3(self._document)
-            elif self._format == "zarr2":
-                meta = _core.ArrayMeta.from_zarr2(self._document, self._separator)
-            else:
-                meta = _core.ArrayMeta.from_document(self._document, self._format)
-        except VoxfetchError as error:
-            error.in_object(f"{self._root}/{self._document_name}")
-            raise
-        self._meta = meta
-        if self._remote is None:
-            self._core_array = local_array(meta, self._root, self._document_name, self._options)
-        else:
-            self._core_array = remote_array(meta, self._remote, self._path, self._root, self._options)
+        self._meta = meta = self._parsed(Objects(keeps=False))
+        self._core_array = self._handle(meta)
         self._dtype = np.dtype(meta.dtype)
         if self._names is not None and len(self._names) != len(meta.shape):
             raise SelectionError(f"{len(self._names)} names for an array with {len(meta.shape)} axes", key=self._root)
@@ -92,7 +81,26 @@ class Array:
         self._shape = self._in_view(meta.shape)
         self._chunks = self._in_view(meta.chunks)
         self._shards = None if meta.shards is None else self._in_view(meta.shards)
-        self._reads = Reads(self._core_array, self._shape, self._dtype, self._order, self.origin, self._root)
+        dtype = self._dtype if self._dtype != object else np.dtype(np.uint64)
+        reads = Reads(self._core_array, self._shape, dtype, self._order, self.origin, self._root)
+        self._reads = reads if self._dtype != object else self._object_reads(reads)
+
+    def _parsed(self, objects: Objects) -> _core.ArrayMeta:
+        try:
+            return array_meta(self._document, self._format, self._separator, objects)
+        except VoxfetchError as error:
+            error.in_object(f"{self._root}/{self._document_name}")
+            raise
+
+    def _handle(self, meta: _core.ArrayMeta) -> _core.LocalArray | _core.RemoteArray:
+        if self._remote is None:
+            return local_array(meta, self._root, self._document_name, self._options)
+        return remote_array(meta, self._remote, self._path, self._root, self._options)
+
+    def _object_reads(self, reads: Reads) -> ObjectReads:
+        codec, key = self._meta.foreign_codecs[0], f"{self._root}/{self._document_name}"
+        fill = object_fill_value(self._document, codec, key)
+        return ObjectReads(reads, lambda objects: self._handle(self._parsed(objects)), fill)
 
     @property
     def _document_name(self) -> str:
@@ -108,7 +116,7 @@ class Array:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of a voxel, in native byte order whatever the stored one is."""
+        """Type of a voxel, in native byte order whatever the stored one is; `object` where they have no fixed size."""
         return self._dtype
 
     @property
@@ -123,7 +131,7 @@ class Array:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole array when read."""
+        """Bytes of the whole array when read; of objects those of the references to them."""
         return self.size * self._dtype.itemsize
 
     @property
@@ -144,6 +152,8 @@ class Array:
     @property
     def fill_value(self) -> Any:
         """Value of voxels that are not stored, a numpy scalar."""
+        if isinstance(self._reads, ObjectReads):
+            return self._reads.fill
         return np.frombuffer(self._meta.fill_value, self._dtype)[0]
 
     @property
@@ -336,6 +346,7 @@ class Array:
             report: dict[str, Any] = self.engine.core.explain([read], fetch_indexes=fetch_indexes)
         else:
             report = self.engine.report(read, "explain" if fetch_indexes else "explain known")
+        report["in_python"] = tuple(self._meta.foreign_codecs)
         return ReadReport(**{name: report[name] for name in ReadReport.__slots__})
 
     # --- other handles on the same array

@@ -9,12 +9,14 @@ import math
 from typing import TYPE_CHECKING
 
 from voxfetch import _core
+from voxfetch.objects import finder
 
 if TYPE_CHECKING:
+    from voxfetch.objects import Objects
     from voxfetch.options import ReadOptions
     from voxfetch.store import RemoteStore
 
-__all__ = ["local_array", "remote_array"]
+__all__ = ["array_meta", "local_array", "remote_array"]
 
 # The profile of local files: a gap costs a copy from the page cache, a request a system call.
 _LOCAL_MAX_GAP_BYTES = 16 << 10
@@ -22,6 +24,18 @@ _LOCAL_MAX_REQUEST_BYTES = 1 << 20
 # That of remote stores: a request costs a round trip, and parts of a region come faster over several connections.
 _REMOTE_MAX_GAP_BYTES = 64 << 10
 _REMOTE_MAX_REQUEST_BYTES = 1 << 20
+
+
+def array_meta(document: bytes, format: str, separator: str | None, objects: Objects) -> _core.ArrayMeta:  # noqa: A002 - the word of the public names
+    """Returns what a document says of an array. Elements of no fixed size go to `objects` when they are decoded.
+
+    Raises `MetadataError`, `UnsupportedError` or `LimitExceededError` for documents that cannot be read.
+    """
+    if format == "zarr3":
+        return _core.ArrayMeta.from_zarr3(document, finder("zarr3", objects))
+    if format == "zarr2":
+        return _core.ArrayMeta.from_zarr2(document, separator, finder("zarr2", objects))
+    return _core.ArrayMeta.from_document(document, format)
 
 
 def local_array(meta: _core.ArrayMeta, root: str, document: str, options: ReadOptions) -> _core.LocalArray:

@@ -40,6 +40,9 @@ pub enum DataType {
     DateTime(String),
     /// Zarr v2 `<m8[unit]`.
     TimeDelta(String),
+    /// Elements of no fixed size (Zarr v3 `string` and `bytes`, Zarr v2 `|O`), as numbers that stand for them: their codec
+    /// knows what for (see [`foreign`](crate::metadata::foreign)).
+    Object,
 }
 
 impl DataType {
@@ -69,7 +72,7 @@ impl DataType {
             Self::Int(n) | Self::UInt(n) | Self::Float(n) | Self::Complex(n) => *n as usize,
             Self::Raw(n) | Self::FixedBytes(n) => *n as usize,
             Self::FixedUtf32(n) => *n as usize * 4,
-            Self::DateTime(_) | Self::TimeDelta(_) => 8,
+            Self::DateTime(_) | Self::TimeDelta(_) | Self::Object => 8,
         }
     }
 
@@ -77,7 +80,7 @@ impl DataType {
     #[must_use]
     pub fn swap_unit(&self) -> usize {
         match self {
-            Self::Bool | Self::Raw(_) | Self::FixedBytes(_) => 1,
+            Self::Bool | Self::Raw(_) | Self::FixedBytes(_) | Self::Object => 1,
             Self::Int(n) | Self::UInt(n) | Self::Float(n) => *n as usize,
             Self::Complex(n) => *n as usize / 2,
             Self::FixedUtf32(_) => 4,
@@ -99,6 +102,7 @@ impl DataType {
             Self::FixedUtf32(n) => format!("U{n}"),
             Self::DateTime(unit) => format!("datetime64[{unit}]"),
             Self::TimeDelta(unit) => format!("timedelta64[{unit}]"),
+            Self::Object => "object".into(),
         }
     }
 }

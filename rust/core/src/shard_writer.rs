@@ -47,7 +47,7 @@ pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
         return Err(not_written());
     }
     let mut codecs = array.levels.iter().flat_map(|level| &level.outer).chain(&array.chunk_codecs);
-    match codecs.find(|codec| matches!(codec, CodecSpec::Blosc(_))) {
+    match codecs.find(|codec| matches!(codec, CodecSpec::Blosc(_) | CodecSpec::Foreign(_))) {
         None => Ok(()),
         Some(codec) => {
             Err(Error::unsupported(format!("writing the {} codec", codec.name()), "make the array with zstd instead"))

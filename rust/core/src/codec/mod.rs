@@ -13,6 +13,7 @@ mod compressed_segmentation;
 mod compresso;
 mod crc32c;
 mod deflate;
+mod foreign;
 mod form;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -43,7 +44,7 @@ use self::zstd::ZstdContext;
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
 use crate::metadata::CodecSpec;
-use crate::metadata::limits::max_encoded_nbytes;
+use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
 
 /// Most compressors in one chain. Each may blow up its input, so their number bounds what intermediate bytes may cost.
 const MAX_COMPRESSORS: usize = 3;
@@ -105,6 +106,8 @@ impl Size {
         match (codec, self) {
             (CodecSpec::Crc32c, Self::Exactly(nbytes)) => Self::Exactly(nbytes.saturating_add(crc32c::NBYTES as u64)),
             (CodecSpec::Crc32c, Self::AtMost(nbytes)) => Self::AtMost(nbytes.saturating_add(crc32c::NBYTES as u64)),
+            // What it decodes to are numbers; what they stand for may be of any size.
+            (CodecSpec::Foreign(codec), _) if codec.objects => Self::AtMost(MAX_CHUNK_NBYTES),
             (_, size) => Self::AtMost(max_encoded_nbytes(size.limit())),
         }
     }

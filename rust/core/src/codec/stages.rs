@@ -3,7 +3,7 @@
 use super::blosc::BloscChunk;
 use super::deflate::Container;
 use super::sink::resize;
-use super::{CodecContext, bz2, lz4, lz4_java, xz};
+use super::{CodecContext, bz2, foreign, lz4, lz4_java, xz};
 use crate::error::{Error, Result};
 use crate::metadata::CodecSpec;
 
@@ -24,6 +24,7 @@ pub(super) fn decode_exact(
         CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
         CodecSpec::Lz4Java => lz4_java::decode_exact(encoded, out),
         CodecSpec::Xz => xz::decode_exact(encoded, out),
+        CodecSpec::Foreign(codec) => foreign::decode_exact(codec, encoded, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -55,6 +56,7 @@ pub(super) fn decode_bounded(
         CodecSpec::Bz2 { .. } => bz2::decode_bounded(encoded, limit, out),
         CodecSpec::Lz4Java => lz4_java::decode_bounded(encoded, limit, out),
         CodecSpec::Xz => xz::decode_bounded(encoded, limit, out),
+        CodecSpec::Foreign(codec) => foreign::decode_bounded(codec, encoded, limit, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -73,6 +75,9 @@ pub(super) fn encode_one(
         CodecSpec::Blosc(_) => Err(Error::unsupported("writing the blosc codec", "write zstd instead")),
         CodecSpec::Lz4 => lz4::encode(decoded, out),
         CodecSpec::Bz2 { level } => bz2::encode(decoded, *level, out),
+        CodecSpec::Foreign(codec) => {
+            Err(Error::unsupported(format!("writing the {} codec", codec.name), "write zstd instead"))
+        }
         _ => Err(not_a_compressor(codec)),
     }
 }

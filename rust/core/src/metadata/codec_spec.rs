@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use crate::dtype::Endian;
+use crate::metadata::foreign::ForeignCodec;
 use crate::metadata::precomputed::Encoding;
 
 /// One codec with its settings. Encoding applies a list of them first to last, decoding last to first.
@@ -58,12 +59,14 @@ pub enum CodecSpec {
     },
     /// bytes -> bytes. Appends the CRC-32C of its input, 4 bytes little-endian.
     Crc32c,
+    /// bytes -> bytes. One that is decoded outside of the core.
+    Foreign(ForeignCodec),
 }
 
 impl CodecSpec {
     /// The name in Zarr documents, for messages and reports.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Transpose { .. } => "transpose",
             Self::Bytes { .. } => "bytes",
@@ -80,6 +83,7 @@ impl CodecSpec {
             Self::Volume(encoding) => encoding.name(),
             Self::Bz2 { .. } => "bz2",
             Self::Crc32c => "crc32c",
+            Self::Foreign(codec) => &codec.name,
         }
     }
 
@@ -97,6 +101,7 @@ impl CodecSpec {
                 format!("{}({level})", codec.name())
             }
             Self::Blosc(spec) => format!("blosc({}, {})", spec.cname, spec.clevel),
+            Self::Foreign(codec) => format!("{} ({})", codec.name, codec.through),
             other => other.name().into(),
         };
         codecs.iter().map(one).collect::<Vec<_>>().join(", ")

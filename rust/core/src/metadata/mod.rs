@@ -4,6 +4,7 @@
 //! codec list, are folded into `order` lists here, so that no later layer moves data to honour them.
 
 pub mod codec_spec;
+pub mod foreign;
 mod grid;
 mod index_spec;
 mod json;
@@ -23,6 +24,7 @@ pub use keys::KeyEncoding;
 pub use resolve::{Parsed, resolve};
 
 use crate::dtype::{DataType, Endian};
+use crate::metadata::foreign::ForeignCodec;
 
 /// An array, resolved.
 #[derive(Debug)]
@@ -141,6 +143,12 @@ impl ArrayMeta {
             }
             _ => 0,
         }
+    }
+
+    /// The codecs that are decoded outside of the core.
+    pub fn foreign_codecs(&self) -> impl Iterator<Item = &ForeignCodec> {
+        let codecs = self.chunk_codecs.iter().chain(self.levels.iter().rev().flat_map(|level| &level.outer));
+        codecs.filter_map(|codec| if let CodecSpec::Foreign(codec) = codec { Some(codec) } else { None })
     }
 
     /// True when some level's bytes are encoded as a whole, so that no part of the object can be read alone.

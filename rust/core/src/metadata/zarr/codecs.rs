@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use super::{Extension, extents};
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
+use crate::metadata::foreign::{ForeignCodec, ForeignCodecs};
 use crate::metadata::json::Node;
 use crate::metadata::limits::MAX_CODECS;
 use crate::metadata::{BloscShuffle, BloscSpec, CodecList, CodecSpec, IndexLocation, ShardingSpec};
@@ -17,19 +18,28 @@ const ANY_LEVEL: RangeInclusive<i32> = i32::MIN..=i32::MAX;
 
 /// What a codec must know of the array it encodes.
 #[derive(Clone, Copy)]
-pub(super) struct Input {
+pub(super) struct Input<'f> {
     pub(super) rank: usize,
     pub(super) item_size: usize,
+    /// Whether its elements have no fixed size.
+    pub(super) objects: bool,
+    foreign: &'f dyn ForeignCodecs,
 }
 
-impl Input {
-    pub(super) fn new(rank: usize, dtype: &DataType) -> Self {
-        Self { rank, item_size: dtype.item_size() }
+impl<'f> Input<'f> {
+    pub(super) fn new(rank: usize, dtype: &DataType, foreign: &'f dyn ForeignCodecs) -> Self {
+        Self { rank, item_size: dtype.item_size(), objects: matches!(dtype, DataType::Object), foreign }
+    }
+
+    /// A codec that is decoded elsewhere; None when nobody knows it.
+    fn foreign(&self, name: &str, configuration: Option<&Node<'_>>, objects: bool) -> Result<Option<ForeignCodec>> {
+        let configuration = configuration.map_or_else(|| "{}".to_owned(), |node| node.value.to_string());
+        self.foreign.find(name, &configuration, objects)
     }
 }
 
 /// A version 3 `codecs` list, without the unknown codecs that need not be understood.
-pub(super) fn v3_list(node: &Node<'_>, input: Input) -> Result<CodecList> {
+pub(super) fn v3_list(node: &Node<'_>, input: Input<'_>) -> Result<CodecList> {
     let mut specs = CodecList::default();
     for (place, item) in node.items(MAX_CODECS)?.enumerate() {
         let codec = Extension::parse(item)?;
@@ -37,10 +47,19 @@ pub(super) fn v3_list(node: &Node<'_>, input: Input) -> Result<CodecList> {
             Some(spec) => specs.push(place, spec),
             None if !codec.must_understand => {}
             None => {
-                return Err(Error::unsupported(
-                    format!("{}: codec `{}`", codec.node.at, codec.name),
-                    "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc and crc32c",
-                ));
+                // The first that is no transpose turns the array into bytes: that is `bytes`, and then the codec.
+                let is_first = specs.iter().all(|spec| matches!(spec, CodecSpec::Transpose { .. }));
+                let found = input.foreign(codec.name, codec.configuration.as_ref(), input.objects && is_first)?;
+                let found = found.ok_or_else(|| {
+                    Error::unsupported(
+                        format!("{}: codec `{}`", codec.node.at, codec.name),
+                        "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc and crc32c",
+                    )
+                })?;
+                if is_first {
+                    specs.push(place, CodecSpec::Bytes { endian: Endian::NATIVE });
+                }
+                specs.push(place, CodecSpec::Foreign(found));
             }
         }
     }
@@ -48,7 +67,7 @@ pub(super) fn v3_list(node: &Node<'_>, input: Input) -> Result<CodecList> {
 }
 
 /// One codec; None when its name is unknown.
-fn v3_codec(codec: &Extension<'_>, input: Input) -> Result<Option<CodecSpec>> {
+fn v3_codec(codec: &Extension<'_>, input: Input<'_>) -> Result<Option<CodecSpec>> {
     // The names that zarr-python derives from numcodecs are read where the encoded bytes are those of a codec above;
     // numcodecs repeats the codec's own name as `id`.
     Ok(Some(match codec.name {
@@ -108,21 +127,31 @@ fn v3_codec(codec: &Extension<'_>, input: Input) -> Result<Option<CodecSpec>> {
 }
 
 /// The compressor object of a version 2 array.
-pub(super) fn v2_compressor(node: &Node<'_>, item_size: usize) -> Result<CodecSpec> {
+pub(super) fn v2_compressor(node: &Node<'_>, input: Input<'_>) -> Result<CodecSpec> {
     Ok(match node.require("id")?.short_str()? {
-        "blosc" => CodecSpec::Blosc(blosc(|name| node.get(name), item_size)?),
+        "blosc" => CodecSpec::Blosc(blosc(|name| node.get(name), input.item_size)?),
         "zlib" => CodecSpec::Zlib { level: deflate_level(node.get("level"))? },
         "gzip" => CodecSpec::Gzip { level: deflate_level(node.get("level"))? },
         "zstd" => zstd(node.get("level"), node.get("checksum"), ANY_LEVEL)?,
         "lz4" => CodecSpec::Lz4,
         "bz2" => CodecSpec::Bz2 { level: bz2_level(node.get("level"))? },
-        id => {
-            return Err(Error::unsupported(
-                format!("compressor `{id}`"),
-                "read are blosc, zlib, gzip, zstd, lz4 and bz2",
-            ));
-        }
+        id => match input.foreign(id, Some(node), input.objects)? {
+            Some(codec) => CodecSpec::Foreign(codec),
+            None => {
+                let hint = "read are blosc, zlib, gzip, zstd, lz4 and bz2";
+                return Err(Error::unsupported(format!("compressor `{id}`"), hint));
+            }
+        },
     })
+}
+
+/// A filter of a version 2 array.
+pub(super) fn v2_filter(node: &Node<'_>, input: Input<'_>) -> Result<CodecSpec> {
+    let id = node.require("id")?.short_str()?;
+    match input.foreign(id, Some(node), input.objects)? {
+        Some(codec) => Ok(CodecSpec::Foreign(codec)),
+        None => Err(Error::unsupported(format!("filter `{id}`"), "filters are read through numcodecs")),
+    }
 }
 
 /// Absent: little. Writers leave it out for single bytes, old ones for others too.
@@ -145,12 +174,12 @@ fn permutation(node: &Node<'_>, rank: usize) -> Result<Vec<usize>> {
     }
 }
 
-fn sharding(codec: &Extension<'_>, input: Input) -> Result<ShardingSpec> {
+fn sharding(codec: &Extension<'_>, input: Input<'_>) -> Result<ShardingSpec> {
     codec.only(&["chunk_shape", "codecs", "index_codecs", "index_location"])?;
     let chunk_shape = extents(&codec.require("chunk_shape")?)?;
     let codecs = v3_list(&codec.require("codecs")?, input)?;
     // The index is an array of uint64 with one axis more, for (offset, nbytes).
-    let index_input = Input { rank: input.rank + 1, item_size: 8 };
+    let index_input = Input { rank: input.rank + 1, item_size: 8, objects: false, ..input };
     let index_codecs = v3_list(&codec.require("index_codecs")?, index_input)?;
     let index_location = match codec.setting("index_location") {
         None => IndexLocation::End,

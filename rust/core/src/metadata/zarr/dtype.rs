@@ -17,6 +17,7 @@ pub(super) fn v3(node: Node<'_>) -> Result<DataType> {
         "float16" => Some(DataType::Float(2)),
         "complex64" => Some(DataType::Complex(8)),
         "complex128" => Some(DataType::Complex(16)),
+        "string" | "bytes" | "variable_length_bytes" | "binary" => Some(DataType::Object),
         name => match name.strip_prefix('r').filter(|bits| bits.bytes().all(|b| b.is_ascii_digit())) {
             Some("") | None => DataType::number(name),
             Some(bits) => Some(raw(&extension.node, bits)?),
@@ -25,7 +26,7 @@ pub(super) fn v3(node: Node<'_>) -> Result<DataType> {
     let Some(dtype) = core else {
         return Err(Error::unsupported(
             format!("data type `{}`", extension.name),
-            "read are the core types: bool, integers, floats, complex and r<bits>",
+            "read are bool, integers, floats, complex, r<bits>, string and bytes",
         ));
     };
     extension.only(&[])?;
@@ -67,11 +68,8 @@ pub(super) fn v2(node: &Node<'_>) -> Result<(DataType, Endian)> {
         let dtype = if kind == 'M' { DataType::DateTime(unit) } else { DataType::TimeDelta(unit) };
         return Ok((dtype, v2_order(node, order)?));
     }
-    if kind == 'O' {
-        return Err(Error::unsupported(
-            format!("data type `{text}` (Python objects)"),
-            "only elements of fixed size are read; objects may run code when they are decoded",
-        ));
+    if text == "|O" {
+        return Ok((DataType::Object, Endian::NATIVE));
     }
     let size = match rest.bytes().all(|b| b.is_ascii_digit()) {
         true => rest.parse::<u64>().map_err(|_| malformed())?,
@@ -90,7 +88,7 @@ pub(super) fn v2(node: &Node<'_>) -> Result<(DataType, Endian)> {
             return Err(Error::unsupported(format!("data type `{text}`"), "long doubles differ between machines"));
         }
         ('b' | 'i' | 'u' | 'f' | 'c', _) => return Err(malformed()),
-        _ => return Err(Error::unsupported(format!("data type `{text}`"), "read are the kinds b i u f c m M S U V")),
+        _ => return Err(Error::unsupported(format!("data type `{text}`"), "read are the kinds b i u f c m M S U V O")),
     };
     let endian = if dtype.swap_unit() == 1 { Endian::Little } else { v2_order(node, order)? };
     Ok((dtype, endian))

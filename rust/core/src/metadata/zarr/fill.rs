@@ -36,6 +36,8 @@ pub(super) fn bytes(node: &Node<'_>, dtype: &DataType) -> Result<Vec<u8>> {
         },
         DataType::FixedBytes(size) => base64(node, *size as usize),
         DataType::FixedUtf32(length) => utf32(node, *length as usize),
+        // Its meaning is for those who know what the elements are.
+        DataType::Object => Ok(vec![0; 8]),
     }
 }
 

@@ -3,21 +3,23 @@
 //! Order `F` is the codec list of version 3 with a transpose that reverses the axes. Unknown members are ignored, as
 //! the specification asks.
 
-use super::codecs::v2_compressor;
+use super::codecs::{Input, v2_compressor, v2_filter};
 use super::{check_version, dtype, extents, fill, separator};
 use crate::error::{Error, Result};
+use crate::metadata::foreign::ForeignCodecs;
 use crate::metadata::json::Node;
+use crate::metadata::limits::MAX_CODECS;
 use crate::metadata::resolve::Parsed;
 use crate::metadata::{CodecSpec, KeyEncoding};
 
 /// The document's content, each member checked by itself.
-pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> Result<Parsed> {
+pub(super) fn array(
+    document: &Node<'_>,
+    dimension_separator: Option<char>,
+    foreign: &dyn ForeignCodecs,
+) -> Result<Parsed> {
     check_version(document, 2)?;
     let shape = extents(&document.require("shape")?)?;
-    // Filters come before the data type: object arrays are best explained by the filter that makes them.
-    if let Some(filters) = document.get("filters") {
-        refuse_filters(&filters)?;
-    }
     let (dtype, endian) = dtype::v2(&document.require("dtype")?)?;
 
     let mut codecs = Vec::new();
@@ -28,9 +30,16 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         _ => return Err(order.expected("\"C\" or \"F\"")),
     }
     codecs.push(CodecSpec::Bytes { endian });
+    let mut input = Input::new(shape.len(), &dtype, foreign);
+    if let Some(filters) = document.get("filters").filter(|filters| !filters.is_null()) {
+        for filter in filters.items(MAX_CODECS)? {
+            codecs.push(v2_filter(&filter, input)?);
+            input.objects = false;
+        }
+    }
     let compressor = document.require("compressor")?;
     if !compressor.is_null() {
-        codecs.push(v2_compressor(&compressor, dtype.item_size())?);
+        codecs.push(v2_compressor(&compressor, input)?);
     }
 
     let fill_value = document.require("fill_value")?;
@@ -52,18 +61,4 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         dtype,
         codecs: codecs.into(),
     })
-}
-
-/// `null` and `[]` mean none; any other list is refused by the name of its first filter.
-fn refuse_filters(filters: &Node<'_>) -> Result<()> {
-    if filters.is_null() {
-        return Ok(());
-    }
-    match filters.items(usize::MAX)?.next() {
-        None => Ok(()),
-        Some(filter) => {
-            let id = filter.require("id")?.short_str()?;
-            Err(Error::unsupported(format!("filter `{id}`"), "arrays with filters are not read"))
-        }
-    }
 }

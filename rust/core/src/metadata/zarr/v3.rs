@@ -4,12 +4,13 @@ use super::codecs::{Input, v3_list};
 use super::{Extension, check_version, dtype, extents, fill, separator};
 use crate::error::{Error, Result};
 use crate::metadata::KeyEncoding;
+use crate::metadata::foreign::ForeignCodecs;
 use crate::metadata::json::Node;
 use crate::metadata::resolve::Parsed;
 use crate::subset::MAX_RANK;
 
 /// The document's content, each member checked by itself.
-pub(super) fn array(document: &Node<'_>) -> Result<Parsed> {
+pub(super) fn array(document: &Node<'_>, foreign: &dyn ForeignCodecs) -> Result<Parsed> {
     check_version(document, 3)?;
     let node_type = document.require("node_type")?;
     match node_type.str()? {
@@ -20,7 +21,7 @@ pub(super) fn array(document: &Node<'_>) -> Result<Parsed> {
     check_members(document)?;
     let shape = extents(&document.require("shape")?)?;
     let dtype = dtype::v3(document.require("data_type")?)?;
-    let codecs = v3_list(&document.require("codecs")?, Input::new(shape.len(), &dtype))?;
+    let codecs = v3_list(&document.require("codecs")?, Input::new(shape.len(), &dtype, foreign))?;
     Ok(Parsed {
         chunk_shape: chunk_shape(document.require("chunk_grid")?)?,
         keys: key_encoding(document.require("chunk_key_encoding")?)?,
