@@ -49,9 +49,7 @@ class ArrayMeta:
         """
 
     @staticmethod
-    def from_zarr2(
-        document: bytes, dimension_separator: str | None = None, foreign: Finder | None = None
-    ) -> ArrayMeta:
+    def from_zarr2(document: bytes, dimension_separator: str | None = None, foreign: Finder | None = None) -> ArrayMeta:
         """Parses a `.zarray` (Zarr v2 spec). `dimension_separator` (`.` or `/`) overrides what the document says.
         `foreign` as for `from_zarr3`.
 

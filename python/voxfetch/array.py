@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
@@ -18,7 +19,7 @@ from voxfetch import _core
 from voxfetch.blocks import Blocks
 from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine, default_engine, run_in_thread
-from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
+from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError
 from voxfetch.handle import array_meta, local_array, remote_array
 from voxfetch.indexer import Indexer
 from voxfetch.node import Format, document_name, parse_json
@@ -71,8 +72,14 @@ class Array:
 
     def _prepare(self) -> None:
         """Derives everything that is not pickled."""
-        self._meta = meta = self._parsed(Objects(keeps=False))
-        self._core_array = self._handle(meta)
+        key = f"{self._root}/{self._document_name}"
+        described = partial(array_meta, self._document, self._format, self._separator, key)
+        if self._remote is None:
+            placed = partial(local_array, root=self._root, document=self._document_name, options=self._options)
+        else:
+            placed = partial(remote_array, store=self._remote, path=self._path, url=self._root, options=self._options)
+        self._meta = meta = described(Objects(keeps=False))
+        self._core_array = placed(meta)
         self._dtype = np.dtype(meta.dtype)
         if self._names is not None and len(self._names) != len(meta.shape):
             raise SelectionError(f"{len(self._names)} names for an array with {len(meta.shape)} axes", key=self._root)
@@ -81,26 +88,12 @@ class Array:
         self._shape = self._in_view(meta.shape)
         self._chunks = self._in_view(meta.chunks)
         self._shards = None if meta.shards is None else self._in_view(meta.shards)
-        dtype = self._dtype if self._dtype != object else np.dtype(np.uint64)
+        dtype = np.dtype(np.uint64) if self._dtype.hasobject else self._dtype
         reads = Reads(self._core_array, self._shape, dtype, self._order, self.origin, self._root)
-        self._reads = reads if self._dtype != object else self._object_reads(reads)
-
-    def _parsed(self, objects: Objects) -> _core.ArrayMeta:
-        try:
-            return array_meta(self._document, self._format, self._separator, objects)
-        except VoxfetchError as error:
-            error.in_object(f"{self._root}/{self._document_name}")
-            raise
-
-    def _handle(self, meta: _core.ArrayMeta) -> _core.LocalArray | _core.RemoteArray:
-        if self._remote is None:
-            return local_array(meta, self._root, self._document_name, self._options)
-        return remote_array(meta, self._remote, self._path, self._root, self._options)
-
-    def _object_reads(self, reads: Reads) -> ObjectReads:
-        codec, key = self._meta.foreign_codecs[0], f"{self._root}/{self._document_name}"
-        fill = object_fill_value(self._document, codec, key)
-        return ObjectReads(reads, lambda objects: self._handle(self._parsed(objects)), fill)
+        self._reads: Reads | ObjectReads = reads
+        if self._dtype.hasobject:
+            fill = object_fill_value(self._document, meta.foreign_codecs[0], key)
+            self._reads = ObjectReads(reads, lambda objects: placed(described(objects)), fill)
 
     @property
     def _document_name(self) -> str:

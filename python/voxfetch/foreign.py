@@ -1,11 +1,12 @@
 """Codecs that the core does not have and numcodecs has: found when an array is opened, decoded in Python.
 
-Zarr v2 names them by numcodecs' own ids, Zarr v3 by `numcodecs.<id>`. The core calls a decoder on any of its threads, with
-encoded bytes and the most bytes that it may return; what it returns is copied before the call ends.
+Zarr v2 names them by numcodecs' own ids, Zarr v3 by `numcodecs.<id>`. The core calls a decoder on any of its threads,
+with encoded bytes and the most bytes that it may return; what it returns is copied before the call ends.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -47,24 +48,22 @@ def numcodec(name: str, settings: str) -> tuple[str, Any]:
         hint = "write the array again with vlen-utf8, vlen-bytes or json2"
         raise UnsupportedError("codec `pickle` runs code when it is decoded, and is not read", hint=hint)
     try:
-        import numcodecs
+        numcodecs = cast("Any", importlib.import_module("numcodecs"))
     except ImportError:
         message = f"codec `{name:.40}` is read through numcodecs, which is not installed"
         raise UnsupportedError(message, hint="pip install numcodecs") from None
-    version = cast("str", numcodecs.__version__)
     configuration = cast("dict[str, Any]", json.loads(settings)) | {"id": name}
     try:
         codec = numcodecs.get_codec(configuration)
-    except ValueError as error:
-        if "UnknownCodec" not in type(error).__name__ and "not available" not in str(error):
-            raise _wrong_settings(name, error) from None
-        message = f"codec `{name:.40}`: numcodecs {version} has none of this name"
+    except Exception as error:  # noqa: BLE001 - of any package that registers a codec
+        if "UnknownCodec" not in type(error).__name__ and "codec not available" not in str(error):
+            message = f"codec `{name:.40}`: {type(error).__name__}: {str(error)[:200]}"
+            raise MetadataError(message) from None
+        message = f"codec `{name:.40}`: numcodecs {numcodecs.__version__} has none of this name"
         extra = _EXTRAS.get(name)
         hint = f'pip install "numcodecs[{extra}]"' if extra else "install and import the package that registers it"
         raise UnsupportedError(message, hint=hint) from None
-    except Exception as error:  # noqa: BLE001 - of any package that registers a codec
-        raise _wrong_settings(name, error) from None
-    return f"through numcodecs {version}", codec
+    return f"through numcodecs {numcodecs.__version__}", codec
 
 
 def decoder(codec: Any, order: Literal["A", "C"]) -> Decoder:
@@ -82,13 +81,9 @@ def decoder(codec: Any, order: Literal["A", "C"]) -> Decoder:
 
 def as_bytes(result: object, order: Literal["A", "C"]) -> NDArray[np.uint8]:
     """Returns the bytes of what a codec decoded to. Raises `CodecError` for objects, `TypeError` for no buffer."""
-    array = cast("NDArray[Any]", result if isinstance(result, np.ndarray) else np.asarray(memoryview(cast("Any", result))))
+    array = cast("Any", result if isinstance(result, np.ndarray) else np.asarray(memoryview(cast("Any", result))))
     if array.dtype.hasobject:
         raise CodecError("decodes to objects where bytes are expected")
     if order == "C":
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return array.reshape(-1, order=order).view(np.uint8)
-
-
-def _wrong_settings(name: str, error: Exception) -> MetadataError:
-    return MetadataError(f"codec `{name:.40}`: {type(error).__name__}: {str(error)[:200]}")

@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from voxfetch import _core
+from voxfetch.errors import VoxfetchError
 from voxfetch.objects import finder
 
 if TYPE_CHECKING:
@@ -26,16 +27,26 @@ _REMOTE_MAX_GAP_BYTES = 64 << 10
 _REMOTE_MAX_REQUEST_BYTES = 1 << 20
 
 
-def array_meta(document: bytes, format: str, separator: str | None, objects: Objects) -> _core.ArrayMeta:  # noqa: A002 - the word of the public names
-    """Returns what a document says of an array. Elements of no fixed size go to `objects` when they are decoded.
+def array_meta(
+    document: bytes,
+    format: str,  # noqa: A002 - the word of the public names
+    separator: str | None,
+    key: str,
+    objects: Objects,
+) -> _core.ArrayMeta:
+    """Returns what the document at `key` says of an array. Elements of no fixed size go to `objects` when decoded.
 
     Raises `MetadataError`, `UnsupportedError` or `LimitExceededError` for documents that cannot be read.
     """
-    if format == "zarr3":
-        return _core.ArrayMeta.from_zarr3(document, finder("zarr3", objects))
-    if format == "zarr2":
-        return _core.ArrayMeta.from_zarr2(document, separator, finder("zarr2", objects))
-    return _core.ArrayMeta.from_document(document, format)
+    try:
+        if format == "zarr3":
+            return _core.ArrayMeta.from_zarr3(document, finder("zarr3", objects))
+        if format == "zarr2":
+            return _core.ArrayMeta.from_zarr2(document, separator, finder("zarr2", objects))
+        return _core.ArrayMeta.from_document(document, format)
+    except VoxfetchError as error:
+        error.in_object(key)
+        raise
 
 
 def local_array(meta: _core.ArrayMeta, root: str, document: str, options: ReadOptions) -> _core.LocalArray:

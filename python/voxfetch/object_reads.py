@@ -93,7 +93,8 @@ class ObjectReads:
 
 
 def _fits(out: object, shape: tuple[int, ...]) -> bool:
-    return isinstance(out, np.ndarray) and out.dtype == object and out.shape == shape and out.flags.writeable
+    array = cast("Any", out)
+    return isinstance(out, np.ndarray) and array.dtype == object and array.shape == shape and array.flags.writeable
 
 
 def object_fill_value(document: bytes, codec: str, key: str) -> object:
@@ -121,11 +122,11 @@ def object_fill_value(document: bytes, codec: str, key: str) -> object:
                 return bytes(cast("list[int]", value))
             except (TypeError, ValueError):
                 pass
-        case ("vlen-utf8" | "vlen-bytes"), _:
+        case (("vlen-utf8" | "vlen-bytes"), _):
             pass
         case _:
             return value
-    raise MetadataError(f"fill_value: {shown(value)} is none of an array with `{codec}`", key=key)
+    raise MetadataError(f"fill_value: {shown(cast('object', value))} is none of an array with `{codec}`", key=key)
 
 
 def _check_data_type(data_type: object, codec: str, key: str) -> None:

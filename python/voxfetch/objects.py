@@ -53,14 +53,17 @@ class Objects:
         return (np.arange(len(values), dtype=np.uint64) | np.uint64(chunk << _ELEMENT_BITS)).view(np.uint8)
 
     def of(self, numbers: NDArray[np.uint64], fill: object) -> NDArray[Any]:
-        """Returns the objects that numbers stand for, in an array of their shape."""
+        """Returns the objects that numbers stand for, in an array of their shape and memory order."""
         first = np.empty(1, object)
         first[0] = fill
         chunks = sorted(self._chunks.items())
         values = np.concatenate([first, *(chunk for _, chunk in chunks)])
         starts = np.zeros(1 + max(self._chunks, default=0), np.int64)
         starts[[number for number, _ in chunks]] = np.cumsum([1, *(len(chunk) for _, chunk in chunks)])[:-1]
-        return values[starts[numbers >> _ELEMENT_BITS] + (numbers & _ELEMENT_MASK).astype(np.int64)]
+        order = "F" if numbers.flags.f_contiguous else "C"
+        flat = numbers.reshape(-1, order=order)
+        places = starts[flat >> _ELEMENT_BITS] + (flat & _ELEMENT_MASK).astype(np.int64)
+        return values[places].reshape(numbers.shape, order=order)
 
 
 def finder(zarr: Literal["zarr2", "zarr3"], objects: Objects) -> Finder:
@@ -91,7 +94,7 @@ def _object_decoder(name: str, settings: str, objects: Objects) -> tuple[str, De
 
     def decode(encoded: bytes, most: int) -> NDArray[np.uint8]:
         values = codec.decode(encoded)
-        if not isinstance(values, np.ndarray) or values.dtype != object:
+        if not isinstance(values, np.ndarray) or cast("NDArray[Any]", values).dtype != object:
             raise CodecError("decodes to something else than an array of objects")
         if values.size != most // 8:
             raise CodecError(f"{values.size} elements, expected {most // 8}")

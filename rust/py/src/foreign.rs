@@ -11,8 +11,6 @@ use pyo3::types::PyBytes;
 use voxfetch_core::error::{Error, Result};
 use voxfetch_core::metadata::foreign::{ForeignCodec, ForeignCodecs, ForeignDecode};
 
-use crate::error::from_python;
-
 /// Characters of an exception's text that an error repeats.
 const MAX_TEXT: usize = 200;
 
@@ -26,7 +24,7 @@ impl ForeignCodecs for PythonCodecs {
         let found = Python::attach(|py| {
             let found = find.bind(py).call1((name, configuration, objects));
             let found = found.and_then(|found| found.extract::<Option<(String, Py<PyAny>)>>());
-            found.map_err(|raised| from_python(raised.value(py)))
+            found.map_err(|raised| refusal(py, &raised))
         })?;
         Ok(found.map(|(through, decode)| ForeignCodec {
             name: name.to_owned(),
@@ -48,11 +46,12 @@ impl ForeignDecode for Decoder {
     fn decode(&self, encoded: &[u8], limit: u64) -> Result<Vec<u8>> {
         let decoded = Python::try_attach(|py| {
             self.call(py, encoded, limit).map_err(|raised| {
+                let error = Error::codec(self.name.clone(), text(py, &raised));
                 if raised.is_instance_of::<PyKeyboardInterrupt>(py) {
                     // Not an error of the codec: it is raised again where the read was called.
                     let _ = py.import("_thread").and_then(|thread| thread.call_method0("interrupt_main"));
                 }
-                Error::codec(self.name.clone(), text(py, &raised))
+                error
             })
         });
         decoded.unwrap_or_else(|| Err(Error::codec(self.name.clone(), "Python is exiting")))?
@@ -72,6 +71,17 @@ impl Decoder {
             return Ok(Err(Error::codec(self.name.clone(), format!("decodes to more than {limit} bytes"))));
         }
         decoded.to_vec(py).map(Ok)
+    }
+}
+
+/// Why a codec is not read.
+fn refusal(py: Python<'_>, raised: &PyErr) -> Error {
+    let value = raised.value(py);
+    let field = |name: &str| value.getattr(name).and_then(|field| field.extract::<String>()).unwrap_or_default();
+    match value.get_type().name() {
+        Ok(name) if name == "UnsupportedError" => Error::unsupported(field("message"), field("hint")),
+        Ok(name) if name == "MetadataError" => Error::metadata("", field("message")),
+        _ => Error::internal(text(py, raised)),
     }
 }
 
