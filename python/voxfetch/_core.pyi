@@ -12,6 +12,7 @@ from typing import Any, Self, TypeAlias, final
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
+from voxfetch.foreign import Finder
 from voxfetch.store import RemoteStore
 
 __all__ = [
@@ -44,15 +45,21 @@ class ArrayMeta:
     """An array as its documents describe it, checked and resolved. Immutable."""
 
     @staticmethod
-    def from_zarr3(document: bytes) -> ArrayMeta:
+    def from_zarr3(document: bytes, foreign: Finder | None = None) -> ArrayMeta:
         """Parses the `zarr.json` of an array (Zarr v3 core spec 3.1, sharding-indexed v1.0).
+
+        `foreign` finds codecs that are decoded in Python: it gets the name, the settings as JSON, and whether what the
+        codec encodes are elements of no fixed size; it returns what decodes it, for people to read, and the decoder, or
+        None. A decoder is called on any thread, with encoded bytes and the most bytes of the result; its exceptions
+        become `CodecError`. Elements of no fixed size it decodes to numbers of 8 bytes, of which 0 is the fill value.
 
         Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`.
         """
 
     @staticmethod
-    def from_zarr2(document: bytes, dimension_separator: str | None = None) -> ArrayMeta:
+    def from_zarr2(document: bytes, dimension_separator: str | None = None, foreign: Finder | None = None) -> ArrayMeta:
         """Parses a `.zarray` (Zarr v2 spec). `dimension_separator` (`.` or `/`) overrides what the document says.
+        `foreign` as for `from_zarr3`.
 
         Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`.
         """
@@ -119,6 +126,10 @@ class ArrayMeta:
     @property
     def codecs(self) -> str:
         """The codecs in encoding order, one line for people, such as `sharding_indexed[transpose, bytes, zstd]`."""
+
+    @property
+    def foreign_codecs(self) -> list[str]:
+        """Names of the codecs that Python decodes, the innermost first."""
 
     def key(self, coordinates: Sequence[int]) -> str:
         """Key of the stored object at these grid coordinates, relative to the array."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
@@ -19,10 +20,12 @@ from voxfetch.blocks import Blocks
 from voxfetch.documents import RemoteDocuments
 from voxfetch.dtypes import numpy_dtype
 from voxfetch.engine import Engine, default_engine, run_in_thread
-from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError, VoxfetchError
-from voxfetch.handle import local_array, remote_array
+from voxfetch.errors import LimitExceededError, ReadOnlyError, SelectionError, UnsupportedError
+from voxfetch.handle import array_meta, local_array, remote_array
 from voxfetch.indexer import Indexer
 from voxfetch.node import Format, document_name, parse_json
+from voxfetch.object_reads import ObjectReads, object_fill_value
+from voxfetch.objects import Objects
 from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
@@ -74,25 +77,21 @@ class Array:
 
     def _prepare(self) -> None:
         """Derives everything that is not pickled."""
-        try:
-            if self._format == "zarr3":
-                meta = _core.ArrayMeta.from_zarr3(self._document)
-            elif self._format in ("zarr2", "b2nd"):
-                meta = _core.ArrayMeta.from_zarr2(self._document, self._separator)
-            else:
-                meta = _core.ArrayMeta.from_document(self._document, self._format)
-            if self._table is not None:
-                meta = self._table.meta(meta)
-        except VoxfetchError as error:
-            error.in_object(join_key(self._root, self._document_name))
-            raise
-        self._meta = meta
+        key, table = join_key(self._root, self._document_name), self._table
+        document_meta = partial(array_meta, self._document, self._format, self._separator, key)
+
+        def described(objects: Objects) -> _core.ArrayMeta:
+            meta = document_meta(objects)
+            return meta if table is None else table.meta(meta, key)
+
         if self._remote is None:
-            document = self._document_name if self._table is None else self._table.files[0]
-            self._core_array = local_array(meta, self._base, document, self._options)
+            document = self._document_name if table is None else table.files[0]
+            placed = partial(local_array, root=self._base, document=document, options=self._options)
         else:
-            path = self._path if self._table is None else ""
-            self._core_array = remote_array(meta, self._remote, path, self._base, self._options)
+            path = self._path if table is None else ""
+            placed = partial(remote_array, store=self._remote, path=path, url=self._base, options=self._options)
+        self._meta = meta = described(Objects(keeps=False))
+        self._core_array = placed(meta)
         self._dtype = numpy_dtype(meta.dtype, self._root)
         if self._names is not None and len(self._names) != len(meta.shape):
             raise SelectionError(f"{len(self._names)} names for an array with {len(meta.shape)} axes", key=self._root)
@@ -101,7 +100,12 @@ class Array:
         self._shape = self._in_view(meta.shape)
         self._chunks = self._in_view(meta.chunks)
         self._shards = None if meta.shards is None else self._in_view(meta.shards)
-        self._reads = Reads(self._core_array, self._shape, self._dtype, self._order, self.origin, self._root)
+        dtype = np.dtype(np.uint64) if self._dtype.hasobject else self._dtype
+        reads = Reads(self._core_array, self._shape, dtype, self._order, self.origin, self._root)
+        self._reads: Reads | ObjectReads = reads
+        if self._dtype.hasobject:
+            fill = object_fill_value(self._document, meta.foreign_codecs[0], key)
+            self._reads = ObjectReads(reads, lambda objects: placed(described(objects)), fill)
 
     @property
     def _document_name(self) -> str:
@@ -117,7 +121,7 @@ class Array:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of a voxel, in native byte order whatever the stored one is."""
+        """Type of a voxel, in native byte order whatever the stored one is; `object` where they have no fixed size."""
         return self._dtype
 
     @property
@@ -132,7 +136,7 @@ class Array:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole array when read."""
+        """Bytes of the whole array when read; of objects those of the references to them."""
         return self.size * self._dtype.itemsize
 
     @property
@@ -156,6 +160,8 @@ class Array:
     @property
     def fill_value(self) -> Any:
         """Value of voxels that are not stored, a numpy scalar."""
+        if isinstance(self._reads, ObjectReads):
+            return self._reads.fill
         return np.frombuffer(self._meta.fill_value, self._dtype)[0]
 
     @property
@@ -348,6 +354,7 @@ class Array:
             report: dict[str, Any] = self.engine.core.explain([read], fetch_indexes=fetch_indexes)
         else:
             report = self.engine.report(read, "explain" if fetch_indexes else "explain known")
+        report["in_python"] = tuple(self._meta.foreign_codecs)
         return ReadReport(**{name: report[name] for name in ReadReport.__slots__})
 
     # --- other handles on the same array

@@ -78,39 +78,39 @@ class Blocks:
             for box in self.boxes():
                 job = self._job(box)
                 self._array.engine.read(job.reads)
-                yield box, job.array
+                yield box, job.result
             return
         engine = self._array.engine
         ahead = _RemoteAhead(engine) if self._array.is_remote else _Ahead(engine.core)
-        pending: deque[tuple[Box, NDArray[Any], int]] = deque()
+        pending: deque[tuple[Box, Job, int]] = deque()
         boxes = self.boxes()
         try:
             while True:
                 for box in itertools.islice(boxes, prefetch + 1 - len(pending)):
                     job = self._job(box)
-                    pending.append((box, job.array, ahead.submit(job.reads)))
+                    pending.append((box, job, ahead.submit(job.reads)))
                 if not pending:
                     return
-                box, block, number = pending.popleft()
+                box, job, number = pending.popleft()
                 ahead.wait(number)
-                yield box, block
+                yield box, job.result
         finally:
             ahead.close()
 
     async def __aiter__(self) -> AsyncIterator[Block]:
         prefetch = self._ahead()
-        pending: deque[tuple[Box, NDArray[Any], asyncio.Future[Any]]] = deque()
+        pending: deque[tuple[Box, Job, asyncio.Future[Any]]] = deque()
         boxes = self.boxes()
         try:
             while True:
                 for box in itertools.islice(boxes, prefetch + 1 - len(pending)):
                     job = self._job(box)
-                    pending.append((box, job.array, self._array.engine.start(job.reads)))
+                    pending.append((box, job, self._array.engine.start(job.reads)))
                 if not pending:
                     return
                 await pending[0][2]
-                box, block, _ = pending.popleft()
-                yield box, block
+                box, job, _ = pending.popleft()
+                yield box, job.result
         finally:
             abandon(future for _, _, future in pending)
 

@@ -9,12 +9,15 @@ import math
 from typing import TYPE_CHECKING
 
 from voxfetch import _core
+from voxfetch.errors import VoxfetchError
+from voxfetch.objects import finder
 
 if TYPE_CHECKING:
+    from voxfetch.objects import Objects
     from voxfetch.options import ReadOptions
     from voxfetch.store import RemoteStore
 
-__all__ = ["local_array", "remote_array"]
+__all__ = ["array_meta", "local_array", "remote_array"]
 
 # The profile of local files: a gap costs a copy from the page cache, a request a system call.
 _LOCAL_MAX_GAP_BYTES = 16 << 10
@@ -22,6 +25,28 @@ _LOCAL_MAX_REQUEST_BYTES = 1 << 20
 # That of remote stores: a request costs a round trip, and parts of a region come faster over several connections.
 _REMOTE_MAX_GAP_BYTES = 64 << 10
 _REMOTE_MAX_REQUEST_BYTES = 1 << 20
+
+
+def array_meta(
+    document: bytes,
+    format: str,  # noqa: A002 - the word of the public names
+    separator: str | None,
+    key: str,
+    objects: Objects,
+) -> _core.ArrayMeta:
+    """Returns what the document at `key` says of an array. Elements of no fixed size go to `objects` when decoded.
+
+    Raises `MetadataError`, `UnsupportedError` or `LimitExceededError` for documents that cannot be read.
+    """
+    try:
+        if format == "zarr3":
+            return _core.ArrayMeta.from_zarr3(document, finder("zarr3", objects))
+        if format in {"zarr2", "b2nd"}:
+            return _core.ArrayMeta.from_zarr2(document, separator, finder("zarr2", objects))
+        return _core.ArrayMeta.from_document(document, format)
+    except VoxfetchError as error:
+        error.in_object(key)
+        raise
 
 
 def local_array(meta: _core.ArrayMeta, root: str, document: str, options: ReadOptions) -> _core.LocalArray:

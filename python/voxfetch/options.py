@@ -156,7 +156,7 @@ class ReadReport:
     chunks included), `bytes_from_cache` what no request is needed for: indexes, and chunks in the engine's chunk cache;
     `round_trips` counts requests that wait for one another. When `exact` is False some index was not known and the
     numbers are an upper bound, or the read needs more than half of the chunk cache, which may then lose some of these
-    chunks before the read gets to them.
+    chunks before the read gets to them. `in_python` names the codecs that Python decodes, one chunk at a time.
     """
 
     shards: int
@@ -169,6 +169,7 @@ class ReadReport:
     bytes_from_cache: int
     round_trips: int
     exact: bool
+    in_python: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = [
@@ -180,6 +181,8 @@ class ReadReport:
             ("bytes from cache", _nbytes(self.bytes_from_cache)),
             ("exact", "yes" if self.exact else "no: some indexes or cached chunks are not certain yet"),
         ]
+        if self.in_python:
+            rows.append(("decoded through Python", ", ".join(self.in_python)))
         return _table(rows)
 
 

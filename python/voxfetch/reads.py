@@ -19,7 +19,7 @@ from voxfetch.output import output_array, with_unit_axes
 from voxfetch.selection import Outer, parse_basic, parse_outer, parse_points, parse_shape, parse_start, parse_starts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,20 +35,23 @@ _T = TypeVar("_T")
 class Job:
     """What a call reads and the array that the reads fill; no reads when nothing is selected.
 
-    `out` is what the caller handed in, None for a new array; `scalar` says that its one element is the result.
+    `out` is what the caller handed in, None for a new array; `scalar` says that its one element is the result;
+    `convert` makes what is returned, or fills `out`, out of an array that is not that itself.
     """
 
     reads: list[_core.Read]
     array: NDArray[Any]
     out: object = None
     scalar: bool = False
+    convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
     @property
     def result(self) -> Any:
         """What the call returns, once the reads have ended."""
+        array = self.array if self.convert is None else self.convert(self.array)
         if self.out is not None:
             return self.out
-        return self.array[()] if self.scalar else self.array
+        return array[()] if self.scalar else array
 
 
 @dataclass(frozen=True, slots=True)

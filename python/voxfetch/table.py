@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from voxfetch.errors import VoxfetchError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -58,17 +60,21 @@ class ChunkTable:
     version: FileVersion | ObjectVersion | None = None
     clipped: bool = False
 
-    def meta(self, document: _core.ArrayMeta) -> _core.ArrayMeta:
-        """Returns the array of a document with its chunks where this table says.
+    def meta(self, document: _core.ArrayMeta, key: str) -> _core.ArrayMeta:
+        """Returns the array of the document at `key` with its chunks where this table says.
 
         Raises `MetadataError` where the two contradict each other, `UnsupportedError`, `LimitExceededError`.
         """
-        return document.with_table(
-            self.files,
-            self.offsets,
-            self.nbytes,
-            numbers=self.numbers,
-            masks=self.masks,
-            version=self.version,
-            clipped=self.clipped,
-        )
+        try:
+            return document.with_table(
+                self.files,
+                self.offsets,
+                self.nbytes,
+                numbers=self.numbers,
+                masks=self.masks,
+                version=self.version,
+                clipped=self.clipped,
+            )
+        except VoxfetchError as error:
+            error.in_object(key)
+            raise

@@ -34,6 +34,9 @@ KINDS = ("npy", "raw", "png")
 def read(args: argparse.Namespace, console: Console) -> int:
     """Reads `--region` of one level of the source into `--output`."""
     array = open_array(args.source, args.level)
+    if array.dtype.hasobject:
+        message = "elements of no fixed size have no place in such a file"
+        raise vf.UnsupportedError(message, key=array.url, hint="read them in Python")
     region = text.parse_region(args.region, array.axes)
     kind = _kind(args.output, args.kind)
     started = time.perf_counter()

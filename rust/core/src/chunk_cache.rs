@@ -148,11 +148,19 @@ impl ReadCache {
         self.left.load(Ordering::Relaxed) / (nbytes as u64 + Chunks::ENTRY_NBYTES)
     }
 
-    /// The cache as a visit to one object uses it, which holds the chunks in cell `cell` of the grid of objects.
+    /// The cache as a visit to one object uses it, which holds the chunks in cell `cell` of the grid of objects. None for
+    /// an array whose chunks cannot be kept.
     #[must_use]
-    pub fn of_object(&self, stored: StoredVersion, array: &PreparedArray, verify: Verify, cell: &[u64]) -> ObjectCache {
-        let object = Arc::new(Decoded { stored, chunk_hash: array.chunk_hash(), verify });
-        ObjectCache { read: self.clone(), object, first: array.first_chunk(cell) }
+    pub fn of_object(
+        &self,
+        stored: StoredVersion,
+        array: &PreparedArray,
+        verify: Verify,
+        cell: &[u64],
+    ) -> Option<ObjectCache> {
+        let object = || Arc::new(Decoded { stored, chunk_hash: array.chunk_hash(), verify });
+        let first = array.first_chunk(cell);
+        array.has_lasting_chunks().then(|| ObjectCache { read: self.clone(), object: object(), first })
     }
 }
 
@@ -221,7 +229,7 @@ mod tests {
     }
 
     fn object(read: &ReadCache, stored: StoredVersion) -> ObjectCache {
-        read.of_object(stored, &array("uint8", ""), Verify::Full, &[0, 0])
+        read.of_object(stored, &array("uint8", ""), Verify::Full, &[0, 0]).unwrap()
     }
 
     fn put(object: &ObjectCache, chunk: u64) -> bool {
@@ -278,15 +286,18 @@ mod tests {
         let mut objects: Vec<ObjectCache> = [file(1), file(2), tagged("k", "1"), tagged("k", "2"), tagged("l", "1")]
             .into_iter()
             .chain([learnt(1), learnt(2)])
-            .map(|stored| read.of_object(stored, &plain, Verify::Full, &[0, 0]))
+            .map(|stored| read.of_object(stored, &plain, Verify::Full, &[0, 0]).unwrap())
             .collect();
-        objects.push(read.of_object(file(1), &plain, Verify::Cheap, &[0, 0]));
-        objects.push(read.of_object(file(1), &array("int8", ""), Verify::Full, &[0, 0]));
-        objects.push(read.of_object(file(1), &array("uint8", r#", "crc32c""#), Verify::Full, &[0, 0]));
+        objects.push(read.of_object(file(1), &plain, Verify::Cheap, &[0, 0]).unwrap());
+        objects.push(read.of_object(file(1), &array("int8", ""), Verify::Full, &[0, 0]).unwrap());
+        objects.push(read.of_object(file(1), &array("uint8", r#", "crc32c""#), Verify::Full, &[0, 0]).unwrap());
         for (number, object) in objects.iter().enumerate() {
             assert!(!has(object, 3), "{number}");
             assert!(put(object, 3) && has(object, 3));
         }
-        assert!(has(&read.of_object(file(1), &array("uint8", ""), Verify::Full, &[0, 0]), 3), "equal by value");
+        assert!(
+            has(&read.of_object(file(1), &array("uint8", ""), Verify::Full, &[0, 0]).unwrap(), 3),
+            "equal by value"
+        );
     }
 }

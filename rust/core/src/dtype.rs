@@ -56,6 +56,9 @@ pub enum DataType {
     TimeDelta(String),
     /// Several fields: Zarr v3 `struct`, Zarr v2 lists of fields.
     Record(Record),
+    /// Elements of no fixed size (Zarr v3 `string` and `bytes`, Zarr v2 `|O`), as numbers that stand for them: their codec
+    /// knows what for (see [`foreign`](crate::metadata::foreign)).
+    Object,
 }
 
 impl DataType {
@@ -91,7 +94,7 @@ impl DataType {
             Self::Int(n) | Self::UInt(n) | Self::Float(n) | Self::Complex(n) => *n as usize,
             Self::Raw(n) | Self::FixedBytes(n) => *n as usize,
             Self::FixedUtf32(n) => *n as usize * 4,
-            Self::DateTime(_) | Self::TimeDelta(_) => 8,
+            Self::DateTime(_) | Self::TimeDelta(_) | Self::Object => 8,
             Self::Narrow(narrow) => usize::from(narrow.bits().div_ceil(8)),
             Self::Record(record) => record.nbytes() as usize,
         }
@@ -101,7 +104,7 @@ impl DataType {
     #[must_use]
     pub fn swap_unit(&self) -> usize {
         match self {
-            Self::Bool | Self::Raw(_) | Self::FixedBytes(_) | Self::Record(_) => 1,
+            Self::Bool | Self::Raw(_) | Self::FixedBytes(_) | Self::Record(_) | Self::Object => 1,
             Self::Narrow(_) => self.item_size(),
             Self::Int(n) | Self::UInt(n) | Self::Float(n) => *n as usize,
             Self::Complex(n) => *n as usize / 2,
@@ -127,6 +130,7 @@ impl DataType {
             Self::FixedUtf32(n) => format!("U{n}"),
             Self::DateTime(unit) => format!("datetime64[{unit}]"),
             Self::TimeDelta(unit) => format!("timedelta64[{unit}]"),
+            Self::Object => "object".into(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`Error::in_chunk`], [`Error::in_range`] and [`Error::in_object`]. The binding maps the kind to a Python class
 //! through one table ([`ErrorKind::class_name`]).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::subset::ByteRange;
@@ -42,7 +43,7 @@ pub enum ErrorKind {
     /// Encoded bytes that their codec refuses.
     Codec {
         /// Name of the codec as the format spells it.
-        codec: &'static str,
+        codec: Cow<'static, str>,
         /// What it refused.
         what: String,
     },
@@ -289,8 +290,8 @@ impl Error {
     }
 
     /// A codec refuses its bytes.
-    pub fn codec(codec: &'static str, what: impl Into<String>) -> Self {
-        ErrorKind::Codec { codec, what: what.into() }.into()
+    pub fn codec(codec: impl Into<Cow<'static, str>>, what: impl Into<String>) -> Self {
+        ErrorKind::Codec { codec: codec.into(), what: what.into() }.into()
     }
 
     /// A shard index is broken.

@@ -162,7 +162,7 @@ pub fn locate(
     how: How<'_>,
 ) -> Result<Located> {
     let meta = &*array.meta;
-    let cache_of = |id: &FileId| Some(how.cache?.of_object(id.lasting()?, meta, array.verify, &visit.shard));
+    let cache_of = |id: &FileId| how.cache?.of_object(id.lasting()?, meta, array.verify, &visit.shard);
     let path = array.path(&visit.shard);
     if let Some(limit) = meta.whole_object_limit() {
         let (mut found, mut compressed) = (caches.files.open(&path)?, None);

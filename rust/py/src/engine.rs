@@ -238,7 +238,11 @@ impl LocalEngine {
         if let Some(raised) = signals.raised {
             return Err(raised);
         }
-        result.map_err(|(error, count)| to_python(py, &error, count.saturating_sub(1)))
+        result.or_else(|(error, count)| {
+            // A decoder of Python's may have been interrupted: what a handler raises for that counts.
+            py.check_signals()?;
+            Err(to_python(py, &error, count.saturating_sub(1)))
+        })
     }
 
     fn submit(&self, py: Python<'_>, reads: Vec<Bound<'_, Read>>, token: u64, wake_fd: i32) -> PyResult<()> {

@@ -14,6 +14,7 @@ use voxfetch_core::plan::coalesce::Merge;
 use voxfetch_core::shard_writer;
 
 use crate::detached;
+use crate::foreign::PythonCodecs;
 
 /// `FileVersion` and `ObjectVersion` of `voxfetch.table`.
 #[derive(FromPyObject)]
@@ -40,14 +41,22 @@ pub struct ArrayMeta(pub Arc<PreparedArray>);
 #[pymethods]
 impl ArrayMeta {
     #[staticmethod]
-    fn from_zarr3(py: Python<'_>, document: &[u8]) -> PyResult<Self> {
-        detached(py, || PreparedArray::new(zarr::parse_v3(document)?)).map(|array| Self(Arc::new(array)))
+    #[pyo3(signature = (document, foreign=None))]
+    fn from_zarr3(py: Python<'_>, document: &[u8], foreign: Option<Py<PyAny>>) -> PyResult<Self> {
+        let parse = || PreparedArray::new(zarr::parse_v3_with(document, &PythonCodecs(foreign))?);
+        detached(py, parse).map(|array| Self(Arc::new(array)))
     }
 
     #[staticmethod]
-    #[pyo3(signature = (document, dimension_separator=None))]
-    fn from_zarr2(py: Python<'_>, document: &[u8], dimension_separator: Option<char>) -> PyResult<Self> {
-        detached(py, || PreparedArray::new(zarr::parse_v2(document, dimension_separator)?))
+    #[pyo3(signature = (document, dimension_separator=None, foreign=None))]
+    fn from_zarr2(
+        py: Python<'_>,
+        document: &[u8],
+        dimension_separator: Option<char>,
+        foreign: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let foreign = PythonCodecs(foreign);
+        detached(py, || PreparedArray::new(zarr::parse_v2_with(document, dimension_separator, &foreign)?))
             .map(|array| Self(Arc::new(array)))
     }
 
@@ -137,6 +146,11 @@ impl ArrayMeta {
     #[getter]
     fn codecs(&self) -> String {
         CodecSpec::describe(&self.0.codecs)
+    }
+
+    #[getter]
+    fn foreign_codecs(&self) -> Vec<&str> {
+        self.0.foreign_codecs().map(|codec| codec.name.as_str()).collect()
     }
 
     fn key(&self, coordinates: Vec<u64>) -> String {

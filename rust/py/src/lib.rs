@@ -4,6 +4,7 @@
 mod buffer;
 mod engine;
 mod error;
+mod foreign;
 mod input;
 mod net;
 mod remote;

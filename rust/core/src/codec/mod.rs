@@ -16,6 +16,7 @@ mod compressed_segmentation;
 mod compresso;
 mod deflate;
 mod elements;
+mod foreign;
 mod form;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -50,7 +51,7 @@ use self::zstd::ZstdContext;
 use crate::dtype::{Conversion, DataType, Endian};
 use crate::error::{Error, Result};
 use crate::metadata::CodecSpec;
-use crate::metadata::limits::max_encoded_nbytes;
+use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
 
 /// Most compressors in one chain. Each may blow up its input, so their number bounds what intermediate bytes may cost.
 const MAX_COMPRESSORS: usize = 3;
@@ -121,6 +122,8 @@ impl Size {
             (CodecSpec::Checksum(_), Self::AtMost(nbytes)) => Self::AtMost(and_checksum(nbytes)),
             (CodecSpec::Shuffle { .. }, size) => size,
             (CodecSpec::B2nd(spec), _) => Self::AtMost(max_encoded_nbytes(spec.padded_nbytes() as u64)),
+            // What it decodes to are numbers; what they stand for may be of any size.
+            (CodecSpec::Foreign(codec), _) if codec.objects => Self::AtMost(MAX_CHUNK_NBYTES),
             (_, size) => Self::AtMost(max_encoded_nbytes(size.limit())),
         }
     }

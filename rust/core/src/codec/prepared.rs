@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 use super::{CodecChain, MAX_COMPRESSORS};
+use crate::dtype::DataType;
 use crate::error::{Error, Result};
 use crate::metadata::limits::{MAX_CHUNK_NBYTES, max_encoded_nbytes};
 use crate::metadata::{ArrayMeta, ChunkForm, ChunkTable, CodecSpec, ElementCodec};
@@ -128,6 +129,12 @@ impl PreparedArray {
     #[must_use]
     pub fn chunk_hash(&self) -> u64 {
         self.chunk_hash
+    }
+
+    /// Whether decoded chunks mean the same to every read: numbers that stand for elements belong to one.
+    #[must_use]
+    pub fn has_lasting_chunks(&self) -> bool {
+        !matches!(self.dtype, DataType::Object)
     }
 
     /// The most bytes a shard of `level` may have before its outer codecs, capped: its index and all its entries, and as

@@ -3,7 +3,7 @@
 use super::blosc::BloscChunk;
 use super::deflate::Container;
 use super::sink::{check_len, resize};
-use super::{CodecContext, b2nd, bz2, hdf5, lz4, lz4_java, lzf, lzma_alone, shuffle, xz};
+use super::{CodecContext, b2nd, bz2, foreign, hdf5, lz4, lz4_java, lzf, lzma_alone, shuffle, xz};
 use crate::error::{Error, Result};
 use crate::metadata::{BitshuffleInner, CodecSpec};
 
@@ -34,6 +34,7 @@ pub(super) fn decode_exact(
         CodecSpec::Hdf5Lzf => lzf::decode_exact(encoded, out),
         CodecSpec::Hdf5Lz4 => hdf5::decode_lz4(encoded, out),
         CodecSpec::Hdf5Bitshuffle(spec) => hdf5::decode_bitshuffle(spec, context, encoded, out),
+        CodecSpec::Foreign(codec) => foreign::decode_exact(codec, encoded, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -72,14 +73,14 @@ pub(super) fn decode_bounded(
         CodecSpec::LzmaAlone => lzma_alone::decode_bounded(encoded, limit, out),
         CodecSpec::Hdf5Lzf => lzf::decode_bounded(encoded, limit, out),
         CodecSpec::Shuffle { .. } | CodecSpec::Hdf5Lz4 | CodecSpec::Hdf5Bitshuffle(_) => {
-            let is_framed = match codec {
-                CodecSpec::Hdf5Bitshuffle(spec) => spec.inner != BitshuffleInner::None,
-                other => matches!(other, CodecSpec::Hdf5Lz4),
+            let (name, is_framed) = match codec {
+                CodecSpec::Hdf5Bitshuffle(spec) => ("hdf5_bitshuffle", spec.inner != BitshuffleInner::None),
+                CodecSpec::Hdf5Lz4 => ("hdf5_lz4", true),
+                _ => ("shuffle", false),
             };
-            hdf5::decode_bounded(codec.name(), is_framed, encoded, limit, out, |out| {
-                decode_exact(context, codec, encoded, out)
-            })
+            hdf5::decode_bounded(name, is_framed, encoded, limit, out, |out| decode_exact(context, codec, encoded, out))
         }
+        CodecSpec::Foreign(codec) => foreign::decode_bounded(codec, encoded, limit, out),
         _ => Err(not_a_compressor(codec)),
     }
 }

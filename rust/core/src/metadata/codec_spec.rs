@@ -5,6 +5,7 @@ use std::ops::Deref;
 use crate::dtype::Endian;
 use crate::error::{Error, Result};
 use crate::metadata::element_codec::ElementCodec;
+use crate::metadata::foreign::ForeignCodec;
 use crate::metadata::limits::MAX_CHUNK_NBYTES;
 use crate::metadata::precomputed::Encoding;
 
@@ -80,6 +81,8 @@ pub enum CodecSpec {
     Hdf5Lz4,
     /// bytes -> bytes. Blocks of bit planes, perhaps compressed (HDF5 filter 32008).
     Hdf5Bitshuffle(BitshuffleSpec),
+    /// bytes -> bytes. One that is decoded outside of the core.
+    Foreign(ForeignCodec),
 }
 
 impl CodecSpec {
@@ -88,7 +91,7 @@ impl CodecSpec {
 
     /// The name in Zarr documents, for messages and reports.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Transpose { .. } => "transpose",
             Self::Element(codec) | Self::PackBits(codec) => codec.name,
@@ -112,6 +115,7 @@ impl CodecSpec {
             Self::Hdf5Lzf => "hdf5_lzf",
             Self::Hdf5Lz4 => "hdf5_lz4",
             Self::Hdf5Bitshuffle(_) => "hdf5_bitshuffle",
+            Self::Foreign(codec) => &codec.name,
         }
     }
 
@@ -130,6 +134,7 @@ impl CodecSpec {
             }
             Self::Blosc(spec) => format!("blosc({}, {})", spec.cname, spec.clevel),
             Self::B2nd(spec) => format!("b2nd{:?}", spec.block_shape()),
+            Self::Foreign(codec) => format!("{} ({})", codec.name, codec.through),
             other => other.name().into(),
         };
         codecs.iter().map(one).collect::<Vec<_>>().join(", ")

@@ -6,6 +6,7 @@
 mod chunk_table;
 pub mod codec_spec;
 pub mod element_codec;
+pub mod foreign;
 mod grid;
 mod index_spec;
 mod json;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
+use crate::metadata::foreign::ForeignCodec;
 
 /// An array, resolved.
 #[derive(Debug, Clone)]
@@ -245,6 +247,12 @@ impl ArrayMeta {
         let Some(last) = self.chunk_elements.last() else { return (&self.dtype, nbytes as u64) };
         let count = nbytes / self.dtype.item_size().max(1);
         (&last.encoded, last.encoded_nbytes(count as u64).unwrap_or(u64::MAX))
+    }
+
+    /// The codecs that are decoded outside of the core.
+    pub fn foreign_codecs(&self) -> impl Iterator<Item = &ForeignCodec> {
+        let codecs = self.chunk_codecs.iter().chain(self.levels.iter().rev().flat_map(|level| &level.outer));
+        codecs.filter_map(|codec| if let CodecSpec::Foreign(codec) = codec { Some(codec) } else { None })
     }
 
     /// True when some level's bytes are encoded as a whole, so that no part of the object can be read alone.

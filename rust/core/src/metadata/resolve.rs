@@ -110,6 +110,11 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
             }
         }
     }
+    let makes_objects = matches!(chunk_codecs.first(), Some(CodecSpec::Foreign(codec)) if codec.objects);
+    if matches!(dtype, DataType::Object) && (!makes_objects || !chunk_elements.is_empty()) {
+        let what = "elements of no fixed size, without a codec that knows them as the first";
+        return Err(Error::unsupported(what, "read are vlen-utf8, vlen-bytes and others of their kind"));
+    }
     Ok(ArrayMeta {
         chunk_nbytes: nbytes,
         chunk_elements,

@@ -161,7 +161,7 @@ fn v2_refusals() {
         ("dtype", "\"<é2\"", u, "data type `<é2`"),
         ("dtype", "\"<f16\"", u, "data type `<f16`"),
         ("dtype", "\"|t8\"", u, "data type `|t8`"),
-        ("dtype", "\"|O\"", u, "data type `|O`"),
+        ("dtype", "\"|O\"", u, "elements of no fixed size"),
         ("dtype", "\"<M8\"", u, "data type `<M8`"),
         ("dtype", "\"<M8[x]\"", u, "data type `<M8[x]`"),
         ("dtype", "\"<M4[s]\"", m, "dtype"),

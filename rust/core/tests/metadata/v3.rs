@@ -325,7 +325,7 @@ fn v3_refusals() {
         ("data_type", "", m, "data_type: missing"),
         ("data_type", "5", m, "data_type: expected a name or an object with a name, found 5"),
         ("data_type", "{}", m, "data_type: an extension without a name"),
-        ("data_type", "\"string\"", u, "data type `string`"),
+        ("data_type", "\"string\"", u, "elements of no fixed size"),
         ("data_type", "\"uint\"", u, "data type `uint`"),
         ("data_type", "\"r\"", u, "data type `r`"),
         ("data_type", "\"r12\"", m, "data_type: `r12`"),

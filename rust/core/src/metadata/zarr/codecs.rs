@@ -9,29 +9,50 @@ use super::numcodecs::{self, element};
 use super::{Extension, elements, extents};
 use crate::dtype::{DataType, Endian};
 use crate::error::{Error, Result};
+use crate::metadata::foreign::{ForeignCodec, ForeignCodecs};
 use crate::metadata::json::Node;
 use crate::metadata::limits::MAX_CODECS;
 use crate::metadata::{BloscShuffle, BloscSpec, CodecList, CodecSpec, ElementStep, IndexLocation, ShardingSpec};
 
 /// What a codec must know of the array it encodes.
 #[derive(Clone)]
-pub(super) struct Input {
+pub(super) struct Input<'f> {
     pub(super) rank: usize,
     /// Of its elements; array -> array codecs change it.
     pub(super) dtype: DataType,
     pub(super) endian: Endian,
     pub(super) is_v2: bool,
+    /// Whether its elements have no fixed size and no codec has made bytes of them yet.
+    pub(super) objects: bool,
+    foreign: &'f dyn ForeignCodecs,
 }
 
-impl Input {
+impl<'f> Input<'f> {
+    /// The array of a version 2 document.
+    pub(super) fn v2(rank: usize, dtype: DataType, endian: Endian, foreign: &'f dyn ForeignCodecs) -> Self {
+        let objects = matches!(dtype, DataType::Object);
+        Self { rank, dtype, endian, is_v2: true, objects, foreign }
+    }
+
     /// The array of a version 3 document, whose elements have no byte order before the codec `bytes`.
-    pub(super) fn v3(rank: usize, dtype: DataType) -> Self {
-        Self { rank, dtype, endian: Endian::NATIVE, is_v2: false }
+    pub(super) fn v3(rank: usize, dtype: DataType, foreign: &'f dyn ForeignCodecs) -> Self {
+        Self { is_v2: false, ..Self::v2(rank, dtype, Endian::NATIVE, foreign) }
+    }
+
+    /// A codec that is decoded elsewhere; None when nobody knows it.
+    pub(super) fn foreign(
+        &self,
+        name: &str,
+        configuration: Option<&Node<'_>>,
+        objects: bool,
+    ) -> Result<Option<ForeignCodec>> {
+        let configuration = configuration.map_or_else(|| "{}".to_owned(), |node| node.value.to_string());
+        self.foreign.find(name, &configuration, objects)
     }
 }
 
 /// A version 3 `codecs` list, without the unknown codecs that need not be understood.
-pub(super) fn v3_list(node: &Node<'_>, mut input: Input) -> Result<CodecList> {
+pub(super) fn v3_list(node: &Node<'_>, mut input: Input<'_>) -> Result<CodecList> {
     let mut specs = CodecList::default();
     for (place, item) in node.items(MAX_CODECS)?.enumerate() {
         let codec = Extension::parse(item)?;
@@ -39,11 +60,21 @@ pub(super) fn v3_list(node: &Node<'_>, mut input: Input) -> Result<CodecList> {
             Some(spec) => specs.push(place, spec),
             None if !codec.must_understand => {}
             None => {
-                return Err(Error::unsupported(
-                    format!("{}: codec `{}`", codec.node.at, codec.name),
-                    "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc, crc32c, packbits, scale_offset, \
-                     cast_value, bitround and most of `numcodecs`",
-                ));
+                // The first that is none of elements turns the array into bytes: that is `bytes`, and then the codec.
+                let is_first =
+                    specs.iter().all(|spec| matches!(spec, CodecSpec::Transpose { .. } | CodecSpec::Element(_)));
+                let found = input.foreign(codec.name, codec.configuration.as_ref(), input.objects && is_first)?;
+                let found = found.ok_or_else(|| {
+                    Error::unsupported(
+                        format!("{}: codec `{}`", codec.node.at, codec.name),
+                        "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc, crc32c, packbits, scale_offset, \
+                         cast_value, bitround and most of `numcodecs`",
+                    )
+                })?;
+                if is_first {
+                    specs.push(place, CodecSpec::Bytes { endian: Endian::NATIVE });
+                }
+                specs.push(place, CodecSpec::Foreign(found));
             }
         }
     }
@@ -51,7 +82,7 @@ pub(super) fn v3_list(node: &Node<'_>, mut input: Input) -> Result<CodecList> {
 }
 
 /// One codec; None when its name is unknown.
-fn v3_codec(codec: &Extension<'_>, input: &mut Input) -> Result<Option<CodecSpec>> {
+fn v3_codec(codec: &Extension<'_>, input: &mut Input<'_>) -> Result<Option<CodecSpec>> {
     // Names that zarr-python derives from numcodecs, which repeats the codec's own name as `id`.
     if let Some(id) = codec.name.strip_prefix("numcodecs.") {
         let Some(known) = numcodecs::settings(id) else { return Ok(None) };
@@ -116,12 +147,12 @@ fn permutation(node: &Node<'_>, rank: usize) -> Result<Vec<usize>> {
     }
 }
 
-fn sharding(codec: &Extension<'_>, input: &Input) -> Result<ShardingSpec> {
+fn sharding(codec: &Extension<'_>, input: &Input<'_>) -> Result<ShardingSpec> {
     codec.only(&["chunk_shape", "codecs", "index_codecs", "index_location"])?;
     let chunk_shape = extents(&codec.require("chunk_shape")?)?;
     let codecs = v3_list(&codec.require("codecs")?, input.clone())?;
     // The index is an array of uint64 with one axis more, for (offset, nbytes).
-    let index_input = Input::v3(input.rank + 1, DataType::UInt(8));
+    let index_input = Input::v3(input.rank + 1, DataType::UInt(8), input.foreign);
     let index_codecs = v3_list(&codec.require("index_codecs")?, index_input)?;
     let index_location = match codec.setting("index_location") {
         None => IndexLocation::End,

@@ -24,6 +24,7 @@ pub(super) fn v3(node: Node<'_>) -> Result<DataType> {
         "float16" => DataType::Float(2),
         "complex64" | "complex_float32" => DataType::Complex(8),
         "complex128" | "complex_float64" => DataType::Complex(16),
+        "string" | "bytes" | "variable_length_bytes" | "binary" => DataType::Object,
         "numpy.datetime64" => return Ok(DataType::DateTime(v3_time_unit(&extension)?)),
         "numpy.timedelta64" => return Ok(DataType::TimeDelta(v3_time_unit(&extension)?)),
         "raw_bytes" => return Ok(DataType::Raw(nbytes(&extension)?)),
@@ -153,11 +154,8 @@ pub(super) fn v2(node: &Node<'_>) -> Result<(DataType, Endian)> {
         let dtype = if kind == 'M' { DataType::DateTime(unit) } else { DataType::TimeDelta(unit) };
         return Ok((dtype, v2_order(node, order)?));
     }
-    if kind == 'O' {
-        return Err(Error::unsupported(
-            format!("data type `{text}` (Python objects)"),
-            "only elements of fixed size are read; objects may run code when they are decoded",
-        ));
+    if text == "|O" {
+        return Ok((DataType::Object, Endian::NATIVE));
     }
     let size = match rest.bytes().all(|b| b.is_ascii_digit()) {
         true => rest.parse::<u64>().map_err(|_| malformed())?,
@@ -176,7 +174,7 @@ pub(super) fn v2(node: &Node<'_>) -> Result<(DataType, Endian)> {
             return Err(Error::unsupported(format!("data type `{text}`"), "long doubles differ between machines"));
         }
         ('b' | 'i' | 'u' | 'f' | 'c', _) => return Err(malformed()),
-        _ => return Err(Error::unsupported(format!("data type `{text}`"), "read are the kinds b i u f c m M S U V")),
+        _ => return Err(Error::unsupported(format!("data type `{text}`"), "read are the kinds b i u f c m M S U V O")),
     };
     let endian = if dtype.swap_unit() == 1 { Endian::Little } else { v2_order(node, order)? };
     Ok((dtype, endian))

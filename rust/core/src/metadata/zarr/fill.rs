@@ -53,6 +53,8 @@ pub(super) fn bytes(node: &Node<'_>, dtype: &DataType) -> Result<Vec<u8>> {
                 Ok(bytes)
             }
         },
+        // Its meaning is for those who know what the elements are.
+        DataType::Object => Ok(vec![0; 8]),
     }
 }
 

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::metadata::ArrayMeta;
+use crate::metadata::foreign::{ForeignCodecs, NoForeignCodecs};
 use crate::metadata::json::{Node, parse};
 use crate::subset::MAX_RANK;
 
@@ -30,8 +31,16 @@ use crate::subset::MAX_RANK;
 /// `Metadata` when the document breaks a rule or is a group's, `Unsupported` for a legal extension that is not read,
 /// `Limit` when it asks for more than [`limits`](crate::metadata::limits) allow.
 pub fn parse_v3(document: &[u8]) -> Result<ArrayMeta> {
+    parse_v3_with(document, &NoForeignCodecs)
+}
+
+/// As [`parse_v3`], with codecs that are decoded elsewhere.
+///
+/// # Errors
+/// As [`parse_v3`], and what `foreign` refuses.
+pub fn parse_v3_with(document: &[u8], foreign: &dyn ForeignCodecs) -> Result<ArrayMeta> {
     let value = parse(document, &["attributes"])?;
-    crate::metadata::resolve(v3::array(&Node::root(&value))?)
+    crate::metadata::resolve(v3::array(&Node::root(&value), foreign)?)
 }
 
 /// Reads a `.zarray`. `dimension_separator` (`.` or `/`), when given, replaces the document's, for the many arrays
@@ -40,8 +49,20 @@ pub fn parse_v3(document: &[u8]) -> Result<ArrayMeta> {
 /// # Errors
 /// As [`parse_v3`].
 pub fn parse_v2(document: &[u8], dimension_separator: Option<char>) -> Result<ArrayMeta> {
+    parse_v2_with(document, dimension_separator, &NoForeignCodecs)
+}
+
+/// As [`parse_v2`], with codecs that are decoded elsewhere.
+///
+/// # Errors
+/// As [`parse_v2`], and what `foreign` refuses.
+pub fn parse_v2_with(
+    document: &[u8],
+    dimension_separator: Option<char>,
+    foreign: &dyn ForeignCodecs,
+) -> Result<ArrayMeta> {
     let value = parse(document, &["attributes"])?;
-    crate::metadata::resolve(v2::array(&Node::root(&value), dimension_separator)?)
+    crate::metadata::resolve(v2::array(&Node::root(&value), dimension_separator, foreign)?)
 }
 
 /// Extents of up to `MAX_RANK` axes.

@@ -6,17 +6,20 @@
 use super::codecs::Input;
 use super::{check_version, dtype, extents, fill, numcodecs, separator};
 use crate::error::{Error, Result};
+use crate::metadata::foreign::ForeignCodecs;
 use crate::metadata::json::Node;
 use crate::metadata::limits::MAX_CODECS;
 use crate::metadata::resolve::Parsed;
 use crate::metadata::{B2ndSpec, CodecSpec, KeyEncoding};
 
 /// The document's content, each member checked by itself.
-pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> Result<Parsed> {
+pub(super) fn array(
+    document: &Node<'_>,
+    dimension_separator: Option<char>,
+    foreign: &dyn ForeignCodecs,
+) -> Result<Parsed> {
     check_version(document, 2)?;
     let shape = extents(&document.require("shape")?)?;
-    // Filters come before the data type: object arrays are best explained by the filter that makes them.
-    let filters = filters(document.get("filters"))?;
     let (dtype, endian) = dtype::v2(&document.require("dtype")?)?;
 
     let mut codecs = Vec::new();
@@ -27,8 +30,13 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
         _ => return Err(order.expected("\"C\" or \"F\"")),
     }
     let chunk_shape = extents(&document.require("chunks")?)?;
-    let mut input = Input { rank: shape.len(), dtype: dtype.clone(), endian, is_v2: true };
+    let mut input = Input::v2(shape.len(), dtype.clone(), endian, foreign);
     let mut bytes_to_bytes = Vec::new();
+    let filters = document.get("filters").filter(|filters| !filters.is_null());
+    let filters: Vec<Node<'_>> = match filters {
+        Some(filters) => filters.items(MAX_CODECS)?.collect(),
+        None => Vec::new(),
+    };
     for filter in &filters {
         if is_b2nd(filter) {
             if filters.len() > 1 || !codecs.is_empty() {
@@ -78,24 +86,17 @@ pub(super) fn array(document: &Node<'_>, dimension_separator: Option<char>) -> R
     })
 }
 
-/// The filters in encoding order, all of them known; `null` and `[]` mean none.
-fn filters<'v>(node: Option<Node<'v>>) -> Result<Vec<Node<'v>>> {
-    let Some(node) = node.filter(|node| !node.is_null()) else { return Ok(Vec::new()) };
-    let filters: Vec<_> = node.items(MAX_CODECS)?.collect();
-    for filter in &filters {
-        let id = filter.require("id")?.short_str()?;
-        if numcodecs::settings(id).is_none() && !is_b2nd(filter) {
-            return Err(Error::unsupported(format!("filter `{id}`"), numcodecs::READ));
-        }
-    }
-    Ok(filters)
-}
-
-/// A filter or a compressor.
-fn numcodec(node: &Node<'_>, what: &str, input: &mut Input) -> Result<CodecSpec> {
+/// A filter or a compressor: one that is known here, or one that is decoded elsewhere.
+fn numcodec(node: &Node<'_>, what: &str, input: &mut Input<'_>) -> Result<CodecSpec> {
     let id = node.require("id")?.short_str()?;
-    numcodecs::codec(id, node, &|name| node.get(name), input)?
-        .ok_or_else(|| Error::unsupported(format!("{what} `{id}`"), numcodecs::READ))
+    if let Some(known) = numcodecs::codec(id, node, &|name| node.get(name), input)? {
+        return Ok(known);
+    }
+    let objects = std::mem::take(&mut input.objects);
+    match input.foreign(id, Some(node), objects)? {
+        Some(codec) => Ok(CodecSpec::Foreign(codec)),
+        None => Err(Error::unsupported(format!("{what} `{id}`"), numcodecs::READ)),
+    }
 }
 
 fn is_b2nd(filter: &Node<'_>) -> bool {

@@ -4,12 +4,13 @@ use super::codecs::{Input, v3_list};
 use super::{Extension, check_version, dtype, extents, fill, grid, separator};
 use crate::error::{Error, Result};
 use crate::metadata::KeyEncoding;
+use crate::metadata::foreign::ForeignCodecs;
 use crate::metadata::json::Node;
 use crate::metadata::resolve::Parsed;
 use crate::subset::MAX_RANK;
 
 /// The document's content, each member checked by itself.
-pub(super) fn array(document: &Node<'_>) -> Result<Parsed> {
+pub(super) fn array(document: &Node<'_>, foreign: &dyn ForeignCodecs) -> Result<Parsed> {
     check_version(document, 3)?;
     let node_type = document.require("node_type")?;
     match node_type.str()? {
@@ -20,7 +21,8 @@ pub(super) fn array(document: &Node<'_>) -> Result<Parsed> {
     check_members(document)?;
     let shape = extents(&document.require("shape")?)?;
     let dtype = dtype::v3(document.require("data_type")?)?;
-    let codecs = v3_list(&document.require("codecs")?, Input::v3(shape.len(), dtype.clone()))?;
+    let input = Input::v3(shape.len(), dtype.clone(), foreign);
+    let codecs = v3_list(&document.require("codecs")?, input)?;
     let grid = grid::v3(document.require("chunk_grid")?, &shape)?;
     Ok(Parsed {
         chunk_shape: grid.chunk_shape,

@@ -31,7 +31,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         };
         let plan_visit = batch.shared.plan.visit(visit.number);
         let array = &batch.shared.arrays[plan_visit.array];
-        Some(cache.of_object(stored, &array.meta, array.verify, &plan_visit.shard))
+        cache.of_object(stored, &array.meta, array.verify, &plan_visit.shard)
     }
 
     /// Delivers the chunks of a visit that are at hand, and takes them out of those that are to be fetched.
