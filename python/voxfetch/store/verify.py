@@ -13,6 +13,7 @@ import zlib
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 from voxfetch.errors import (
+    CodecError,
     CredentialsError,
     InternalError,
     LimitExceededError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from voxfetch.store import Ask
 
 __all__ = [
+    "ENCODINGS",
     "MAX_RETRY_AFTER_S",
     "ContentRange",
     "Expected",
@@ -56,8 +58,10 @@ MAX_RETRY_AFTER_S = 30
 
 _WHOLE_FACTOR = 4
 _WHOLE_NBYTES = 8 << 20
-# gzip of bytes that do not compress is larger than they are: 5 bytes a block of at most 64 KiB, header and trailer.
-_GZIP_EXTRA_NBYTES = 1 << 10
+ENCODINGS = {"gzip": "gzip", "x-gzip": "gzip", "br": "br"}
+"""Content-Encodings of whole objects that are undone, by their names in headers."""
+# Bytes that do not compress get larger: in gzip by 5 a block of at most 64 KiB, header and trailer; in Brotli by less.
+_ENCODED_EXTRA_NBYTES = 1 << 10
 _GZIP_PIECE_NBYTES = 1 << 14
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _THROTTLED = {429, 503}
@@ -94,13 +98,14 @@ class ContentRange(NamedTuple):
 class Expected(NamedTuple):
     """What the body of an accepted reply must be.
 
-    It has exactly `nbytes` bytes, or, where nobody can tell (None), at most `max_nbytes`. The rest is for `finish`.
+    It has exactly `nbytes` bytes, or, where nobody can tell (None), at most `max_nbytes`. The rest is for `finish`:
+    `encoding` is a value of `ENCODINGS`, None for bytes as they are.
     """
 
     status: int
     nbytes: int | None
     max_nbytes: int
-    gzip: bool
+    encoding: str | None
     start: int
     total: int | None
     etag: str | None
@@ -139,7 +144,7 @@ def body_limits(ask: Ask) -> BodyLimits:
     """Returns how much of a body `judge` may ask for, before any of its reply is known."""
     asked = asked_nbytes(ask)
     if asked is None:
-        return BodyLimits(part=0, whole=_gzip_nbytes(ask), sized=False)
+        return BodyLimits(part=0, whole=_encoded_nbytes(ask), sized=False)
     return BodyLimits(part=asked, whole=_whole_nbytes(asked), sized=True)
 
 
@@ -197,9 +202,7 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
             raise _error(RangeNotHonouredError, ask, "the server compressed a part of the object", status)
         start, end, total = _part(ask, status, headers)
         _check_length(ask, status, length, end - start)
-        return Expected(
-            status, end - start, end - start, gzip=False, start=start, total=total, etag=etag, modified=modified
-        )
+        return Expected(status, end - start, end - start, None, start=start, total=total, etag=etag, modified=modified)
     asked = asked_nbytes(ask)
     if asked is not None:
         most = _whole_nbytes(asked)
@@ -209,15 +212,15 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
             raise _error(RangeNotHonouredError, ask, message, status, hint)
         if ask.end is not None and ask.end > length:
             raise _error(ObjectChangedError, ask, f"the object has only {length:,} bytes", status)
-        return Expected(status, length, length, gzip=False, start=0, total=length, etag=etag, modified=modified)
-    zipped = encoding in {"gzip", "x-gzip"}
-    if not zipped and encoding not in {"", "identity"}:
-        message = "the server compressed the object with something other than gzip"
+        return Expected(status, length, length, None, start=0, total=length, etag=etag, modified=modified)
+    undone = ENCODINGS.get(encoding)
+    if undone is None and encoding not in {"", "identity"}:
+        message = "the server compressed the object with something other than gzip and Brotli"
         raise _error(StoreError, ask, message, status, "store the object without a Content-Encoding, or with gzip")
-    most = _gzip_nbytes(ask) if zipped else ask.max_nbytes
+    most = ask.max_nbytes if undone is None else _encoded_nbytes(ask)
     if length is not None and length > most:
         raise too_large(ask, status)
-    return Expected(status, length, most, gzip=zipped, start=0, total=length, etag=etag, modified=modified)
+    return Expected(status, length, most, undone, start=0, total=length, etag=etag, modified=modified)
 
 
 def finish(ask: Ask, expected: Expected, body: Buffer) -> Reply:
@@ -260,8 +263,8 @@ def checked(ask: Ask, expected: Expected, body: Buffer) -> Reply:
     elif nbytes > expected.nbytes:
         message = f"the body is longer than the {expected.nbytes:,} bytes that were announced"
         raise _error(RangeNotHonouredError, ask, message, status)
-    if expected.gzip:
-        body = _gunzip(ask, status, body)
+    if expected.encoding is not None:
+        body = _gunzip(ask, status, body) if expected.encoding == "gzip" else _unbrotli(ask, expected, body)
         nbytes = total = len(body)
     return Reply(body, expected.start, nbytes if status == 200 else total, expected.etag, expected.modified)
 
@@ -309,9 +312,9 @@ def _whole_nbytes(asked: int) -> int:
     return max(_WHOLE_FACTOR * asked, _WHOLE_NBYTES)
 
 
-def _gzip_nbytes(ask: Ask) -> int:
-    """Bytes that as much as may be read can have in gzip."""
-    return ask.max_nbytes + ask.max_nbytes // 1000 + _GZIP_EXTRA_NBYTES
+def _encoded_nbytes(ask: Ask) -> int:
+    """Bytes that as much as may be read can have in one of `ENCODINGS`."""
+    return ask.max_nbytes + ask.max_nbytes // 1000 + _ENCODED_EXTRA_NBYTES
 
 
 def _check_version(ask: Ask, status: int, headers: Mapping[str, str]) -> None:
@@ -416,3 +419,15 @@ def _gunzip(ask: Ask, status: int, body: Buffer) -> bytes:
 
 def _not_gzip(ask: Ask, status: int) -> NoReturn:
     raise _error(StoreError, ask, "the object is said to be gzip and is not", status) from None
+
+
+def _unbrotli(ask: Ask, expected: Expected, body: Buffer) -> bytes:
+    """Decodes Brotli into at most `ask.max_nbytes` bytes."""
+    from voxfetch import _core
+
+    try:
+        return _core.decode_brotli(bytes(body), ask.max_nbytes)
+    except CodecError as error:
+        refused = _error(StoreError, ask, f"the object is said to be Brotli: {error.message}", expected.status)
+    # What came without a length may have been cut off on its way.
+    raise TransientError(refused) if expected.nbytes is None else refused

@@ -8,6 +8,7 @@
 
 mod blosc;
 mod blosclz;
+mod brotli;
 mod bz2;
 mod compressed_segmentation;
 mod compresso;

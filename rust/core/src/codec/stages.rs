@@ -3,7 +3,7 @@
 use super::blosc::BloscChunk;
 use super::deflate::Container;
 use super::sink::resize;
-use super::{CodecContext, bz2, lz4, lz4_java, xz};
+use super::{CodecContext, brotli, bz2, lz4, lz4_java, xz};
 use crate::error::{Error, Result};
 use crate::metadata::CodecSpec;
 
@@ -24,6 +24,7 @@ pub(super) fn decode_exact(
         CodecSpec::Bz2 { .. } => bz2::decode_exact(encoded, out),
         CodecSpec::Lz4Java => lz4_java::decode_exact(encoded, out),
         CodecSpec::Xz => xz::decode_exact(encoded, out),
+        CodecSpec::Brotli => brotli::decode_exact(encoded, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -55,6 +56,7 @@ pub(super) fn decode_bounded(
         CodecSpec::Bz2 { .. } => bz2::decode_bounded(encoded, limit, out),
         CodecSpec::Lz4Java => lz4_java::decode_bounded(encoded, limit, out),
         CodecSpec::Xz => xz::decode_bounded(encoded, limit, out),
+        CodecSpec::Brotli => brotli::decode_bounded(encoded, limit, out),
         _ => Err(not_a_compressor(codec)),
     }
 }

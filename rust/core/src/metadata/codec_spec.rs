@@ -51,6 +51,8 @@ pub enum CodecSpec {
     Lz4Java,
     /// bytes -> bytes. xz stream (N5).
     Xz,
+    /// bytes -> bytes. RFC 7932, one stream (whole objects, by their name or `Content-Encoding`).
+    Brotli,
     /// bytes -> bytes. bzip2 stream (Zarr v2 `bz2`).
     Bz2 {
         /// 1-9, used by the encoder only.
@@ -76,6 +78,7 @@ impl CodecSpec {
             Self::Lz4Block => "lz4_block",
             Self::Lz4Java => "lz4_java",
             Self::Xz => "xz",
+            Self::Brotli => "brotli",
             Self::N5Block => "n5_block",
             Self::Volume(encoding) => encoding.name(),
             Self::Bz2 { .. } => "bz2",
