@@ -100,6 +100,15 @@ ACCEPTED = {
         (0, 1024),
     ),
     "empty object": (SUFFIX, 416, {"content-range": "bytes */0"}, b"", (0, 0)),
+    "beginning of an empty object": (Ask("k", 0, 16), 416, {"content-range": "bytes */0"}, b"", (0, 0)),
+    "beginning of an empty object of S3": (
+        Ask("k", 0, 16),
+        416,
+        {},
+        b"<Error><Code>InvalidRange</Code><ActualObjectSize>0</ActualObjectSize></Error>",
+        (0, 0),
+    ),
+    "beginning of an empty object, 200": (Ask("k", 0, 16), 200, {"content-length": "0"}, b"", (0, 0)),
 }
 
 
@@ -109,10 +118,10 @@ def test_accepted(name):
     reply = outcome(ask, status, headers, body)
     assert isinstance(reply, Reply), reply
     assert (reply.start, reply.total) == (start, total)
-    if ask.start is not None:
-        assert bytes(reply.body) == OBJECT[ask.start : ask.end]
-    elif total == 0:
+    if total == 0:
         assert bytes(reply.body) == b""
+    elif ask.start is not None:
+        assert bytes(reply.body) == OBJECT[ask.start : ask.end]
     else:
         assert bytes(reply.body) == (OBJECT if ask.suffix is None else OBJECT[-ask.suffix :])
 
@@ -220,6 +229,8 @@ REFUSED = {
     "no bucket": (RANGE, 404, {}, b"<Error><Code>NoSuchBucket</Code></Error>", vf.StoreError),
     "range outside": (RANGE, 416, {"content-range": "bytes */50"}, b"", CHANGED),
     "range of an empty object": (RANGE, 416, {"content-range": "bytes */0"}, b"", CHANGED),
+    "beginning outside": (Ask("k", 0, 16), 416, {"content-range": "bytes */9"}, b"", CHANGED),
+    "beginning outside, no reason": (Ask("k", 0, 16), 416, {}, b"", CHANGED),
     "suffix refused": (SUFFIX, 416, {"content-range": "bytes */1024"}, b"", NOT_HONOURED),
     "suffix refused, no reason": (SUFFIX, 416, {}, b"", NOT_HONOURED),
     "416 for the whole": (WHOLE, 416, {}, b"", vf.StoreError),

@@ -49,16 +49,16 @@ async def fetch(transport: Transport, ask: Ask) -> Reply:
         result = await transport.get(ask.key, wanted, ask.if_match)
     except Refused as refused:
         fault = refused.fault
-        if ask.suffix is None or fault.kind not in {"no suffix", "whole", "outside", "status"}:
-            raise
-        if fault.kind == "status" and fault.status != 416:
+        is_outside = fault.kind == "outside" or (fault.kind == "status" and fault.status == 416)
+        may_be_empty = is_outside and (ask.suffix is not None or ask.start == 0)
+        if not may_be_empty and (ask.suffix is None or fault.kind not in {"no suffix", "whole"}):
             raise
     else:
         return await _checked(transport, ask, result, ranged=wanted is not None)
-    if fault.kind == "no suffix":
+    if fault.kind == "no suffix" and ask.suffix is not None:
         transport.suffixes = False
         return await _end_of(transport, ask, ask.suffix)
-    # Of an empty object there is no last byte, and some services say so.
+    # Of an empty object there is no first or last byte, and some services say so.
     return await _from_whole(transport, ask)
 
 

@@ -80,6 +80,7 @@ _SLOW_DOWN = {"RequestLimitExceeded", "ServerBusy", "SlowDown"}
 _NO_BUCKET = {"ContainerNotFound", "NoSuchBucket"}
 _EXPIRED_LINK = b"Request has expired"
 _CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
+_SIZE = re.compile(rb"<ActualObjectSize>\s*(\d{1,19})\s*</ActualObjectSize>")
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+(?:(\d{1,19})-(\d{1,19})|\*)/(?:(\d{1,19})|\*)", re.IGNORECASE | re.ASCII)
 _ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,1024}"')
 _LENGTH = re.compile(r"\d{1,19}", re.ASCII)
@@ -210,7 +211,7 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
             message = "the server ignores ranges and sends the whole object"
             hint = "a server with range requests, or a copy of the data, is needed"
             raise _error(RangeNotHonouredError, ask, message, status, hint)
-        if ask.end is not None and ask.end > length:
+        if ask.end is not None and ask.end > length and not _is_empty(ask, length):
             raise _error(ObjectChangedError, ask, f"the object has only {length:,} bytes", status)
         return Expected(status, length, length, None, start=0, total=length, etag=etag, modified=modified)
     undone = ENCODINGS.get(encoding)
@@ -242,6 +243,8 @@ def extent(ask: Ask, total: int) -> tuple[int, int]:
         return max(total - ask.suffix, 0), total
     if ask.start is None or ask.end is None:
         return 0, total
+    if _is_empty(ask, total):
+        return 0, 0
     if ask.end > total:
         raise _error(ObjectChangedError, ask, f"the object has only {total:,} bytes", None)
     return ask.start, ask.end
@@ -289,7 +292,7 @@ def refuse(ask: Ask, status: int, headers: Mapping[str, str], body: bytes = b"")
     if status == 412 and ask.if_match is not None:
         raise _error(ObjectChangedError, ask, "the object was replaced while it was read", status)
     if status == 416:
-        return _unsatisfiable(ask, status, headers)
+        return _unsatisfiable(ask, status, headers, body)
     raise _error(StoreError, ask, "the server refused the request", status)
 
 
@@ -380,12 +383,20 @@ def _refuse_access(ask: Ask, status: int, codes: set[str], body: bytes) -> None:
         raise _error(PermissionDeniedError, ask, message, status, hint)
 
 
-def _unsatisfiable(ask: Ask, status: int, headers: Mapping[str, str]) -> Reply:
+def _is_empty(ask: Ask, total: int) -> bool:
+    """Whether the end or the beginning of an object without a byte is asked for: there is nothing, and it is there."""
+    return total == 0 and (ask.suffix is not None or ask.start == 0)
+
+
+def _unsatisfiable(ask: Ask, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+    got = parse_content_range(headers.get("content-range", ""))
+    # S3 says it in a document.
+    size = _SIZE.search(body)
+    total = got.total if got is not None else int(size[1]) if size else None
+    if total is not None and _is_empty(ask, total):
+        _check_version(ask, status, headers)
+        return Reply(b"", 0, 0, strong_etag(headers.get("etag")), headers.get("last-modified"))
     if ask.suffix is not None:
-        got = parse_content_range(headers.get("content-range", ""))
-        if got is not None and got.total == 0:
-            _check_version(ask, status, headers)
-            return Reply(b"", 0, 0, strong_etag(headers.get("etag")), headers.get("last-modified"))
         raise _error(RangeNotHonouredError, ask, "the server does not know the end of an object", status)
     if ask.start is not None:
         raise _error(ObjectChangedError, ask, "the range lies outside the object", status)
