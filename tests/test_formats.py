@@ -74,10 +74,22 @@ def test_two_round_trips_find_it(sources, name):
         times = [request.time_s for request in server.requests]
         keys = [request.key for request in server.requests]
         trips = 1 + sum(b - a > LATENCY_S / 2 for a, b in itertools.pairwise(times))
-        # The headers of mags are read when it is known what they are.
-        assert trips == {"zarr3": 1, "wkw": 3}.get(name, 2)
+        assert trips == {"zarr3": 1}.get(name, 2)
         assert len(keys) == len(set(keys))
         assert not any(request.method == "HEAD" for request in server.requests)
+
+
+@pytest.mark.parametrize(("name", "path"), [("wkw", "color/1"), ("wkw", "color"), ("precomputed", None)])
+def test_two_round_trips_find_what_a_folder_above_describes(sources, name, path):
+    """The levels of an image take another."""
+    path = path or next(one.name for one in (sources / name).iterdir() if one.is_dir())
+    with FaultyServer(sources / name) as server, vf.Engine() as engine:
+        server.latency_s = LATENCY_S
+        found = vf.open(f"{server.url}|zarr:{path}", engine=engine)
+        times = [request.time_s for request in server.requests]
+        trips = 1 + sum(b - a > LATENCY_S / 2 for a, b in itertools.pairwise(times))
+        assert trips == 2 + isinstance(found, vf.Image)
+        assert len(server.requests) == len({request.key for request in server.requests}) < 20
 
 
 def test_nothing_is_told_with_what_was_tried(tmp_path):

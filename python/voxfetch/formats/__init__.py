@@ -1,6 +1,7 @@
 """What lies at a place: each format finds its documents there and turns them into a `Node`.
 
-Formats are asked in an order, Zarr first; what all but the first need is fetched in one round trip.
+Formats are asked in an order, Zarr first; what all but the first need is fetched in one round trip, also from the
+folders above, in which a document may describe what lies below.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from voxfetch.node import Format, Node, Settings
     from voxfetch.store import Store
 
-__all__ = ["DOCUMENTS", "find_node", "n5_child_names", "wkw_layer_names"]
+__all__ = ["DOCUMENTS", "find_node", "n5_child_names", "wkw_completed", "wkw_headers", "wkw_layer_names"]
 
 #: Format -> the files by which a node of it is found.
 DOCUMENTS: dict[Format, tuple[str, ...]] = {
@@ -39,6 +40,8 @@ _FINDERS: dict[Format, Callable[[Store, str, Settings], Node | None]] = {
 }
 
 n5_child_names = n5.child_names
+wkw_completed = wkw.completed
+wkw_headers = wkw.headers
 wkw_layer_names = wkw.layer_names
 
 
@@ -58,13 +61,10 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
         refused += [document] if document is not None else []
     asked: list[Format] = [name for name in DOCUMENTS if name != "zarr3" and format in (None, name)]
     keys = [join_key(path, document) for name in asked for document in DOCUMENTS[name]]
+    keys += [join_key(folder, _ABOVE[name]) for folder in above(path) for name in asked if name in _ABOVE]
     near = store.ahead(keys) if keys else store
-    higher = [join_key(folder, _ABOVE[name]) for folder in above(path) for name in asked if name in _ABOVE]
     for name in asked:
         find = _FINDERS.get(name, zarr.find_zarr2)
-        if name in _ABOVE and higher:
-            # At once for all that a folder above may describe, when it is no Zarr.
-            near, higher = near.ahead([*keys, *higher]), []
         try:
             node = find(near, path, settings)
         except PermissionDeniedError as error:
