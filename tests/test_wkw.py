@@ -14,7 +14,10 @@ import wkw
 import zarr
 
 import voxfetch as vf
+from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
+from tests.servers.moto_s3 import moto_s3
+from tests.stores import CREDENTIALS
 from tests.wkw_data import layer, read_mag, write_mag, write_properties
 from voxfetch.cli import main
 
@@ -445,3 +448,25 @@ def test_a_mag_without_a_header_is_named(dataset):
     assert vf.open(folder).keys() == ("color",)
     with pytest.raises(vf.NotFoundError, match=r"header\.wkw"):
         vf.open(folder)["color/1"]
+
+
+# -------------------------------------------------------------------------------------------------------- a mag alone
+
+
+def test_a_mag_alone_where_the_store_can_list(tmp_path):
+    values = volume(shape=(60, 90, 20))
+    write_mag(tmp_path / "1", values, at=(64, 32, 0), block_type="lz4")
+    (tmp_path / "1" / "z0" / "y1" / "notes.txt").write_text("not a file of voxels")
+    with moto_s3(objects_in(tmp_path, "d/color/")) as endpoint, vf.Engine() as engine:
+        options = vf.StoreOptions(endpoint=endpoint, credentials=CREDENTIALS, region="us-east-1")
+        array = vf.open("s3://bucket/d/color/1", options=options, engine=engine)
+        assert (array.origin, array.shape) == ((0, 64, 32, 0), (1, 64, 96, 32))
+        np.testing.assert_array_equal(array[:, :60, :90, :20], values)
+        again = vf.open_array("s3://bucket/d/color", "1", options=options, engine=engine)
+        np.testing.assert_array_equal(again[:, 3, :90, :20], values[:, 3])
+    with FaultyServer(tmp_path) as server:
+        for source in (f"{server.url}/1", f"{server.url}|zarr:1"):
+            with pytest.raises(vf.MetadataError, match="extent") as caught:
+                vf.open(source)
+            assert "datasource-properties.json" in caught.value.hint
+            assert "color/1" in caught.value.hint

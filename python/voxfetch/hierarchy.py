@@ -10,6 +10,7 @@ from voxfetch.formats import (
     DOCUMENTS,
     find_node,
     n5_child_names,
+    tried,
     wkw_completed,
     wkw_headers,
     wkw_layer_names,
@@ -34,8 +35,7 @@ def open_node(store: Store, path: str = "", *, format: Format | None = None, set
     check_key(path)
     node = find_node(store, path, format=format, settings=settings or Settings())
     if node is None:
-        tried = [name for known, names in DOCUMENTS.items() if format in (None, known) for name in names]
-        message = f"nothing that is read is here; tried {', '.join(tried)}"
+        message = f"nothing that is read is here; tried {tried(format)}"
         raise NotFoundError(
             message, key=join_key(store.url, path), hint="give the folder that holds one of these files"
         )
