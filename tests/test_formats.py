@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import zarr
 import voxfetch as vf
 from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer, status
+from tests.servers.moto_s3 import moto_s3
+from tests.stores import CREDENTIALS
 from tests.wkw_data import layer, write_mag, write_properties
 
 DATA = Path(__file__).parent / "data"
@@ -74,29 +77,66 @@ def test_two_round_trips_find_it(sources, name):
         times = [request.time_s for request in server.requests]
         keys = [request.key for request in server.requests]
         trips = 1 + sum(b - a > LATENCY_S / 2 for a, b in itertools.pairwise(times))
-        # The headers of mags are read when it is known what they are.
-        assert trips == {"zarr3": 1, "wkw": 3}.get(name, 2)
+        assert trips == {"zarr3": 1}.get(name, 2)
         assert len(keys) == len(set(keys))
         assert not any(request.method == "HEAD" for request in server.requests)
 
 
-def test_nothing_is_told_with_what_was_tried(tmp_path):
-    with pytest.raises(vf.NotFoundError) as caught:
-        vf.open(tmp_path)
-    documents = (
-        "zarr.json",
-        ".zarray",
-        ".zgroup",
-        "attributes.json",
-        "info",
-        "header.wkw",
-        "datasource-properties.json",
-    )
-    for name in documents:
-        assert name in str(caught.value)
-    with pytest.raises(vf.NotFoundError) as caught:
-        vf.open(tmp_path, format="n5")
-    assert "zarr.json" not in str(caught.value)
+@pytest.mark.parametrize(("name", "path"), [("wkw", "color/1"), ("wkw", "color"), ("precomputed", None)])
+def test_two_round_trips_find_what_a_folder_above_describes(sources, name, path):
+    """The levels of an image take another."""
+    path = path or next(one.name for one in (sources / name).iterdir() if one.is_dir())
+    with FaultyServer(sources / name) as server, vf.Engine() as engine:
+        server.latency_s = LATENCY_S
+        found = vf.open(f"{server.url}|zarr:{path}", engine=engine)
+        times = [request.time_s for request in server.requests]
+        trips = 1 + sum(b - a > LATENCY_S / 2 for a, b in itertools.pairwise(times))
+        assert trips == 2 + isinstance(found, vf.Image)
+        assert len(server.requests) == len({request.key for request in server.requests}) < 20
+
+
+TRIED = (
+    "zarr3 (zarr.json), zarr2 (.zarray, .zgroup, .zattrs, .zmetadata), precomputed (info), "
+    "wkw (header.wkw, datasource-properties.json), n5 (attributes.json, s0/attributes.json)"
+)
+
+
+@contextmanager
+def empty_at(place, folder):
+    """(source, options, log of requests or None) of a place where nothing is that is read."""
+    (folder / "a" / "b" / "c").mkdir(parents=True)
+    (folder / "a" / "b" / "c" / "notes.txt").write_text("nothing of ours")
+    match place:
+        case "disk":
+            yield folder, None, None
+        case "http" | "http that hides":
+            with FaultyServer(folder) as server:
+                server.latency_s = LATENCY_S
+                if place == "http that hides":
+                    server.rule = lambda _: status(403)
+                yield server.url, None, server.requests
+        case "s3":
+            with moto_s3(objects_in(folder)) as endpoint:
+                options = vf.StoreOptions(endpoint=endpoint, credentials=CREDENTIALS, region="us-east-1")
+                yield "s3://bucket", options, None
+
+
+@pytest.mark.parametrize("path", ["", "a/b/c"])
+@pytest.mark.parametrize("place", ["disk", "http", "http that hides", "s3"])
+def test_nothing_is_told_with_what_was_tried(tmp_path, place, path):
+    error = vf.PermissionDeniedError if place == "http that hides" else vf.NotFoundError
+    with empty_at(place, tmp_path) as (source, options, requests), vf.Engine() as engine:
+        with pytest.raises(error) as caught:
+            vf.open(f"{source}|zarr:{path}" if path else source, options=options, engine=engine)
+        assert TRIED in str(caught.value)
+        if requests is not None:
+            times = [request.time_s for request in requests]
+            assert sum(b - a > LATENCY_S / 2 for a, b in itertools.pairwise(times)) == 1
+            assert len({request.key for request in requests}) == len(requests)
+        with pytest.raises(error) as caught:
+            vf.open_array(source, path, format="n5", options=options, engine=engine)
+        assert "n5 (attributes.json, s0/attributes.json)" in str(caught.value)
+        assert "zarr.json" not in str(caught.value)
 
 
 def test_zarr_goes_before_documents_of_others(sources, tmp_path):

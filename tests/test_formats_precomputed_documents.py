@@ -7,6 +7,7 @@ import json
 import pickle
 from pathlib import Path
 
+import brotli
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -315,6 +316,14 @@ def test_nothing_there(put):
 )
 def test_broken_documents(put, document, error, part):
     assert refused(put({"info": document}), error, part).key.endswith("/info")
+
+
+@pytest.mark.parametrize("end", [-1, 4])
+def test_a_broken_document_in_brotli(tmp_path, end):
+    (tmp_path / "info.br").write_bytes(brotli.compress(json.dumps(info(scale())).encode())[:end])
+    with pytest.raises(vf.MetadataError, match="brotli") as caught:
+        vf.open(tmp_path)
+    assert caught.value.key.endswith("/info.br")
 
 
 JSON = st.recursive(

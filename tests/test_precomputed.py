@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import brotli
 import numpy as np
 import pytest
 from hypothesis import given
@@ -321,7 +322,7 @@ def test_broken_shards_are_errors_and_never_other_voxels_in_silence(volumes, tmp
     shard = max(copy.rglob("*.shard"), key=lambda path: path.stat().st_size)
     whole = shard.read_bytes()
     broken = {
-        "nothing": b"",
+        "a byte": whole[:1],
         "half of the index": whole[: index_nbytes // 2],
         "the index alone": whole[:index_nbytes],
         "without its end": whole[:-1],
@@ -406,17 +407,22 @@ def test_files_that_cloud_volume_compressed(volumes, tmp_path, name):
     shutil.copytree(volume.path, copy)
     zip_chunks(copy)
     volume.check(vf.open(copy).level(0)[...])
-    (copy / "info.gz").write_bytes(gzip.compress((copy / "info").read_bytes()))
+    info = (copy / "info").read_bytes()
     (copy / "info").unlink()
-    volume.check(vf.open(copy).level(0)[...])
+    for name, compress in (("info.gz", gzip.compress), ("info.br", brotli.compress)):
+        (copy / name).write_bytes(compress(info))
+        volume.check(vf.open(copy).level(0)[...])
+        (copy / name).unlink()
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
 @pytest.mark.parametrize("name", ["raw u2, three channels", "jpeg", "cseg u8"])
-def test_objects_with_a_content_encoding(volumes, engine, name):
+def test_objects_with_a_content_encoding(volumes, engine, name, encoding):
     volume = volumes(name)
-    objects = {key: gzip.compress(body) for key, body in objects_in(volume.path).items()}
+    compress = {"gzip": gzip.compress, "br": brotli.compress}[encoding]
+    objects = {key: compress(body) for key, body in objects_in(volume.path).items()}
     with FaultyServer(objects) as server:
-        server.rule = lambda request: Fault(headers={"Content-Encoding": "gzip"}) if request.key in objects else None
+        server.rule = lambda request: Fault(headers={"Content-Encoding": encoding}) if request.key in objects else None
         volume.check(vf.open(server.url, engine=engine).level(0)[...])
 
 

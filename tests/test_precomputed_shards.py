@@ -7,14 +7,20 @@ import json
 import os
 import struct
 import time
+import zipfile
+from contextlib import ExitStack, contextmanager
 
+import brotli
+import fsspec
 import numpy as np
 import pytest
 
 import voxfetch as vf
 from tests.precomputed import sharding, write_scale
 from tests.servers import objects_in
-from tests.servers.faulty import Fault, FaultyServer
+from tests.servers.faulty import Fault, FaultyServer, status
+from tests.servers.moto_s3 import moto_s3
+from tests.stores import CREDENTIALS
 
 ONCE = vf.RetryPolicy(max_attempts=1)
 
@@ -99,17 +105,18 @@ def test_names_that_tell_how_an_object_is_compressed(tmp_path, make_values, suff
 
     from numcodecs import Zstd
 
-    compress = {".gz": gzip.compress, ".zstd": Zstd().encode, ".xz": lzma.compress, ".bz2": bz2.compress, ".br": bytes}
+    compress = {
+        ".gz": gzip.compress,
+        ".zstd": Zstd().encode,
+        ".xz": lzma.compress,
+        ".bz2": bz2.compress,
+        ".br": brotli.compress,
+    }
     expected = write_scale(tmp_path, make_values((20, 9, 11, 1), "uint16"), chunk_size=(8, 8, 8))
     for path in [path for path in tmp_path.rglob("*-*_*-*") if path.is_file()]:
         path.with_name(path.name + suffix).write_bytes(compress[suffix](path.read_bytes()))
         path.unlink()
-    array = vf.open(tmp_path).level(0)
-    if suffix == ".br":
-        with pytest.raises(vf.UnsupportedError, match=r"\.br"):
-            array[...]
-    else:
-        np.testing.assert_array_equal(array[...], expected)
+    np.testing.assert_array_equal(vf.open(tmp_path).level(0)[...], expected)
 
 
 def test_equal_files_of_chunks_that_are_cut_off_otherwise(tmp_path):
@@ -137,7 +144,8 @@ def test_objects_are_those_of_the_folder(tmp_path, make_values):
         np.testing.assert_array_equal(vf.open(server.url).level(0)[...], expected)
 
 
-def test_shards_in_two_files_are_refused(tmp_path, make_values):
+@pytest.mark.parametrize("place", ["disk", "http", "s3", "fsspec"])
+def test_shards_in_two_files_are_refused(tmp_path, make_values, place):
     voxels = make_values((16, 16, 16, 1), "uint8")
     write_scale(tmp_path, voxels, chunk_size=(8, 8, 8), sharding=sharding(minishard=1, shard=0))
     (shard,) = tmp_path.rglob("*.shard")
@@ -145,5 +153,80 @@ def test_shards_in_two_files_are_refused(tmp_path, make_values):
     shard.with_suffix(".index").write_bytes(content[:32])
     shard.with_suffix(".data").write_bytes(content[32:])
     shard.unlink()
-    with pytest.raises(vf.UnsupportedError, match=r"\.index"):
-        vf.open(tmp_path).level(0)[...]
+    with opened_at(place, tmp_path) as open_:
+        array = open_()
+        for _ in range(2):
+            with pytest.raises(vf.UnsupportedError, match=r"\.index"):
+                array[...]
+
+
+def test_one_look_for_shards_in_two_files(tmp_path, make_values):
+    """However many shards of a sparse volume are absent."""
+    voxels = make_values((64, 64, 64, 1), "uint8")
+    write_scale(tmp_path, voxels, chunk_size=(8, 8, 8), sharding=sharding(minishard=1, shard=6))
+    for shard in sorted(tmp_path.rglob("*.shard"))[::2]:
+        shard.unlink()
+    with FaultyServer(tmp_path) as server, vf.Engine(retry=ONCE) as engine:
+        # One that failed is no answer.
+        server.rule = lambda request: status(500) if request.key.endswith(".index") else None
+        array = vf.open(server.url, engine=engine).level(0)
+        with pytest.raises(vf.StoreError, match="the server failed"):
+            array[...]
+        server.rule = lambda request: status(403) if request.key.endswith(".index") else None
+        server.requests.clear()
+        for _ in range(2):
+            assert array[...].any()
+        again = vf.open(server.url, engine=engine).level(0)
+        again[...]
+        assert len([request for request in server.requests if request.key.endswith(".index")]) == 1
+
+
+@pytest.mark.parametrize("extent", [16, 256])
+@pytest.mark.parametrize("place", ["disk", "http", "http without ranges", "s3", "fsspec", "zip"])
+def test_a_shard_without_a_byte_holds_nothing(tmp_path, extent, place):
+    """Writers leave such objects; a chunk without a byte is broken, and so is a shard cut off."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "info").write_bytes(volume(extent))
+    (tmp_path / "a" / "0.shard").write_bytes(b"")
+    part = np.s_[:8, :8, :8]
+    with opened_at(place, tmp_path) as open_:
+        assert not open_()[part].any()
+        with pytest.raises(vf.NotFoundError):
+            open_(read_options=vf.ReadOptions(on_missing="raise"))[part]
+    (tmp_path / "a" / "0.shard").write_bytes(bytes(9))
+    with opened_at(place, tmp_path) as open_, pytest.raises(vf.ShardIndexError):
+        open_()[part]
+    info = json.loads(volume(extent))
+    del info["scales"][0]["sharding"]
+    (tmp_path / "info").write_text(json.dumps(info))
+    (tmp_path / "a" / "0-8_0-8_0-8").write_bytes(b"")
+    with opened_at(place, tmp_path) as open_, pytest.raises(vf.DataError):
+        open_()[part]
+
+
+@contextmanager
+def opened_at(place, folder):
+    """What opens the finest level of the volume in a folder from where it is copied to."""
+    with vf.Engine(retry=ONCE) as engine, ExitStack() as stack:
+        options = None
+        match place:
+            case "disk":
+                source = folder
+            case "http":
+                source = stack.enter_context(FaultyServer(objects_in(folder))).url
+            case "http without ranges":
+                server = stack.enter_context(FaultyServer(objects_in(folder)))
+                server.rule = lambda _: Fault(ignore_range=True)
+                source = server.url
+            case "s3":
+                endpoint = stack.enter_context(moto_s3(objects_in(folder)))
+                source, options = "s3://bucket", vf.StoreOptions(endpoint=endpoint, credentials=CREDENTIALS)
+            case "fsspec":
+                source = fsspec.filesystem("memory").get_mapper(folder.name + place)
+                source.update(objects_in(folder))
+            case "zip":
+                source = folder.with_suffix(".zip")
+                with zipfile.ZipFile(source, "w") as archive:
+                    for name, body in objects_in(folder).items():
+                        archive.writestr(name, body)
+        yield lambda **more: vf.open(source, engine=engine, options=options, **more).level(0)

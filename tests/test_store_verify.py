@@ -7,6 +7,7 @@ import pickle
 import re
 import zlib
 
+import brotli
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,14 @@ ACCEPTED = {
     "whole, as large as allowed": (Ask("k", max_nbytes=1024), 200, {}, OBJECT, (0, 1024)),
     "whole, gzip": (WHOLE, 200, {"content-encoding": "gzip"}, gzip.compress(OBJECT), (0, 1024)),
     "whole, x-gzip": (WHOLE, 200, {"content-encoding": " X-GZIP "}, gzip.compress(OBJECT), (0, 1024)),
+    "whole, brotli": (WHOLE, 200, {"content-encoding": "br"}, brotli.compress(OBJECT), (0, 1024)),
+    "brotli of just as much": (
+        Ask("k", max_nbytes=1024),
+        200,
+        {"content-encoding": "BR", "content-length": str(len(brotli.compress(OBJECT)))},
+        brotli.compress(OBJECT),
+        (0, 1024),
+    ),
     "gzip in members": (
         WHOLE,
         200,
@@ -91,6 +100,15 @@ ACCEPTED = {
         (0, 1024),
     ),
     "empty object": (SUFFIX, 416, {"content-range": "bytes */0"}, b"", (0, 0)),
+    "beginning of an empty object": (Ask("k", 0, 16), 416, {"content-range": "bytes */0"}, b"", (0, 0)),
+    "beginning of an empty object of S3": (
+        Ask("k", 0, 16),
+        416,
+        {},
+        b"<Error><Code>InvalidRange</Code><ActualObjectSize>0</ActualObjectSize></Error>",
+        (0, 0),
+    ),
+    "beginning of an empty object, 200": (Ask("k", 0, 16), 200, {"content-length": "0"}, b"", (0, 0)),
 }
 
 
@@ -100,10 +118,10 @@ def test_accepted(name):
     reply = outcome(ask, status, headers, body)
     assert isinstance(reply, Reply), reply
     assert (reply.start, reply.total) == (start, total)
-    if ask.start is not None:
-        assert bytes(reply.body) == OBJECT[ask.start : ask.end]
-    elif total == 0:
+    if total == 0:
         assert bytes(reply.body) == b""
+    elif ask.start is not None:
+        assert bytes(reply.body) == OBJECT[ask.start : ask.end]
     else:
         assert bytes(reply.body) == (OBJECT if ask.suffix is None else OBJECT[-ask.suffix :])
 
@@ -148,7 +166,33 @@ REFUSED = {
     "whole, too large": (WHOLE, 200, {"content-length": "2001"}, b"", vf.LimitExceededError),
     "whole, too large, no length": (WHOLE, 200, {}, bytes(2001), vf.LimitExceededError),
     "whole, cut": (WHOLE, 200, {"content-length": "1024"}, OBJECT[:-1], transient()),
-    "whole, brotli": (WHOLE, 200, {"content-encoding": "br"}, b"", vf.StoreError),
+    "whole, compress": (WHOLE, 200, {"content-encoding": "compress"}, b"", vf.StoreError),
+    "brotli on a part": (RANGE, 206, part(100, 300, content_encoding="br"), b"", NOT_HONOURED),
+    "200 for a range, brotli": (RANGE, 200, {"content-length": "99", "content-encoding": "br"}, b"", NOT_HONOURED),
+    "brotli that is none": (WHOLE, 200, {"content-encoding": "br", "content-length": "1024"}, OBJECT, vf.StoreError),
+    "brotli and more": (
+        WHOLE,
+        200,
+        {"content-encoding": "br", "content-length": str(len(brotli.compress(OBJECT)) + 1)},
+        brotli.compress(OBJECT) + b"m",
+        vf.StoreError,
+    ),
+    "brotli, cut": (WHOLE, 200, {"content-encoding": "br"}, brotli.compress(OBJECT)[:-1], transient()),
+    "brotli of nothing": (WHOLE, 200, {"content-encoding": "br"}, b"", transient()),
+    "brotli bomb": (
+        WHOLE,
+        200,
+        {"content-encoding": "br", "content-length": str(len(brotli.compress(bytes(1 << 26))))},
+        brotli.compress(bytes(1 << 26)),
+        vf.StoreError,
+    ),
+    "brotli, encoded too large": (
+        WHOLE,
+        200,
+        {"content-encoding": "br", "content-length": "9000"},
+        b"",
+        vf.LimitExceededError,
+    ),
     "whole, gzip twice": (WHOLE, 200, {"content-encoding": "gzip, gzip"}, b"", vf.StoreError),
     "gzip that is none": (WHOLE, 200, {"content-encoding": "gzip"}, OBJECT, vf.StoreError),
     "gzip and more": (WHOLE, 200, {"content-encoding": "gzip"}, gzip.compress(OBJECT) + b"more", vf.StoreError),
@@ -185,6 +229,8 @@ REFUSED = {
     "no bucket": (RANGE, 404, {}, b"<Error><Code>NoSuchBucket</Code></Error>", vf.StoreError),
     "range outside": (RANGE, 416, {"content-range": "bytes */50"}, b"", CHANGED),
     "range of an empty object": (RANGE, 416, {"content-range": "bytes */0"}, b"", CHANGED),
+    "beginning outside": (Ask("k", 0, 16), 416, {"content-range": "bytes */9"}, b"", CHANGED),
+    "beginning outside, no reason": (Ask("k", 0, 16), 416, {}, b"", CHANGED),
     "suffix refused": (SUFFIX, 416, {"content-range": "bytes */1024"}, b"", NOT_HONOURED),
     "suffix refused, no reason": (SUFFIX, 416, {}, b"", NOT_HONOURED),
     "416 for the whole": (WHOLE, 416, {}, b"", vf.StoreError),

@@ -14,8 +14,12 @@ import wkw
 import zarr
 
 import voxfetch as vf
+from tests.servers import objects_in
 from tests.servers.faulty import FaultyServer
+from tests.servers.moto_s3 import moto_s3
+from tests.stores import CREDENTIALS
 from tests.wkw_data import layer, read_mag, write_mag, write_properties
+from voxfetch.cli import main
 
 TYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
 KINDS = ("raw", "lz4", "lz4hc")
@@ -283,8 +287,8 @@ BAD_PROPERTIES = {
     "an endless extent": lambda p: p["dataLayers"][0]["boundingBox"].update(width=1 << 64),
     "a mag of 0": lambda p: p["dataLayers"][0]["mags"][0].update(mag=[0, 1, 1]),
     "a mag of two factors": lambda p: p["dataLayers"][0]["mags"][0].update(mag=[1, 1]),
-    "a path that leads out": lambda p: p["dataLayers"][0]["mags"][0].update(path="../../other/1"),
-    "a path out of the layer": lambda p: p["dataLayers"][0]["mags"][0].update(path="color/../../x"),
+    "a path with a backslash": lambda p: p["dataLayers"][0]["mags"][0].update(path="color\\1"),
+    "two mags in one place": lambda p: p["dataLayers"][0]["mags"][0].update(path="color/2-2-1"),
     "a scale of zero": lambda p: p.update(scale=[0, 1, 1]),
     "a scale that is text": lambda p: p.update(scale="fine"),
 }
@@ -358,3 +362,111 @@ def test_layers_in_zarr_are_what_they_are(dataset, version):
     np.testing.assert_array_equal(vf.open(folder)["color"].level(0)[...], values)
     with pytest.raises(vf.NotFoundError):
         vf.open(folder)["labels"]
+
+
+# ------------------------------------------------------------------------------------------------------ mags elsewhere
+
+
+def place_at(folder, path, mag=0):
+    change(folder, lambda properties: properties["dataLayers"][0]["mags"][mag].update(path=path))
+
+
+@pytest.mark.parametrize("way", ["relative", "up and down", "absolute", "URL"])
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_mag_in_another_folder_of_the_store_is_followed(dataset, way, remote):
+    folder, values = dataset()
+    (folder / "a mag").mkdir()
+    (folder / "color" / "1").rename(folder / "a mag" / "fine")
+    with FaultyServer(folder.parent) as server:
+        root = server.url if remote else folder.parent.as_uri()
+        paths = {
+            "relative": "a mag/fine",
+            "up and down": "../d/./color/../a mag/fine/",
+            "absolute": str(folder / "a mag" / "fine"),
+            "URL": f"{root}/d/a%20mag/fine",
+        }
+        place_at(folder, paths[way])
+        if remote and way == "absolute":
+            # Of a server nobody knows which folder of its machine it shows.
+            assert [level.scale[1] for level in vf.open(server.url + "|wkw:d")["color"].levels] == [22.48]
+            return
+        found = vf.open(f"{server.url}|wkw:d" if remote else f"{folder.parent}|wkw:d")
+        image = found["color"]
+        np.testing.assert_array_equal(image.level(mag=1)[...], values)
+        assert len(image.levels) == 2
+        np.testing.assert_array_equal(found["color/1"][0, 5], values[0, 5])
+
+
+ELSEWHERE = {
+    "s3://user:secret@bucket/color/1?sig=secret": "s3://bucket/color/1",
+    "https://host/color/1": "https://host/color/1",
+    "../../other/1": "../../other/1",
+    "color/../../x": "color/../../x",
+    "/somewhere/else/1": "/somewhere/else/1",
+}
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_mag_that_lies_elsewhere_is_named_and_left_out(dataset, path, remote, capsys):
+    folder, values = dataset()
+    place_at(folder, path)
+    change(folder, lambda properties: properties["dataLayers"].append(layer("other", START, SHAPE, ["1"])))
+    change(folder, lambda properties: properties["dataLayers"][1]["mags"][0].update(path=path))
+    with FaultyServer(folder) as server:
+        source = server.url if remote else folder
+        found = vf.open(source)
+        image = found["color"]
+        assert [level.scale[1] for level in image.levels] == [22.48]
+        assert image.attrs["elsewhere"] == {"1": ELSEWHERE[path]}
+        np.testing.assert_array_equal(image.level(mag="2-2-1")[:, :30], values[:, ::2, ::2])
+        refused = [
+            lambda: image.level(mag=1),
+            lambda: image.level(mag="1-1-1"),
+            lambda: found["color/1"],
+            lambda: vf.open_array(source, "color/1"),
+            lambda: found["other"]["1"],
+        ]
+        for asked in refused:
+            with pytest.raises(vf.UnsupportedError, match="elsewhere") as caught:
+                asked()
+            assert repr(ELSEWHERE[path]) in str(caught.value)
+            assert "secret" not in str(caught.value)
+        # A layer of which nothing is here is no image.
+        assert type(found["other"]) is vf.Group
+        assert "elsewhere" in found.tree()
+        with pytest.raises(vf.SelectionError, match="there are 2-2-1"):
+            image.level(mag=4)
+        main(["info", f"{source}|wkw:color"])
+        printed = capsys.readouterr().out
+        assert f"1 at {ELSEWHERE[path]}" in printed
+
+
+def test_a_mag_without_a_header_is_named(dataset):
+    folder, _ = dataset()
+    (folder / "color" / "1" / "header.wkw").unlink()
+    assert vf.open(folder).keys() == ("color",)
+    with pytest.raises(vf.NotFoundError, match=r"header\.wkw"):
+        vf.open(folder)["color/1"]
+
+
+# -------------------------------------------------------------------------------------------------------- a mag alone
+
+
+def test_a_mag_alone_where_the_store_can_list(tmp_path):
+    values = volume(shape=(60, 90, 20))
+    write_mag(tmp_path / "1", values, at=(64, 32, 0), block_type="lz4")
+    (tmp_path / "1" / "z0" / "y1" / "notes.txt").write_text("not a file of voxels")
+    with moto_s3(objects_in(tmp_path, "d/color/")) as endpoint, vf.Engine() as engine:
+        options = vf.StoreOptions(endpoint=endpoint, credentials=CREDENTIALS, region="us-east-1")
+        array = vf.open("s3://bucket/d/color/1", options=options, engine=engine)
+        assert (array.origin, array.shape) == ((0, 64, 32, 0), (1, 64, 96, 32))
+        np.testing.assert_array_equal(array[:, :60, :90, :20], values)
+        again = vf.open_array("s3://bucket/d/color", "1", options=options, engine=engine)
+        np.testing.assert_array_equal(again[:, 3, :90, :20], values[:, 3])
+    with FaultyServer(tmp_path) as server:
+        for source in (f"{server.url}/1", f"{server.url}|zarr:1"):
+            with pytest.raises(vf.MetadataError, match="extent") as caught:
+                vf.open(source)
+            assert "datasource-properties.json" in caught.value.hint
+            assert "color/1" in caught.value.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.servers.asking import get
 from tests.servers.faulty import FaultyServer
 from tests.zips import FAST, SHARDS, Made, archive, pack, packed
 from voxfetch.store import Ask
+from voxfetch.store import file as files
 from voxfetch.store import zip as zips
 from voxfetch.store.http import HttpStore
 from voxfetch.store.zip import ZipStore
@@ -113,3 +115,35 @@ def test_a_missing_chunk_that_comes_later(tmp_path, write_array, make_values, en
         server.put("x.zip", None)
         with pytest.raises(vf.NotFoundError, match="the archive is gone"):
             array[:8]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_file_that_is_rewritten_within_a_step_of_the_clock(method, tmp_path, write_array, make_values):
+    """It keeps its number, its size and its time."""
+    values = make_values((40, 40), "uint16", 1)
+    versions = [write_array(tmp_path / name, values + k, chunks=(8, 8)) for k, name in enumerate("ab")]
+    nbytes = [len(pack(one.path, method)) for one in versions]
+    # As long as each other by what stands in front.
+    packed_ones = [
+        pack(one.path, method, before=bytes(max(nbytes) - n)) for one, n in zip(versions, nbytes, strict=True)
+    ]
+    path = tmp_path / "x.zip"
+    path.write_bytes(packed_ones[0])
+    modified_ns = path.stat().st_mtime_ns
+    with vf.Engine() as engine:
+        array = vf.open_array(path, engine=engine)
+        for k in (0, 1, 0):
+            with path.open("r+b") as file:
+                file.write(packed_ones[k])
+            os.utime(path, ns=(modified_ns, modified_ns))
+            np.testing.assert_array_equal(array[...], versions[k].expected)
+
+
+def test_a_file_that_was_written_a_while_ago_is_read_once(tmp_path, write_array, make_values, monkeypatch):
+    one = write_array(tmp_path / "one", make_values((40, 40), "uint16", 1), chunks=(8, 8))
+    path = tmp_path / "x.zip"
+    path.write_bytes(pack(one.path))
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(files, "find_end", lambda *_: pytest.fail("the directory is looked for again"))
+    with vf.Engine() as engine:
+        np.testing.assert_array_equal(vf.open_array(path, engine=engine)[...], one.expected)

@@ -26,9 +26,16 @@ __all__ = [
     "RemoteEngine",
     "__version__",
     "decode_blosc2",
+    "decode_brotli",
 ]
 
 __version__: str
+
+def decode_brotli(encoded: bytes, max_nbytes: int) -> bytes:
+    """Returns what a stream of Brotli (RFC 7932) decodes to.
+
+    Raises `CodecError` for one that is broken, cut off, followed by other bytes, or of more than `max_nbytes` bytes.
+    """
 
 # An array is a `Buffer`, which numpy's types say from Python 3.12 on only.
 _Memory: TypeAlias = Buffer | NDArray[Any]

@@ -6,7 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from voxfetch.errors import NotFoundError
-from voxfetch.formats import DOCUMENTS, find_node, n5_child_names, wkw_layer_names
+from voxfetch.formats import (
+    DOCUMENTS,
+    find_node,
+    n5_child_names,
+    tried,
+    wkw_completed,
+    wkw_headers,
+    wkw_layer_names,
+)
 from voxfetch.node import Settings, known_child
 from voxfetch.store import check_key, join_key
 
@@ -27,8 +35,7 @@ def open_node(store: Store, path: str = "", *, format: Format | None = None, set
     check_key(path)
     node = find_node(store, path, format=format, settings=settings or Settings())
     if node is None:
-        tried = [name for known, names in DOCUMENTS.items() if format in (None, known) for name in names]
-        message = f"nothing that is read is here; tried {', '.join(tried)}"
+        message = f"nothing that is read is here; tried {tried(format)}"
         raise NotFoundError(
             message, key=join_key(store.url, path), hint="give the folder that holds one of these files"
         )
@@ -43,16 +50,19 @@ def child(node: Node, name: str) -> Node:
     """
     name = check_key(name.strip("/"))
     known = known_child(node, name)
-    return open_node(node.store, join_key(node.path, name), settings=node.settings) if known is None else known
+    if known is None:
+        return open_node(node.store, join_key(node.path, name), settings=node.settings)
+    return wkw_completed(known) if known.format == "wkw" else known
 
 
 def with_children(node: Node, names: Sequence[str]) -> Node:
     """Returns the node with the documents of some children fetched at once, for `child` to find them."""
-    unknown = [name for name in names if node.consolidated is None or name not in node.consolidated]
-    if not unknown:
-        return node
+    known = node.consolidated or {}
+    unknown = [name for name in names if name not in known]
     keys = [join_key(node.path, name.strip("/"), document) for name in unknown for document in DOCUMENTS[node.format]]
-    return replace(node, store=node.store.ahead(keys))
+    if node.format == "wkw":
+        keys += wkw_headers([known[name] for name in names if name in known])
+    return replace(node, store=node.store.ahead(keys)) if keys else node
 
 
 def child_names(node: Node) -> list[str]:
@@ -62,8 +72,8 @@ def child_names(node: Node) -> list[str]:
     """
     if node.kind == "array":
         return []
-    if node.format == "wkw" and node.multiscale is None:
-        return wkw_layer_names(node)
+    if node.format == "wkw" and (layers := wkw_layer_names(node)):
+        return layers
     if node.consolidated is not None:
         return sorted({name for name in node.consolidated if "/" not in name})
     if node.format == "n5":

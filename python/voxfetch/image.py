@@ -152,14 +152,15 @@ class Image:
         `resolution`: voxel sizes, one per space axis or per axis (or one for all space axes), in `unit` (default: the
         unit of the file); returns the coarsest level that is at least as fine along each of them.
 
-        Raises `SelectionError` when there is no such level, `TypeError` for another number of ways.
+        Raises `SelectionError` when there is no such level, `UnsupportedError` for one that lies elsewhere,
+        `TypeError` for another number of ways.
         """
         if sum(way is not None for way in (index, mag, resolution)) != 1:
             raise TypeError("name a level by its index, by mag=... or by resolution=...")
         if unit is not None and resolution is None:
             raise TypeError("unit=... belongs to resolution=...")
         if mag is not None:
-            return level_at_mag(self._levels, self._space(), str(mag), self.url)
+            return level_at_mag(self._levels, self._space(), str(mag), self._multiscale, self.url)
         if resolution is not None:
             return level_at_resolution(self._levels, self._space(), resolution, unit, self.url)
         try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from voxfetch.errors import SelectionError
+from voxfetch.errors import SelectionError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from voxfetch.level import Level
+    from voxfetch.ngff import Multiscale
 
 __all__ = ["level_at_mag", "level_at_resolution"]
 
@@ -43,20 +44,27 @@ _METRES = {
 }
 
 
-def level_at_mag(levels: Sequence[Level], space: Sequence[int], mag: str, where: str) -> Level:
-    """Returns the level with these factors to the finest scale. Raises `SelectionError` when none is near."""
+def level_at_mag(levels: Sequence[Level], space: Sequence[int], mag: str, multiscale: Multiscale, where: str) -> Level:
+    """Returns the level with these factors to the finest scale.
+
+    Raises `SelectionError` when none is near, `UnsupportedError` for one that lies elsewhere.
+    """
     parts = mag.split("-")
     if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise SelectionError(f"{mag!r} is not a mag such as 2-2-1", key=where)
-    wanted = tuple(int(part) for part in parts) * (3 // len(parts))
+    wanted = _triple(parts)
+    for name, place in multiscale.elsewhere:
+        if _triple(name.split("-")) == wanted:
+            raise UnsupportedError(f"mag {mag} lies elsewhere, at {place!r}", key=where, hint="open that place itself")
+    voxel = dict(zip((axis.name for axis in multiscale.axes), multiscale.voxel or (), strict=False))
     best, distance = levels[0], math.inf
     for level in levels:
-        pairs = zip(_factors(levels, level, space), wanted, strict=True)
+        pairs = zip(_factors(levels, level, space, voxel), wanted, strict=True)
         found = max(abs(factor / part - 1) for factor, part in pairs)
         if found < distance:
             best, distance = level, found
     if distance > _MAG_TOLERANCE:
-        names = ", ".join(_mag_name(_factors(levels, level, space)) for level in levels)
+        names = ", ".join(_mag_name(_factors(levels, level, space, voxel)) for level in levels)
         raise SelectionError(f"no level with mag {mag}, there are {names}", key=where)
     return best
 
@@ -90,14 +98,21 @@ def level_at_resolution(
     return best
 
 
-def _factors(levels: Sequence[Level], level: Level, space: Sequence[int]) -> tuple[float, float, float]:
-    """Factors of a level to the finest scale along x, y, z; 1 for an axis that the image does not have."""
+def _factors(
+    levels: Sequence[Level], level: Level, space: Sequence[int], voxel: Mapping[str, float]
+) -> tuple[float, float, float]:
+    """Factors of a level to the finest scale (`voxel`, by axis, where it is told) along x, y, z; else 1."""
     factors = {"x": 1.0, "y": 1.0, "z": 1.0}
     for i in space:
         if level.axes[i] in factors:
-            finest = min(abs(other.scale[i]) for other in levels)
+            finest = voxel.get(level.axes[i]) or min(abs(other.scale[i]) for other in levels)
             factors[level.axes[i]] = abs(level.scale[i]) / finest
     return factors["x"], factors["y"], factors["z"]
+
+
+def _triple(parts: Sequence[str]) -> tuple[int, ...]:
+    """Factors along x, y, z of the one or three parts of a mag."""
+    return tuple(int(part) for part in parts) * (3 // len(parts))
 
 
 def _mag_name(factors: Sequence[float]) -> str:

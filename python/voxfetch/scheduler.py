@@ -29,6 +29,7 @@ from voxfetch.hedge import Hedges
 from voxfetch.limit import Limit
 from voxfetch.store import Ask, RemoteStore, join_key
 from voxfetch.store.answered import Answered
+from voxfetch.store.pairs import Pairs
 from voxfetch.wake import clear_wake_ups, close_descriptors, is_exiting, wake_descriptors, wake_up
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Scheduler:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._landing: dict[int, tuple[RemoteStore, Ask, Get]] = {}
         self._attempts = Attempts(options.retry, self._limit, self._landing, self._pump_soon)
+        self._pairs = Pairs()
         self._documents = 0
         self._document_nbytes = 0
         # Guards `_closing` and the descriptors: after the end their numbers may be another file's.
@@ -313,6 +315,7 @@ class Scheduler:
             for identity in list(self._stores)[:-_MAX_STORES]:
                 del self._stores[identity]
                 self._attempts.forget(identity)
+                self._pairs.forget(identity)
         if call is None or call.done():
             return
         if error is not None and self._closing and is_exiting():
@@ -396,6 +399,7 @@ class Scheduler:
         try:
             reply = await self._ask(store, ask, clients)
             if reply is None:
+                await self._pairs.check(store, ask.key, lambda ask: self._ask(store, ask, self._clients))
                 self._remote.error(number, "absent")
             else:
                 self._received(number, reply)

@@ -183,6 +183,9 @@ def _show_image(image: vf.Image, console: Console) -> None:
         fields.insert(2, ("origin", ", ".join(map(str, finest.origin))))
     if image.channels:
         fields.append(("channels", ", ".join(_channel(i, channel) for i, channel in enumerate(image.channels))))
+    if image.format == "WEBKNOSSOS" and "elsewhere" in image.attrs:
+        places = ", ".join(f"{plain(mag)} at {plain(place)}" for mag, place in image.attrs["elsewhere"].items())
+        fields.append(("elsewhere", places))
     _show_fields(fields, {}, console)
     console.table(
         ("level", "shape", "scale", "chunks", "shards", "size"),

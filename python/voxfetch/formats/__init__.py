@@ -1,6 +1,7 @@
 """What lies at a place: each format finds its documents there and turns them into a `Node`.
 
-Formats are asked in an order, Zarr first; what all but the first need is fetched in one round trip.
+Formats are asked in an order, Zarr first; what all but the first need is fetched in one round trip, also from the
+folders above, in which a document may describe what lies below.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from voxfetch.formats.around import above
 from voxfetch.store import join_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from voxfetch.errors import VoxfetchError
     from voxfetch.node import Format, Node, Settings
     from voxfetch.store import Store
 
-__all__ = ["DOCUMENTS", "find_node", "n5_child_names", "wkw_layer_names"]
+__all__ = ["DOCUMENTS", "find_node", "n5_child_names", "tried", "wkw_completed", "wkw_headers", "wkw_layer_names"]
 
 #: Format -> the files by which a node of it is found.
 DOCUMENTS: dict[Format, tuple[str, ...]] = {
@@ -30,8 +31,12 @@ DOCUMENTS: dict[Format, tuple[str, ...]] = {
     # Last, because any folder with a document is a group of N5.
     "n5": ("attributes.json", "s0/attributes.json"),
 }
-#: Of a format, the file by which a folder above describes what lies below it.
-_ABOVE: dict[Format, str] = {"precomputed": "info", "wkw": "datasource-properties.json", "n5": "attributes.json"}
+#: Of a format, the file by which a folder above describes what lies below it, and how many folders below at most.
+_ABOVE: dict[Format, tuple[str, int | None]] = {
+    "precomputed": ("info", 2),
+    "wkw": ("datasource-properties.json", 2),
+    "n5": ("attributes.json", None),
+}
 _FINDERS: dict[Format, Callable[[Store, str, Settings], Node | None]] = {
     "precomputed": precomputed.find,
     "wkw": wkw.find,
@@ -39,6 +44,8 @@ _FINDERS: dict[Format, Callable[[Store, str, Settings], Node | None]] = {
 }
 
 n5_child_names = n5.child_names
+wkw_completed = wkw.completed
+wkw_headers = wkw.headers
 wkw_layer_names = wkw.layer_names
 
 
@@ -58,13 +65,9 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
         refused += [document] if document is not None else []
     asked: list[Format] = [name for name in DOCUMENTS if name != "zarr3" and format in (None, name)]
     keys = [join_key(path, document) for name in asked for document in DOCUMENTS[name]]
-    near = store.ahead(keys) if keys else store
-    higher = [join_key(folder, _ABOVE[name]) for folder in above(path) for name in asked if name in _ABOVE]
+    near = store.ahead([*keys, *_higher(path, asked)]) if keys else store
     for name in asked:
         find = _FINDERS.get(name, zarr.find_zarr2)
-        if name in _ABOVE and higher:
-            # At once for all that a folder above may describe, when it is no Zarr.
-            near, higher = near.ahead([*keys, *higher]), []
         try:
             node = find(near, path, settings)
         except PermissionDeniedError as error:
@@ -75,6 +78,24 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
             continue
         if node is not None:
             return node
-    for problem in (*wrong, *refused):
+    for problem in wrong:
+        raise problem
+    if not refused:
+        # What a format took for nothing.
+        refused = [found for found in near.get_many(keys) if isinstance(found, PermissionDeniedError)]
+    for problem in refused:
+        problem.hint = f"{problem.hint}; tried {tried(format)}"
         raise problem
     return None
+
+
+def _higher(path: str, asked: Sequence[Format]) -> list[str]:
+    """Keys of the documents in folders above that may describe what lies at `path`."""
+    found = (_ABOVE[name] for name in asked if name in _ABOVE)
+    return [join_key(folder, document) for document, most in found for folder in above(path, most)]
+
+
+def tried(format: Format | None) -> str:  # noqa: A002 - the word of the public names
+    """Returns which formats were looked for at a place and by which files."""
+    asked = ((name, files) for name, files in DOCUMENTS.items() if format in (None, name))
+    return ", ".join(f"{name} ({', '.join(files)})" for name, files in asked)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["above", "around"]
 
 
-def above(path: str) -> list[str]:
-    """Returns the keys of the two folders above a key in its store, nearest first."""
+def above(path: str, most: int | None = 2) -> list[str]:
+    """Returns the keys of the folders above a key in its store, nearest first, `most` of them (None: all)."""
     parts = path.split("/") if path else []
-    return ["/".join(parts[:count]) for count in range(len(parts) - 1, max(len(parts) - 3, -1), -1)]
+    return ["/".join(parts[:count]) for count in range(len(parts) - 1, -1, -1)][:most]
 
 
 def around(store: Store, path: str) -> list[tuple[LocalStore, str]]:

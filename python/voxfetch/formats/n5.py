@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from voxfetch.errors import PermissionDeniedError, UnsupportedError, VoxfetchError
+from voxfetch.formats.around import above
 from voxfetch.formats.n5_image import Document, level_paths, parse_image
 from voxfetch.node import Described, Node, parse_json
 from voxfetch.store import join_key
@@ -50,12 +51,12 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
 
     Raises `MetadataError`, `UnsupportedError` (label multisets), `LimitExceededError`, `StoreError`.
     """
-    first, above = join_key(path, "s0"), _above(path)
-    own, of_first, *of_above = store.get_many([join_key(folder, DOCUMENT) for folder in (path, first, *above)])
+    first, higher = join_key(path, "s0"), above(path, None)
+    own, of_first, *of_above = store.get_many([join_key(folder, DOCUMENT) for folder in (path, first, *higher)])
     members = _parsed(store, path, own)
     if isinstance(own, bytes) and members is not None and members.keys() >= _DATASET:
         return Node(store, path, "n5", "array", own, _attributes(members), settings=settings)
-    found = [_parsed(store, folder, document) for folder, document in zip(above, of_above, strict=True)]
+    found = [_parsed(store, folder, document) for folder, document in zip(higher, of_above, strict=True)]
     groups = [Document(DOCUMENT, members or {})]
     groups += [Document(f"{'../' * (i + 1)}{DOCUMENT}", other) for i, other in enumerate(found) if other is not None]
     try:
@@ -86,12 +87,6 @@ def child_names(store: Store, path: str) -> list[str]:
     ]
 
 
-def _above(path: str) -> list[str]:
-    """Paths of the groups above, nearest first."""
-    parts = path.split("/") if path else []
-    return ["/".join(parts[:count]) for count in range(len(parts) - 1, -1, -1)]
-
-
 def _parsed(store: Store, folder: str, document: Found) -> dict[str, Any] | None:
     """What a document holds; None where there is none, or where the store refuses to say."""
     if not isinstance(document, bytes):
@@ -104,9 +99,9 @@ def _attributes(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if name not in _OWN}
 
 
-def _is_folder(store: Store, path: str, above: Sequence[Mapping[str, Any] | None]) -> bool:
+def _is_folder(store: Store, path: str, higher: Sequence[Mapping[str, Any] | None]) -> bool:
     """Whether a path without a document is a folder in a group of N5; folders in a dataset hold its blocks."""
-    nearest = next((members for members in above if members is not None), None)
+    nearest = next((members for members in higher if members is not None), None)
     if nearest is None or nearest.keys() >= _DATASET:
         return False
     try:

@@ -3,7 +3,7 @@
 An `info` lists the scales of a volume. Each becomes a level, an array with the axes x, y, z, channel, whose document is
 the `info` with this scale alone and with an empty `key`, because the node lies in the scale's folder already; the
 compiled core reads it. Sources: Neuroglancer's "Precomputed Volume Format" (volume.rst, json_schema/volume.yml);
-`redirect` and `info.gz` are cloud-volume's.
+`redirect`, `info.gz` and `info.br` are cloud-volume's.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from voxfetch import ngff
-from voxfetch.errors import LimitExceededError, MetadataError, NotFoundError, UnsupportedError, VoxfetchError
+from voxfetch import _core, ngff
+from voxfetch.errors import (
+    CodecError,
+    LimitExceededError,
+    MetadataError,
+    NotFoundError,
+    UnsupportedError,
+    VoxfetchError,
+)
 from voxfetch.formats.around import above, around
 from voxfetch.node import Described, Node, known_child, parse_json
 from voxfetch.store import MAX_DOCUMENT_NBYTES, join_key
@@ -92,13 +99,13 @@ class _Found(NamedTuple):
 
 
 def _read(store: Store, path: str) -> _Found | None:
-    """Reads the `info` of a folder. cloud-files adds `.gz` to the names of files that it compresses, on disk only."""
-    names = ("info", "info.gz") if isinstance(store, LocalStore) else ("info",)
+    """Reads the `info` of a folder. cloud-files adds to the names of files that it compresses, on disk only."""
+    names = ("info", "info.gz", "info.br") if isinstance(store, LocalStore) else ("info",)
     documents = store.get_many([join_key(path, name) for name in names])
     for name, document in zip(names, documents, strict=True):
         if isinstance(document, bytes):
             key = join_key(store.url, path, name)
-            text = _unzipped(document, key)
+            text = _unbrotlied(document, key) if name == "info.br" else _unzipped(document, key)
             return _Found(text, parse_json(text, key), key)
         if document is not None:
             raise document
@@ -114,6 +121,13 @@ def _unzipped(document: bytes, key: str) -> bytes:
             return file.read(MAX_DOCUMENT_NBYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise MetadataError(f"not a whole gzip stream: {error}", key=key) from None
+
+
+def _unbrotlied(document: bytes, key: str) -> bytes:
+    try:
+        return _core.decode_brotli(document, MAX_DOCUMENT_NBYTES)
+    except CodecError as error:
+        raise MetadataError(error.message, key=key) from None
 
 
 def _redirected(store: Store, found: _Found) -> str:

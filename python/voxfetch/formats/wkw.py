@@ -2,7 +2,9 @@
 
 A dataset is a group of layers, a layer an image, a mag a level of it. Arrays have the axes (c, x, y, z) and begin where
 the layer's bounding box does: `origin` says where, in voxels of the mag. Layers of other formats (Zarr, N5) are opened
-by their own documents. Source: webknossos-libs `DatasetProperties`; webknossos-wrap, "File format".
+by their own documents. The header of a mag is read when the mag is opened; a mag may lie anywhere in the store, and one
+that does not is named, and left out of the levels. Source: webknossos-libs `DatasetProperties`; webknossos-wrap, "File
+format".
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import unquote
 
-from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError, VoxfetchError
+from voxfetch.errors import MetadataError, NotFoundError, PermissionDeniedError, UnsupportedError, VoxfetchError
 from voxfetch.formats.around import above, around
 from voxfetch.ngff import Axis, Dataset, Multiscale
 from voxfetch.node import Described, Node, Settings, inside, known_child, parse_json
 from voxfetch.store import join_key
+from voxfetch.store.local import file_url
 from voxfetch.values import as_list, as_object
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 
     from voxfetch.store import Store
 
-__all__ = ["find", "layer_names"]
+__all__ = ["completed", "find", "headers", "layer_names"]
 
 PROPERTIES = "datasource-properties.json"
 HEADER = "header.wkw"
@@ -32,6 +37,9 @@ HEADER = "header.wkw"
 #: Layers and mags of one dataset.
 _MAX_MAGS = 10_000
 _NANOMETER = "nanometer"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# URLs of object stores have keys as they are.
+_AS_WRITTEN = ("s3:", "gs:", "az:", "abfs:")
 _FILE = re.compile(r"([xyz])(\d+)(?:\.wkw)?")
 
 _Triple = tuple[int, int, int]
@@ -49,10 +57,19 @@ class _Box(NamedTuple):
         end = [-(-high // factor) for high, factor in zip(self.end, mag, strict=True)]
         return start, [high - low for low, high in zip(start, end, strict=True)]
 
+    def document(self, mag: _Triple) -> dict[str, Any]:
+        """The document of a mag, without its header."""
+        start, shape = self.at(mag)
+        return {"start": start, "shape": shape}
+
 
 class _Mag(NamedTuple):
+    """`path` is its key in the store, None where it lies outside of that: at `place`, as the file says it."""
+
     factors: _Triple
-    path: str
+    name: str
+    path: str | None
+    place: str
 
 
 class _Layer(NamedTuple):
@@ -78,7 +95,8 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
         name = path[len(folder) :].strip("/")
         if not name:
             return dataset
-        return known_child(dataset, name)
+        found = known_child(dataset, name)
+        return None if found is None else completed(found)
     for outer, below in around(store, path):
         if header is not None and outer.exists(PROPERTIES):
             return find(outer, below, settings)
@@ -89,7 +107,7 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
     if header is None:
         return None
     # A mag whose dataset is not at hand: its extent is that of its files.
-    document = _mag_document(header, _extent_of_files(store, path, header), (1, 1, 1))
+    document = _with_header(header, _extent_of_files(store, path, header).document((1, 1, 1)))
     return Node(store, path, "wkw", "array", document, {}, settings=settings)
 
 
@@ -116,8 +134,34 @@ def _extent_of_files(store: Store, path: str, header: bytes) -> _Box:
     return _Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
 
+def headers(described: Sequence[Described]) -> list[str]:
+    """Returns the keys of the headers that `completed` reads of mags."""
+    return [join_key(mag.path, HEADER) for mag in described if mag.path is not None and mag.kind == "array"]
+
+
+def completed(node: Node) -> Node:
+    """Returns a node as a dataset describes it, a mag with its header.
+
+    Raises `UnsupportedError` for a mag that lies elsewhere, `NotFoundError` where it has no header, `StoreError`.
+    """
+    if node.kind != "array":
+        return node
+    document = parse_json(node.document, node.url)
+    if "elsewhere" in document:
+        message = f"the mag lies elsewhere, at {document['elsewhere']!r}"
+        raise UnsupportedError(message, key=node.url, hint="open that place itself")
+    header = node.store.get(join_key(node.path, HEADER))
+    if header is None:
+        message = f"the dataset lists a mag here, which has no {HEADER}"
+        raise NotFoundError(message, key=node.url, hint="was it deleted, or not copied with the others?")
+    return replace(node, document=_with_header(header, document))
+
+
 def layer_names(node: Node) -> list[str]:
-    """Returns the names of the layers of a dataset, sorted, also of those that have documents of their own."""
+    """Returns the names of the layers of a dataset, sorted, also of those that have documents of their own.
+
+    A layer has none.
+    """
     layers = parse_json(node.document, node.url).get("dataLayers", [])
     return sorted(layer["name"] for layer in layers)
 
@@ -126,47 +170,52 @@ def _dataset(store: Store, path: str, document: bytes, settings: Settings) -> No
     key = join_key(store.url, path, PROPERTIES)
     properties = parse_json(document, key)
     unit, voxel = _voxel_size(properties.get("scale"), key)
-    layers = [_layer(value, key) for value in as_list(properties.get("dataLayers"), "dataLayers", _MAX_MAGS, key)]
+    listed = as_list(properties.get("dataLayers"), "dataLayers", _MAX_MAGS, key)
+    layers = [_layer(value, store, path, key) for value in listed]
     if sum(len(layer.mags) for layer in layers) > _MAX_MAGS:
         raise MetadataError(f"more than {_MAX_MAGS:,} mags", key=key)
-    mags = [(layer, mag) for layer in layers if layer.is_wkw for mag in layer.mags]
-    found = store.get_many([join_key(path, mag.path, HEADER) for _, mag in mags])
+    axes = (Axis("c", "channel"), *(Axis(name, "space", unit) for name in "xyz"))
     nodes: dict[str, Described] = {}
-    for (layer, mag), header in zip(mags, found, strict=True):
-        if isinstance(header, PermissionDeniedError):
-            raise header
-        if header is not None:
-            value = _mag_document(header, layer.box, mag.factors)
-            nodes[mag.path] = Described("wkw", "array", json.loads(value), {})
-    for layer in layers:
-        levels = tuple(_level(layer, mag, voxel) for mag in layer.mags)
-        axes = (Axis("c", "channel"), *(Axis(name, "space", unit) for name in "xyz"))
-        is_image = layer.is_wkw and bool(levels)
-        multiscale = Multiscale("WEBKNOSSOS", layer.name, axes, levels, is_label=layer.is_label) if is_image else None
-        if layer.is_wkw:
-            nodes[layer.name] = Described("wkw", "group", {}, layer.attributes, multiscale)
+    for layer in (layer for layer in layers if layer.is_wkw):
+        for mag in layer.mags:
+            where: dict[str, Any] = (
+                layer.box.document(mag.factors) if mag.path is not None else {"elsewhere": mag.place}
+            )
+            nodes[f"{layer.name}/{mag.name}"] = Described("wkw", "array", where, {}, path=mag.path)
+        multiscale = Multiscale(
+            "WEBKNOSSOS",
+            layer.name,
+            axes,
+            tuple(_level(layer.box, mag, voxel) for mag in layer.mags if mag.path is not None),
+            is_label=layer.is_label,
+            voxel=(1.0, *voxel),
+            elsewhere=tuple((mag.name, mag.place) for mag in layer.mags if mag.path is None),
+        )
+        attributes = dict(layer.attributes)
+        if multiscale.elsewhere:
+            attributes["elsewhere"] = dict(multiscale.elsewhere)
+        is_image = bool(multiscale.datasets)
+        nodes[layer.name] = Described("wkw", "group", {}, attributes, multiscale if is_image else None)
     attributes = {name: value for name, value in properties.items() if name != "dataLayers"}
     return Node(store, path, "wkw", "group", document, attributes, nodes, settings)
 
 
-def _level(layer: _Layer, mag: _Mag, voxel: tuple[float, float, float]) -> Dataset:
+def _level(box: _Box, mag: _Mag, voxel: tuple[float, float, float]) -> Dataset:
     """How the voxels of a mag lie in the world, by their centres; that of voxel 0 of the finest mag is 0."""
-    start, _ = layer.box.at(mag.factors)
+    start, _ = box.at(mag.factors)
     scale = [size * factor for size, factor in zip(voxel, mag.factors, strict=True)]
     places = [
         size * (first * factor + (factor - 1) / 2)
         for size, first, factor in zip(voxel, start, mag.factors, strict=True)
     ]
-    path = mag.path[len(layer.name) + 1 :]
-    return Dataset(path, (1.0, *scale), (0.0, *places))
+    return Dataset(mag.name, (1.0, *scale), (0.0, *places))
 
 
-def _mag_document(header: bytes, box: _Box, factors: _Triple) -> bytes:
-    start, shape = box.at(factors)
-    return json.dumps({"header": header[:64].hex(), "start": start, "shape": shape}).encode()
+def _with_header(header: bytes, document: Mapping[str, Any]) -> bytes:
+    return json.dumps({"header": header[:64].hex(), **document}).encode()
 
 
-def _layer(value: object, key: str) -> _Layer:
+def _layer(value: object, store: Store, path: str, key: str) -> _Layer:
     layer = as_object(value, "dataLayers[]", key)
     name = layer.get("name")
     if not isinstance(name, str) or not name or "/" in name:
@@ -176,8 +225,11 @@ def _layer(value: object, key: str) -> _Layer:
     is_wkw = str(layer.get("dataFormat", "wkw")).lower() == "wkw"
     # The mags of other formats are told by their own documents.
     listed: object = (is_wkw and (layer.get("mags") or layer.get("wkwResolutions"))) or cast("list[object]", [])
-    mags = [_mag(one, name, f"{where}: mags", key) for one in as_list(listed, f"{where}: mags", _MAX_MAGS, key)]
+    place = _Place(store, path, name)
+    mags = [_mag(one, place, f"{where}: mags", key) for one in as_list(listed, f"{where}: mags", _MAX_MAGS, key)]
     mags.sort(key=lambda mag: mag.factors)
+    if len({mag.name for mag in mags}) < len(mags):
+        raise MetadataError(f"{where}: two mags of one name", key=key)
     return _Layer(
         name,
         _box(as_object(layer.get("boundingBox"), f"{where}: boundingBox", key), where, key),
@@ -188,7 +240,37 @@ def _layer(value: object, key: str) -> _Layer:
     )
 
 
-def _mag(value: object, layer: str, where: str, key: str) -> _Mag:
+class _Place(NamedTuple):
+    """A layer: the store, the key of its dataset, its name."""
+
+    store: Store
+    path: str
+    name: str
+
+    def key_of(self, path: str) -> str | None:
+        """The key in the store of the path of a mag: relative to the dataset, absolute or a URL; None outside."""
+        root = self.store.url
+        if path.startswith("/"):
+            path = file_url(path)
+        if _SCHEME.match(path):
+            if not f"{path}/".startswith(f"{root}/"):
+                return None
+            below = path[len(root) :]
+            steps = (below if root.startswith(_AS_WRITTEN) else unquote(below)).split("/")
+        else:
+            steps = f"{self.path}/{path}".split("/")
+        parts: list[str] = []
+        for step in steps:
+            if step == "..":
+                if not parts:
+                    return None
+                parts.pop()
+            elif step not in ("", "."):
+                parts.append(step)
+        return "/".join(parts)
+
+
+def _mag(value: object, layer: _Place, where: str, key: str) -> _Mag:
     mag = as_object(value, where, key)
     named: object = mag.get("mag", mag.get("resolution"))
     parts: list[object] = [named]
@@ -205,12 +287,13 @@ def _mag(value: object, layer: str, where: str, key: str) -> _Mag:
     path = mag.get("path")
     folder = str(factors[0]) if isotropic else "-".join(map(str, factors))
     if not isinstance(path, str) or not path:
-        return _Mag(factors, f"{layer}/{folder}")
-    path = path.removeprefix("./").strip("/")
-    if path.partition("/")[0] != layer:
-        message = f"{where}: the mag {folder} lies at {path[:200]!r}, outside of its layer"
-        raise UnsupportedError(message, key=key, hint="open that place itself")
-    return _Mag(factors, inside(path, key))
+        path = f"{layer.name}/{folder}"
+    place = re.sub(r"//[^/@]*@", "//", path).partition("?")[0][:200]
+    found = layer.key_of(path.rstrip("/"))
+    if found is None:
+        return _Mag(factors, folder, None, place)
+    own = f"{join_key(layer.path, layer.name)}/"
+    return _Mag(factors, found.removeprefix(own) if found.startswith(own) else folder, inside(found, key), place)
 
 
 def _box(value: Mapping[str, object], where: str, key: str) -> _Box:

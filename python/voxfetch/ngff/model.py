@@ -62,3 +62,7 @@ class Multiscale:
     channels: tuple[Channel, ...] = ()
     #: Whether the group carries `image-label`: the voxels are names of objects, not intensities.
     is_label: bool = False
+    #: Scale of mag 1, where the format says it apart from the datasets: the finest may not be among them.
+    voxel: tuple[float, ...] | None = None
+    #: Mags that lie where this source does not reach: (name, place without secrets). They are no datasets.
+    elsewhere: tuple[tuple[str, str], ...] = ()

@@ -94,7 +94,8 @@ class Ask:
     """One request for bytes of one object.
 
     All None: the whole object, of at most `max_nbytes` bytes. `start` and `end`: bytes `[start, end)`, all of which
-    exist as far as the asker knows. `suffix`: the last so many bytes, or the whole object if it has fewer. `if_match`
+    exist as far as the asker knows. `suffix`: the last so many bytes, or the whole object if it has fewer. Of an object
+    without a byte the first as well as the last bytes are none, and that is no error. `if_match`
     is the strong ETag, with its quotes, that the object must still have.
     """
 

@@ -147,6 +147,8 @@ class AdapterStore:
         if body is None:
             return None
         nbytes = memoryview(body).nbytes
+        if nbytes == start == 0:
+            return Reply(b"", 0, 0, None, None)
         if nbytes != end - start:
             kind = ObjectChangedError if nbytes < end - start else RangeNotHonouredError
             message = f"{nbytes:,} bytes came of {end - start:,}"

@@ -21,8 +21,6 @@ __all__ = ["Transport", "fetch", "whole_of"]
 
 Range = tuple[int, int] | dict[str, int] | None
 
-_GZIP = {"gzip", "x-gzip"}
-
 
 class Transport(Protocol):
     """Calls of one store object. `suffixes` is False once it was seen to refuse suffixes."""
@@ -51,16 +49,16 @@ async def fetch(transport: Transport, ask: Ask) -> Reply:
         result = await transport.get(ask.key, wanted, ask.if_match)
     except Refused as refused:
         fault = refused.fault
-        if ask.suffix is None or fault.kind not in {"no suffix", "whole", "outside", "status"}:
-            raise
-        if fault.kind == "status" and fault.status != 416:
+        is_outside = fault.kind == "outside" or (fault.kind == "status" and fault.status == 416)
+        may_be_empty = is_outside and (ask.suffix is not None or ask.start == 0)
+        if not may_be_empty and (ask.suffix is None or fault.kind not in {"no suffix", "whole"}):
             raise
     else:
         return await _checked(transport, ask, result, ranged=wanted is not None)
-    if fault.kind == "no suffix":
+    if fault.kind == "no suffix" and ask.suffix is not None:
         transport.suffixes = False
         return await _end_of(transport, ask, ask.suffix)
-    # Of an empty object there is no last byte, and some services say so.
+    # Of an empty object there is no first or last byte, and some services say so.
     return await _from_whole(transport, ask)
 
 
@@ -74,7 +72,7 @@ async def _checked(transport: Transport, ask: Ask, result: Any, *, ranged: bool)
     # Of an empty object there is no range, and what answers one is the whole.
     ranged = ranged and result.meta["size"] > 0
     headers = _headers(result, ranged=ranged)
-    if ranged and headers.get("content-encoding") in _GZIP:
+    if ranged and headers.get("content-encoding") in verify.ENCODINGS:
         return await _from_whole(transport, ask)
     expected = verify.judge(ask, 206 if ranged else 200, headers)
     return verify.finish(ask, expected, await transport.body(result))
@@ -83,7 +81,7 @@ async def _checked(transport: Transport, ask: Ask, result: Any, *, ranged: bool)
 async def _from_whole(transport: Transport, ask: Ask) -> Reply:
     """A part of an object that has to be read whole."""
     result = await transport.get(ask.key, None, ask.if_match)
-    if _headers(result, ranged=False).get("content-encoding") in _GZIP:
+    if _headers(result, ranged=False).get("content-encoding") in verify.ENCODINGS:
         return verify.cut(ask, await _checked(transport, whole_of(ask), result, ranged=False))
     return await _checked(transport, ask, result, ranged=False)
 
@@ -97,7 +95,7 @@ async def _end_of(transport: Transport, ask: Ask, suffix: int) -> Reply:
         if not refused.fault.no_such_range:
             raise
     headers = {} if first is None else _headers(first, ranged=True)
-    if first is None or first.meta["size"] == 0 or headers.get("content-encoding") in _GZIP:
+    if first is None or first.meta["size"] == 0 or headers.get("content-encoding") in verify.ENCODINGS:
         return await _from_whole(transport, ask)
     await transport.body(first)
     end = int(first.meta["size"])

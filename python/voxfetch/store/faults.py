@@ -44,7 +44,6 @@ Kind = Literal[
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
-_SIZE = re.compile(r"<ActualObjectSize>\s*(\d{1,19})\s*</ActualObjectSize>")
 _BODY_NCHARS = 4096
 # Requests for credentials: our own are GETs of objects and listings.
 _SIGN_IN = re.compile(
@@ -172,9 +171,7 @@ def outcome(fault: Fault, ask: Ask) -> Reply | None:
         if "PublicAccessNotPermitted" in fault.codes:
             message = "the server asks for credentials"
         raise _error(CredentialsError, ask, message, fault.status, "pass credentials that are valid now")
-    size = _SIZE.search(fault.body)
-    headers = {"content-range": f"bytes */{size[1]}"} if size else {}
-    return verify.refuse(ask, fault.status, headers, fault.body.encode())
+    return verify.refuse(ask, fault.status, {}, fault.body.encode())
 
 
 def shown(text: str, secrets: Sequence[str] = ()) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import zlib
 from typing import TYPE_CHECKING
 
 from voxfetch.errors import ObjectChangedError, UnsupportedError, VoxfetchError
@@ -18,9 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["FileStore", "is_zip"]
 
+# No file system in use counts the time of a change in larger steps (FAT: 2 s; a few ms on Linux).
+_CLOCK_STEP_NS = 2_000_000_000
+
 
 class FileStore:
     """The file at `path` (absolute), under the empty key. Device, inode, size and time of change are its ETag.
+
+    Within one step of the file system's clock a file that is written again may get all of them back. So of one that was
+    written less than two seconds ago the directory of the archive, which has the checksums of all members, is looked at
+    with each request, and is part of the ETag.
 
     It is opened for each request: nothing is held over a fork, and one that was replaced is noticed.
     """
@@ -83,13 +92,13 @@ def _read(path: str, ask: Ask) -> Reply | None:
         if descriptor is None:
             return None
         status = os.fstat(descriptor)
-        etag, total = _etag(status), status.st_size
+        etag, total = _etag(descriptor, status), status.st_size
         start, end = verify.extent(ask, total)
         if verify.asked_nbytes(ask) is None and total > ask.max_nbytes:
             raise verify.too_large(ask)
         body = b"" if ask.if_match not in {None, etag} else _part(descriptor, start, end)
         # Before and after: a file that is written to in place has no moment at which it is another one.
-        if ask.if_match not in {None, etag} or len(body) != end - start or _etag(os.fstat(descriptor)) != etag:
+        if ask.if_match not in {None, etag} or len(body) != end - start or not _is_still(descriptor, status, etag):
             raise ObjectChangedError("the file was replaced or changed", byte_range=verify.byte_range(ask))
         return Reply(body, start, total, etag, None)
 
@@ -104,5 +113,28 @@ def _part(descriptor: int, start: int, end: int) -> bytes:
     return b"".join(parts)
 
 
-def _etag(status: os.stat_result) -> str:
-    return f'"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"'
+def _etag(descriptor: int, status: os.stat_result) -> str:
+    age_ns = time.time_ns() - status.st_mtime_ns
+    return _tag(status, None if age_ns > _CLOCK_STEP_NS else _directory_crc(descriptor, status.st_size))
+
+
+def _is_still(descriptor: int, status: os.stat_result, etag: str) -> bool:
+    """Whether the file is what it was at `status`, with as close a look as was taken then."""
+    crc = None if etag == _tag(status, None) else _directory_crc(descriptor, status.st_size)
+    return _tag(os.fstat(descriptor), crc) == etag
+
+
+def _tag(status: os.stat_result, crc: int | None) -> str:
+    tag = f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    return f'"{tag}"' if crc is None else f'"{tag}-{crc:x}"'
+
+
+def _directory_crc(descriptor: int, total: int) -> int:
+    """CRC-32 of the directory of the archive; of its last bytes where it has none, or one that is too large."""
+    base = max(total - TAIL_NBYTES, 0)
+    tail = _part(descriptor, base, total)
+    try:
+        end = find_end(tail, total)
+    except VoxfetchError:
+        return zlib.crc32(tail)
+    return zlib.crc32(_part(descriptor, end.start, end.end))

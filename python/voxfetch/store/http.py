@@ -163,6 +163,8 @@ class HttpStore:
             return Reply(b"", 0, 0, None, None)
         if first is None:
             return None
+        if first.total == 0:
+            return first
         if first.total is None:
             message = "the server knows no suffixes and does not say how large the object is"
             raise RangeNotHonouredError(message, key=ask.key, status=206)

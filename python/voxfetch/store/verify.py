@@ -13,6 +13,7 @@ import zlib
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 
 from voxfetch.errors import (
+    CodecError,
     CredentialsError,
     InternalError,
     LimitExceededError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from voxfetch.store import Ask
 
 __all__ = [
+    "ENCODINGS",
     "MAX_RETRY_AFTER_S",
     "ContentRange",
     "Expected",
@@ -56,8 +58,10 @@ MAX_RETRY_AFTER_S = 30
 
 _WHOLE_FACTOR = 4
 _WHOLE_NBYTES = 8 << 20
-# gzip of bytes that do not compress is larger than they are: 5 bytes a block of at most 64 KiB, header and trailer.
-_GZIP_EXTRA_NBYTES = 1 << 10
+ENCODINGS = {"gzip": "gzip", "x-gzip": "gzip", "br": "br"}
+"""Content-Encodings of whole objects that are undone, by their names in headers."""
+# Bytes that do not compress get larger: in gzip by 5 a block of at most 64 KiB, header and trailer; in Brotli by less.
+_ENCODED_EXTRA_NBYTES = 1 << 10
 _GZIP_PIECE_NBYTES = 1 << 14
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _THROTTLED = {429, 503}
@@ -76,6 +80,7 @@ _SLOW_DOWN = {"RequestLimitExceeded", "ServerBusy", "SlowDown"}
 _NO_BUCKET = {"ContainerNotFound", "NoSuchBucket"}
 _EXPIRED_LINK = b"Request has expired"
 _CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
+_SIZE = re.compile(rb"<ActualObjectSize>\s*(\d{1,19})\s*</ActualObjectSize>")
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+(?:(\d{1,19})-(\d{1,19})|\*)/(?:(\d{1,19})|\*)", re.IGNORECASE | re.ASCII)
 _ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,1024}"')
 _LENGTH = re.compile(r"\d{1,19}", re.ASCII)
@@ -94,13 +99,14 @@ class ContentRange(NamedTuple):
 class Expected(NamedTuple):
     """What the body of an accepted reply must be.
 
-    It has exactly `nbytes` bytes, or, where nobody can tell (None), at most `max_nbytes`. The rest is for `finish`.
+    It has exactly `nbytes` bytes, or, where nobody can tell (None), at most `max_nbytes`. The rest is for `finish`:
+    `encoding` is a value of `ENCODINGS`, None for bytes as they are.
     """
 
     status: int
     nbytes: int | None
     max_nbytes: int
-    gzip: bool
+    encoding: str | None
     start: int
     total: int | None
     etag: str | None
@@ -139,7 +145,7 @@ def body_limits(ask: Ask) -> BodyLimits:
     """Returns how much of a body `judge` may ask for, before any of its reply is known."""
     asked = asked_nbytes(ask)
     if asked is None:
-        return BodyLimits(part=0, whole=_gzip_nbytes(ask), sized=False)
+        return BodyLimits(part=0, whole=_encoded_nbytes(ask), sized=False)
     return BodyLimits(part=asked, whole=_whole_nbytes(asked), sized=True)
 
 
@@ -197,9 +203,7 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
             raise _error(RangeNotHonouredError, ask, "the server compressed a part of the object", status)
         start, end, total = _part(ask, status, headers)
         _check_length(ask, status, length, end - start)
-        return Expected(
-            status, end - start, end - start, gzip=False, start=start, total=total, etag=etag, modified=modified
-        )
+        return Expected(status, end - start, end - start, None, start=start, total=total, etag=etag, modified=modified)
     asked = asked_nbytes(ask)
     if asked is not None:
         most = _whole_nbytes(asked)
@@ -207,17 +211,17 @@ def judge(ask: Ask, status: int, headers: Mapping[str, str]) -> Expected:
             message = "the server ignores ranges and sends the whole object"
             hint = "a server with range requests, or a copy of the data, is needed"
             raise _error(RangeNotHonouredError, ask, message, status, hint)
-        if ask.end is not None and ask.end > length:
+        if ask.end is not None and ask.end > length and not _is_empty(ask, length):
             raise _error(ObjectChangedError, ask, f"the object has only {length:,} bytes", status)
-        return Expected(status, length, length, gzip=False, start=0, total=length, etag=etag, modified=modified)
-    zipped = encoding in {"gzip", "x-gzip"}
-    if not zipped and encoding not in {"", "identity"}:
-        message = "the server compressed the object with something other than gzip"
+        return Expected(status, length, length, None, start=0, total=length, etag=etag, modified=modified)
+    undone = ENCODINGS.get(encoding)
+    if undone is None and encoding not in {"", "identity"}:
+        message = "the server compressed the object with something other than gzip and Brotli"
         raise _error(StoreError, ask, message, status, "store the object without a Content-Encoding, or with gzip")
-    most = _gzip_nbytes(ask) if zipped else ask.max_nbytes
+    most = ask.max_nbytes if undone is None else _encoded_nbytes(ask)
     if length is not None and length > most:
         raise too_large(ask, status)
-    return Expected(status, length, most, gzip=zipped, start=0, total=length, etag=etag, modified=modified)
+    return Expected(status, length, most, undone, start=0, total=length, etag=etag, modified=modified)
 
 
 def finish(ask: Ask, expected: Expected, body: Buffer) -> Reply:
@@ -239,6 +243,8 @@ def extent(ask: Ask, total: int) -> tuple[int, int]:
         return max(total - ask.suffix, 0), total
     if ask.start is None or ask.end is None:
         return 0, total
+    if _is_empty(ask, total):
+        return 0, 0
     if ask.end > total:
         raise _error(ObjectChangedError, ask, f"the object has only {total:,} bytes", None)
     return ask.start, ask.end
@@ -260,8 +266,8 @@ def checked(ask: Ask, expected: Expected, body: Buffer) -> Reply:
     elif nbytes > expected.nbytes:
         message = f"the body is longer than the {expected.nbytes:,} bytes that were announced"
         raise _error(RangeNotHonouredError, ask, message, status)
-    if expected.gzip:
-        body = _gunzip(ask, status, body)
+    if expected.encoding is not None:
+        body = _gunzip(ask, status, body) if expected.encoding == "gzip" else _unbrotli(ask, expected, body)
         nbytes = total = len(body)
     return Reply(body, expected.start, nbytes if status == 200 else total, expected.etag, expected.modified)
 
@@ -286,7 +292,7 @@ def refuse(ask: Ask, status: int, headers: Mapping[str, str], body: bytes = b"")
     if status == 412 and ask.if_match is not None:
         raise _error(ObjectChangedError, ask, "the object was replaced while it was read", status)
     if status == 416:
-        return _unsatisfiable(ask, status, headers)
+        return _unsatisfiable(ask, status, headers, body)
     raise _error(StoreError, ask, "the server refused the request", status)
 
 
@@ -309,9 +315,9 @@ def _whole_nbytes(asked: int) -> int:
     return max(_WHOLE_FACTOR * asked, _WHOLE_NBYTES)
 
 
-def _gzip_nbytes(ask: Ask) -> int:
-    """Bytes that as much as may be read can have in gzip."""
-    return ask.max_nbytes + ask.max_nbytes // 1000 + _GZIP_EXTRA_NBYTES
+def _encoded_nbytes(ask: Ask) -> int:
+    """Bytes that as much as may be read can have in one of `ENCODINGS`."""
+    return ask.max_nbytes + ask.max_nbytes // 1000 + _ENCODED_EXTRA_NBYTES
 
 
 def _check_version(ask: Ask, status: int, headers: Mapping[str, str]) -> None:
@@ -377,12 +383,20 @@ def _refuse_access(ask: Ask, status: int, codes: set[str], body: bytes) -> None:
         raise _error(PermissionDeniedError, ask, message, status, hint)
 
 
-def _unsatisfiable(ask: Ask, status: int, headers: Mapping[str, str]) -> Reply:
+def _is_empty(ask: Ask, total: int) -> bool:
+    """Whether the end or the beginning of an object without a byte is asked for: there is nothing, and it is there."""
+    return total == 0 and (ask.suffix is not None or ask.start == 0)
+
+
+def _unsatisfiable(ask: Ask, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+    got = parse_content_range(headers.get("content-range", ""))
+    # S3 says it in a document.
+    size = _SIZE.search(body)
+    total = got.total if got is not None else int(size[1]) if size else None
+    if total is not None and _is_empty(ask, total):
+        _check_version(ask, status, headers)
+        return Reply(b"", 0, 0, strong_etag(headers.get("etag")), headers.get("last-modified"))
     if ask.suffix is not None:
-        got = parse_content_range(headers.get("content-range", ""))
-        if got is not None and got.total == 0:
-            _check_version(ask, status, headers)
-            return Reply(b"", 0, 0, strong_etag(headers.get("etag")), headers.get("last-modified"))
         raise _error(RangeNotHonouredError, ask, "the server does not know the end of an object", status)
     if ask.start is not None:
         raise _error(ObjectChangedError, ask, "the range lies outside the object", status)
@@ -416,3 +430,15 @@ def _gunzip(ask: Ask, status: int, body: Buffer) -> bytes:
 
 def _not_gzip(ask: Ask, status: int) -> NoReturn:
     raise _error(StoreError, ask, "the object is said to be gzip and is not", status) from None
+
+
+def _unbrotli(ask: Ask, expected: Expected, body: Buffer) -> bytes:
+    """Decodes Brotli into at most `ask.max_nbytes` bytes."""
+    from voxfetch import _core
+
+    try:
+        return _core.decode_brotli(bytes(body), ask.max_nbytes)
+    except CodecError as error:
+        refused = _error(StoreError, ask, f"the object is said to be Brotli: {error.message}", expected.status)
+    # What came without a length may have been cut off on its way.
+    raise TransientError(refused) if expected.nbytes is None else refused

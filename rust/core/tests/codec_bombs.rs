@@ -10,6 +10,9 @@ use voxfetch_core::metadata::{BitshuffleInner, BitshuffleSpec, BloscShuffle, Blo
 const CHUNK_NBYTES: usize = 32 * 32 * 32;
 const ZSTD: CodecSpec = CodecSpec::Zstd { level: 1, checksum: false };
 
+/// 16 MiB of zeros by Google's encoder, with a window of as much.
+const BROTLI_OF_ZEROS: [u8; 14] = [0xcf, 0xff, 0xff, 0x7f, 0x00, 0x24, 0x00, 0xe2, 0xb1, 0x40, 0x72, 0xef, 0xff, 0x07];
+
 /// Largest resident memory of this process so far, in bytes; None where there is no /proc.
 fn peak_nbytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -82,6 +85,8 @@ fn bombs_are_refused_without_the_memory_they_ask_for() {
         ("gzip, many members", vec![gzip.clone()], gzip_member.repeat(64)),
         ("zlib", vec![zlib], zlib_stream),
         ("bz2", vec![CodecSpec::Bz2 { level: 9 }], bz2_stream.repeat(8)),
+        ("brotli of 16 MiB", vec![CodecSpec::Brotli], BROTLI_OF_ZEROS.to_vec()),
+        ("brotli with a window of 1 GiB", vec![CodecSpec::Brotli], [&[0x11, 0x1e], &BROTLI_OF_ZEROS[1..]].concat()),
         ("lz4 that lies", vec![CodecSpec::Lz4], [&u32::MAX.to_le_bytes()[..], &[0x1f; 1000]].concat()),
         ("blosc that lies", vec![blosc.clone()], blosc_header(0x90, i32::MAX as u32, i32::MAX as u32, &blosc_block)),
         ("blosc around zstd", vec![blosc], blosc_header(0x90, CHUNK_NBYTES as u32, CHUNK_NBYTES as u32, &blosc_block)),

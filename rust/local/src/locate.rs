@@ -189,7 +189,12 @@ pub fn locate(
         }
         return Ok(Located::Whole { file, compressed, cache });
     }
-    let Some(file) = caches.files.get(&path, array.immutable)? else {
+    let may_be_empty = meta.levels.first().is_some_and(|level| level.index.may_be_of_nothing());
+    let found = caches.files.get(&path, array.immutable)?;
+    if may_be_empty && found.as_ref().is_some_and(|file| file.id.nbytes == 0) {
+        return Ok(Located::Absent);
+    }
+    let Some(file) = found else {
         // An older form of shards of precomputed volumes, whose data must not pass for zeros.
         if matches!(meta.keys, KeyEncoding::PrecomputedShard { .. }) && file::exists(&path.with_extension("index"))? {
             let what = "a precomputed shard in two files, `.index` and `.data`";

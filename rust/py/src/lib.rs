@@ -2,6 +2,7 @@
 //! the core; what they are called and said to do, in `_core.pyi`.
 
 mod buffer;
+mod encoding;
 mod engine;
 mod error;
 mod foreign;
@@ -13,6 +14,8 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::encoding::decode_brotli;
     #[pymodule_export]
     use crate::engine::{LocalEngine, Read};
     #[pymodule_export]

@@ -21,17 +21,16 @@ const MAX_HEADER_NBYTES: u64 = 4 + 4 * crate::subset::MAX_RANK as u64 + 4;
 pub struct Compression {
     /// The end of the name.
     pub suffix: &'static str,
-    /// None for one that is not read.
-    codec: Option<CodecSpec>,
+    codec: CodecSpec,
 }
 
 /// Those of cloud-files, in its order of looking for them (`EXT_TEST_SEQUENCE`).
 static COMPRESSIONS: &[Compression] = &[
-    Compression { suffix: ".gz", codec: Some(CodecSpec::Gzip { level: -1 }) },
-    Compression { suffix: ".br", codec: None },
-    Compression { suffix: ".zstd", codec: Some(CodecSpec::Zstd { level: 0, checksum: false }) },
-    Compression { suffix: ".xz", codec: Some(CodecSpec::Xz) },
-    Compression { suffix: ".bz2", codec: Some(CodecSpec::Bz2 { level: 9 }) },
+    Compression { suffix: ".gz", codec: CodecSpec::Gzip { level: -1 } },
+    Compression { suffix: ".br", codec: CodecSpec::Brotli },
+    Compression { suffix: ".zstd", codec: CodecSpec::Zstd { level: 0, checksum: false } },
+    Compression { suffix: ".xz", codec: CodecSpec::Xz },
+    Compression { suffix: ".bz2", codec: CodecSpec::Bz2 { level: 9 } },
 ];
 
 impl PreparedArray {
@@ -92,19 +91,20 @@ impl PreparedArray {
     /// A stored object without what it is compressed with as a whole.
     ///
     /// # Errors
-    /// `Unsupported` for one that is not read, `Codec` when the bytes are refused, or are more than a chunk can have.
+    /// `Codec` when the bytes are refused, or are more than a chunk can have.
     pub fn decompressed(
         &self,
         context: &mut CodecContext,
         compression: &Compression,
         encoded: &[u8],
     ) -> Result<Vec<u8>> {
-        let Some(codec) = &compression.codec else {
-            let what = format!("an object compressed as a whole, called `{}`", compression.suffix);
-            return Err(Error::unsupported(what, "compress it with gzip, or serve it with Content-Encoding"));
-        };
         let limit = self.max_chunk_nbytes();
-        CodecChain::outer(std::slice::from_ref(codec))?.decode_to_vec(context, encoded, Verify::Full, limit)
+        CodecChain::outer(std::slice::from_ref(&compression.codec))?.decode_to_vec(
+            context,
+            encoded,
+            Verify::Full,
+            limit,
+        )
     }
 
     /// Voxels along each axis that are stored of the chunk in cell `cell` of the grid of stored objects.

@@ -1,6 +1,6 @@
 //! Decoders that no array has yet, for the fuzz targets only.
 
-use super::{compressed_segmentation, compresso, elements, image, lz4_java, xz};
+use super::{brotli, compressed_segmentation, compresso, elements, image, lz4_java, xz};
 use crate::error::Result;
 use crate::metadata::ElementCodec;
 
@@ -53,4 +53,14 @@ pub fn xz_exact(encoded: &[u8], out: &mut [u8]) -> Result<()> {
 /// See [`xz::decode_bounded`].
 pub fn xz_bounded(encoded: &[u8], limit: u64, out: &mut Vec<u8>) -> Result<()> {
     xz::decode_bounded(encoded, limit, out)
+}
+
+/// See [`brotli::decode_exact`].
+pub fn brotli_exact(encoded: &[u8], out: &mut [u8]) -> Result<()> {
+    brotli::decode_exact(encoded, out)
+}
+
+/// See [`brotli::decode_bounded`].
+pub fn brotli_bounded(encoded: &[u8], limit: u64, out: &mut Vec<u8>) -> Result<()> {
+    brotli::decode_bounded(encoded, limit, out)
 }

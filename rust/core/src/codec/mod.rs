@@ -10,6 +10,7 @@ mod b2nd;
 mod blosc;
 pub mod blosc2;
 mod blosclz;
+mod brotli;
 mod bz2;
 pub(crate) mod checksum;
 mod compressed_segmentation;

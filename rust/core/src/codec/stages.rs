@@ -3,7 +3,7 @@
 use super::blosc::BloscChunk;
 use super::deflate::Container;
 use super::sink::{check_len, resize};
-use super::{CodecContext, b2nd, bz2, foreign, hdf5, lz4, lz4_java, lzf, lzma_alone, shuffle, xz};
+use super::{CodecContext, b2nd, brotli, bz2, foreign, hdf5, lz4, lz4_java, lzf, lzma_alone, shuffle, xz};
 use crate::error::{Error, Result};
 use crate::metadata::{BitshuffleInner, CodecSpec};
 
@@ -35,6 +35,7 @@ pub(super) fn decode_exact(
         CodecSpec::Hdf5Lz4 => hdf5::decode_lz4(encoded, out),
         CodecSpec::Hdf5Bitshuffle(spec) => hdf5::decode_bitshuffle(spec, context, encoded, out),
         CodecSpec::Foreign(codec) => foreign::decode_exact(codec, encoded, out),
+        CodecSpec::Brotli => brotli::decode_exact(encoded, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -81,6 +82,7 @@ pub(super) fn decode_bounded(
             hdf5::decode_bounded(name, is_framed, encoded, limit, out, |out| decode_exact(context, codec, encoded, out))
         }
         CodecSpec::Foreign(codec) => foreign::decode_bounded(codec, encoded, limit, out),
+        CodecSpec::Brotli => brotli::decode_bounded(encoded, limit, out),
         _ => Err(not_a_compressor(codec)),
     }
 }

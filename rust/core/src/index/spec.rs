@@ -45,6 +45,13 @@ impl IndexSpec {
         }
     }
 
+    /// True where an object without a byte is a shard in which nothing is stored: writers of precomputed volumes leave
+    /// such objects. Of any other kind it is one that was cut off.
+    #[must_use]
+    pub fn may_be_of_nothing(&self) -> bool {
+        matches!(self, Self::PrecomputedShard(_))
+    }
+
     /// Checks what the size of an object tells of its layout, where its index does not.
     ///
     /// # Errors

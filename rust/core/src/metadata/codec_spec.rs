@@ -63,6 +63,8 @@ pub enum CodecSpec {
     Xz,
     /// bytes -> bytes. An LZMA stream of the format before xz, `FORMAT_ALONE` (numcodecs `lzma`).
     LzmaAlone,
+    /// bytes -> bytes. RFC 7932, one stream (whole objects, by their name or `Content-Encoding`).
+    Brotli,
     /// bytes -> bytes. bzip2 stream (Zarr v2 `bz2`).
     Bz2 {
         /// 1-9, used by the encoder only.
@@ -106,6 +108,7 @@ impl CodecSpec {
             Self::Lz4Block => "lz4_block",
             Self::Lz4Java => "lz4_java",
             Self::Xz => "xz",
+            Self::Brotli => "brotli",
             Self::N5Block => "n5_block",
             Self::Volume(encoding) => encoding.name(),
             Self::LzmaAlone => "lzma",

@@ -1,7 +1,7 @@
 """Writes encoded.jsonl: bytes of foreign encoders, one JSON object a line: codec, what, nbytes, hex.
 
-Needs numcodecs with C-Blosc 1 (written with the version named in the first line). The decoded bytes are a formula of
-`nbytes` and `typesize`, repeated in codec_fixtures.rs, and are not stored.
+Needs numcodecs with C-Blosc 1 and Brotli (written with the versions named in the first line). The decoded bytes are a
+formula of `nbytes` and `typesize`, repeated in codec_fixtures.rs, and are not stored.
 """
 
 import bz2
@@ -12,6 +12,7 @@ import json
 import zlib
 from pathlib import Path
 
+import brotli
 import numcodecs
 import numpy as np
 from numcodecs import blosc, zstd
@@ -72,9 +73,27 @@ def others():
         yield "zstd", "skippable frames around", 2, nbytes, skippable + frames + skippable
 
 
+def brotli_streams():
+    for nbytes in (1, 2000):
+        raw = elements(nbytes, 2)
+        for quality in (0, 1, 5, 9, 11):
+            yield "brotli", f"quality {quality}", 2, nbytes, brotli.compress(raw, quality=quality)
+        for window in (10, 24):
+            yield "brotli", f"window of {window} bits", 2, nbytes, brotli.compress(raw, lgwin=window)
+        pieces = brotli.Compressor()
+        parts = [
+            pieces.process(raw[: nbytes // 2]),
+            pieces.flush(),
+            pieces.process(raw[nbytes // 2 :]),
+            pieces.finish(),
+        ]
+        yield "brotli", "flushed between", 2, nbytes, b"".join(parts)
+
+
 def main() -> None:
-    lines = [json.dumps({"numcodecs": numcodecs.__version__, "c-blosc": blosc.VERSION_STRING})]
-    for codec, what, typesize, nbytes, encoded in itertools.chain(blosc_chunks(), others()):
+    versions = {"numcodecs": numcodecs.__version__, "c-blosc": blosc.VERSION_STRING, "brotli": brotli.__version__}
+    lines = [json.dumps(versions)]
+    for codec, what, typesize, nbytes, encoded in itertools.chain(blosc_chunks(), others(), brotli_streams()):
         record = {"codec": codec, "what": what, "typesize": typesize, "nbytes": nbytes, "hex": bytes(encoded).hex()}
         lines.append(json.dumps(record))
     Path(__file__).with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="ascii")

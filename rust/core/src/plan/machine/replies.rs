@@ -31,6 +31,14 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let nbytes = body.as_ref().len() as u64;
         let id = flight.object;
         let array = Arc::clone(&object.array);
+        if version.total == Some(0) && !matches!(flight.kind, Kind::Object) {
+            let may_be = array.meta.levels.first().is_some_and(|level| level.index.may_be_of_nothing());
+            let is_shard = may_be && matches!(flight.kind, Kind::Root { .. });
+            if is_shard || matches!(flight.what, What::Range(_)) {
+                self.failed(flight, if is_shard { Failure::Absent } else { Failure::Changed }, now_s);
+                return false;
+            }
+        }
         if let Kind::Chunks(_) | Kind::Inner { .. } = flight.kind {
             match &mut object.known {
                 Some(Known::Present { version: known, .. }) if *known != Version::default() => {
