@@ -26,6 +26,7 @@ from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
 from voxfetch.selection import axes_order
+from voxfetch.store import join_key
 from voxfetch.store.local import file_url
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Array:
         self._separator = node.settings.dimension_separator if node.format == "zarr2" else None
         # Zarr v3 has the attributes in the document: they are parsed again where they are asked for after a pickle.
         self._attributes = None if node.format == "zarr3" else node.attributes
-        self._names = None if axes is None else tuple(axes)
+        self._names = node.axes if axes is None else tuple(axes)
         self._order: tuple[int, ...] | None = None
         self._options = node.settings.read_options
         self._mode = node.settings.mode
@@ -75,14 +76,14 @@ class Array:
         try:
             if self._format == "zarr3":
                 meta = _core.ArrayMeta.from_zarr3(self._document)
-            elif self._format == "zarr2":
+            elif self._format in ("zarr2", "hdf5"):
                 meta = _core.ArrayMeta.from_zarr2(self._document, self._separator)
             else:
                 meta = _core.ArrayMeta.from_document(self._document, self._format)
             if self._table is not None:
                 meta = self._table.meta(meta)
         except VoxfetchError as error:
-            error.in_object(f"{self._root}/{self._document_name}")
+            error.in_object(join_key(self._root, self._document_name))
             raise
         self._meta = meta
         if self._remote is None:
@@ -168,7 +169,7 @@ class Array:
 
     @property
     def format(self) -> str:
-        """`zarr3`, `zarr2`, `n5`, `precomputed` or `wkw`."""
+        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw` or `hdf5`."""
         return self._format
 
     @property

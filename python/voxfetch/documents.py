@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from voxfetch.scheduler import Scheduler
-    from voxfetch.store import RemoteStore
+    from voxfetch.store import Ask, RemoteStore, Reply
 
     Found = bytes | None | PermissionDeniedError
 
@@ -64,6 +64,12 @@ class RemoteDocuments:
             scheduler = self._scheduler()
             fetched = dict(zip(unknown, scheduler.run(lambda: scheduler.documents(self.remote, unknown)), strict=True))
         return [fetched[key] if key in fetched else self._known[key] for key in keys]
+
+    def ask(self, ask: Ask) -> Reply | None:
+        """Returns what is asked for of an object that is no document, None when there is none."""
+        check_key(ask.key)
+        scheduler = self._scheduler()
+        return scheduler.run(lambda: scheduler.metadata(self.remote, ask))
 
     def ahead(self, keys: Sequence[str]) -> RemoteDocuments:
         """Returns this store with these documents fetched at once."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from voxfetch.errors import NotFoundError
-from voxfetch.formats import DOCUMENTS, find_node, n5_child_names, wkw_layer_names
+from voxfetch.formats import DOCUMENTS, find_node, hdf5, n5_child_names, wkw_layer_names
 from voxfetch.node import Settings, known_child
 from voxfetch.store import check_key, join_key
 
@@ -41,6 +41,8 @@ def child(node: Node, name: str) -> Node:
     Consolidated metadata is used where it knows the child; else the child's own documents are read.
     Raises `NotFoundError`, and what `open_node` raises.
     """
+    if node.file is not None:
+        return hdf5.child(node.file, node, name)
     name = check_key(name.strip("/"))
     known = known_child(node, name)
     return open_node(node.store, join_key(node.path, name), settings=node.settings) if known is None else known
@@ -48,6 +50,8 @@ def child(node: Node, name: str) -> Node:
 
 def with_children(node: Node, names: Sequence[str]) -> Node:
     """Returns the node with the documents of some children fetched at once, for `child` to find them."""
+    if node.file is not None:
+        return node
     unknown = [name for name in names if node.consolidated is None or name not in node.consolidated]
     if not unknown:
         return node
@@ -62,6 +66,8 @@ def child_names(node: Node) -> list[str]:
     """
     if node.kind == "array":
         return []
+    if node.file is not None:
+        return hdf5.child_names(node.file, node)
     if node.format == "wkw" and node.multiscale is None:
         return wkw_layer_names(node)
     if node.consolidated is not None:

@@ -27,7 +27,7 @@ from voxfetch.errors import (
 )
 from voxfetch.hedge import Hedges
 from voxfetch.limit import Limit
-from voxfetch.store import Ask, RemoteStore
+from voxfetch.store import Ask, RemoteStore, join_key
 from voxfetch.store.answered import Answered
 from voxfetch.wake import clear_wake_ups, close_descriptors, is_exiting, wake_descriptors, wake_up
 
@@ -143,19 +143,26 @@ class Scheduler:
             future.cancel()
             raise
 
-    async def document(self, store: RemoteStore, key: str) -> bytes | None:
-        """Returns a whole metadata document, None when there is none. Runs on the I/O thread."""
+    async def metadata(self, store: RemoteStore, ask: Ask) -> Reply | None:
+        """Returns a metadata document, or a part of an object that says where others lie; None when there is none.
+
+        Runs on the I/O thread.
+        """
         try:
-            reply = await self._ask(store, Ask(key), self._clients)
+            reply = await self._ask(store, ask, self._clients)
         except VoxfetchError as error:
             # A store knows its keys only.
-            error.key = f"{store.url}/{key}"
+            error.key = join_key(store.url, ask.key)
             raise
         self._documents += 1
-        if reply is None:
-            return None
-        self._document_nbytes += len(memoryview(reply.body))
-        return bytes(reply.body)
+        if reply is not None:
+            self._document_nbytes += len(memoryview(reply.body))
+        return reply
+
+    async def document(self, store: RemoteStore, key: str) -> bytes | None:
+        """Returns a whole metadata document, None when there is none. Runs on the I/O thread."""
+        reply = await self.metadata(store, Ask(key))
+        return None if reply is None else bytes(reply.body)
 
     async def documents(self, store: RemoteStore, keys: Sequence[str]) -> list[bytes | PermissionDeniedError | None]:
         """Returns several documents, asked for at once; for one that the store refuses, the refusal."""

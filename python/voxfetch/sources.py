@@ -2,7 +2,8 @@
 
 A source is a path, a URL or an object of another library. URLs may say the format before (`zarr3://PATH`) or after
 (`URL|zarr3:path/inside`). `URL|zip:path/inside` lies in a ZIP archive; a URL that ends in `.zip` or `.ozx`, and a file
-that is an archive, need no `|zip:`.
+that is an archive, need no `|zip:`. `URL|hdf5:path/inside` is a dataset or a group in an HDF5 file, found by the
+name of a URL and by what is in a file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine
 from voxfetch.errors import NotFoundError, UnsupportedError
+from voxfetch.formats import hdf5
 from voxfetch.hierarchy import open_node
 from voxfetch.node import Format, Node, Settings
 from voxfetch.options import ReadOptions
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from voxfetch.options import StoreOptions
-    from voxfetch.store import RemoteStore, Store
+    from voxfetch.store import RemoteStore
 
 __all__ = ["is_remote", "local_folder", "node_of", "settings_of"]
 
@@ -41,9 +43,11 @@ _FORMATS: dict[str | None, Format | None] = {
     "precomputed": "precomputed",
     "neuroglancer-precomputed": "precomputed",
     "wkw": "wkw",
+    "hdf5": "hdf5",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ADAPTER = re.compile(r"\|([a-z][a-z0-9-]*):([^|]*)$")
+_HDF5 = re.compile(r"[^?#]*\.(?:h5|hdf5|hdf|he5|ims|nwb|nc)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 _ARCHIVE = re.compile(r"[^?#]*\.(?:zip|ozx)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -65,12 +69,16 @@ def settings_of(
             raise TypeError(f"{name} must be a voxfetch.{wanted.__name__}, not {type(value).__name__}")
     left = dict(format_options or {})
     separator = left.pop("dimension_separator", None)
+    tables = left.pop("chunk_tables", None)
     if left:
         message = f"unknown format_options: {', '.join(map(repr, left))}"
-        raise UnsupportedError(message, hint='Zarr v2 knows "dimension_separator"')
+        raise UnsupportedError(message, hint='Zarr v2 knows "dimension_separator", HDF5 "chunk_tables"')
+    if tables is not None and not isinstance(tables, (str, os.PathLike)):
+        raise TypeError(f"chunk_tables must be the path of a folder, not {type(tables).__name__}")
     if separator not in (None, ".", "/"):
         raise ValueError(f'dimension_separator must be "." or "/", not {separator!r}')
-    return Settings(mode, read_options or ReadOptions(), separator, engine)
+    folder = None if tables is None else os.path.abspath(os.fspath(cast("str", tables)))  # noqa: PTH100
+    return Settings(mode, read_options or ReadOptions(), separator, folder, engine)
 
 
 def node_of(
@@ -93,21 +101,19 @@ def node_of(
     if remote is not None:
         if zipped or _names_archive(source):
             return _node_in_archive(remote[0], remote[1], format=wanted_format, settings=settings)
-        store: Store = RemoteDocuments(remote[0], settings.engine)
-        return open_node(store, check_key(remote[1]), format=wanted_format, settings=settings)
+        store = RemoteDocuments(remote[0], settings.engine)
+        return _remote_node(source, store, check_key(remote[1]), format=wanted_format, settings=settings)
     folder, within = _local_folder(source)
     inside = join_key(within, inside)
     store = LocalStore(folder)
     if not os.path.isdir(folder):  # noqa: PTH112 - str in, str out
         file, within = _file_above(folder)
-        if os.path.isfile(file):  # noqa: PTH113
-            from voxfetch.store.file import FileStore, is_zip
-
-            if zipped or _names_archive(file) or is_zip(file):
-                inside = join_key(within, inside)
-                return _node_in_archive(FileStore(file), inside, format=wanted_format, settings=settings)
+        within = join_key(within, inside)
+        node = _node_in_file(file, within, zipped, format=wanted_format, settings=settings)
+        if node is not None:
+            return node
         if os.path.exists(folder):  # noqa: PTH110
-            message = "this is a file; this version reads folders and ZIP archives"
+            message = "this is a file; this version reads folders, ZIP archives and HDF5 files"
             raise UnsupportedError(message, key=folder, hint="unpack it, or give the folder that holds zarr.json")
         # A folder that may not be looked into seems not to exist: asking for a document tells the two apart.
         store.get("zarr.json")
@@ -115,6 +121,8 @@ def node_of(
         raise NotFoundError(message, key=folder, hint=f"a relative path is taken from {os.getcwd()}")  # noqa: PTH109
     if zipped:
         raise UnsupportedError("this is a folder and not an archive", key=folder, hint="leave |zip: out")
+    if wanted_format == "hdf5":
+        raise UnsupportedError("this is a folder and not an HDF5 file", key=folder, hint="give the file")
     return open_node(store, check_key(inside), format=wanted_format, settings=settings)
 
 
@@ -124,7 +132,7 @@ def is_remote(source: object) -> bool:
     source, _, _ = _without_adapters(source)
     if not isinstance(source, str):
         return not isinstance(source, os.PathLike)
-    return zipped or _is_url(source) or _names_archive(source)
+    return zipped or _is_url(source) or _names_archive(source) or _HDF5.fullmatch(source) is not None
 
 
 def local_folder(source: object) -> tuple[str, str, Format | None]:
@@ -169,6 +177,62 @@ def _without_zip(source: object) -> tuple[object, bool]:
         message = "an archive within another, or in an array"
         raise UnsupportedError(message, hint="take it out: |zip: follows the path or URL of a file")
     return f"{archive}|zarr:{inside}", True
+
+
+def _remote_node(
+    source: object,
+    store: RemoteDocuments,
+    path: str,
+    *,
+    format: Format | None,  # noqa: A002
+    settings: Settings,
+) -> Node:
+    """The node at a key of a remote store, which may be in an HDF5 file there."""
+    file, inside = ("", path) if isinstance(source, str) else _file_in(path)
+    named = _HDF5.fullmatch(source if isinstance(source, str) else file) is not None
+    if format == "hdf5" or (format is None and named):
+        found = hdf5.Hdf5File(store, file, settings.chunk_tables)
+        try:
+            return hdf5.find(found, inside, settings)
+        except NotFoundError:
+            # A folder may be called like a file.
+            if format is not None or found.was_read:
+                raise
+    try:
+        return open_node(store, path, format=format, settings=settings)
+    except NotFoundError:
+        # Asked for last, because it takes another round trip.
+        if format is not None or named or not hdf5.is_remote_hdf5(store, file):
+            raise
+        return hdf5.find(hdf5.Hdf5File(store, file, settings.chunk_tables), inside, settings)
+
+
+def _file_in(path: str) -> tuple[str, str]:
+    """Takes a key apart behind the part that names an HDF5 file: (file, path inside); without one all is the file."""
+    parts = path.split("/")
+    count = next((i for i, part in enumerate(parts, 1) if _HDF5.fullmatch(part) is not None), len(parts))
+    return "/".join(parts[:count]), "/".join(parts[count:])
+
+
+def _node_in_file(
+    file: str,
+    inside: str,
+    zipped: bool,  # noqa: FBT001 - that of its callers
+    *,
+    format: Format | None,  # noqa: A002
+    settings: Settings,
+) -> Node | None:
+    """The node in a file on disk that is an archive or an HDF5 file, None for any other and for none."""
+    if not os.path.isfile(file):  # noqa: PTH113
+        return None
+    from voxfetch.store.file import FileStore, is_zip
+
+    if zipped or _names_archive(file) or (format != "hdf5" and is_zip(file)):
+        return _node_in_archive(FileStore(file), inside, format=format, settings=settings)
+    if format == "hdf5" or (format is None and hdf5.is_hdf5(file)):
+        folder, name = os.path.split(file)
+        return hdf5.find(hdf5.Hdf5File(LocalStore(folder), name, settings.chunk_tables), inside, settings)
+    return None
 
 
 def _names_archive(source: object) -> bool:
