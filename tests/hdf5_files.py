@@ -1,4 +1,4 @@
-"""HDF5 files that h5py writes, and a reader of chunk tables that knows no more than one page: the oracle of the tests."""
+"""HDF5 files that h5py writes, and a reader of tables that knows no engine: the oracle of the tests."""
 
 from __future__ import annotations
 

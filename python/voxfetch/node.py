@@ -49,8 +49,8 @@ class Node:
     `path` is its key prefix in `store` ("" for the root), `document` the bytes of `zarr.json`, `.zarray` or `.zgroup`,
     `attributes` the user's attributes, `consolidated` what the metadata of this node or of one above says of the nodes
     below (path relative to this node -> node), None when there is no such metadata, `multiscale` the image that a group
-    is where its format, and not its attributes, says so, `table` where the chunks of an array lie if no key says, `axes`
-    the names of its axes where its document does not, `file` the HDF5 file that a group is in.
+    is where its format, and not its attributes, says so, `table` where the chunks of an array lie if no key says,
+    `axes` the names of its axes where its document does not tell them, `file` the HDF5 file that a group is in.
     """
 
     store: Store

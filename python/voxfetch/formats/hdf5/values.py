@@ -30,7 +30,8 @@ def attributes(node: Any) -> dict[str, Any]:
 
 def _attribute(node: Any, name: str) -> Any:
     try:
-        if node.attrs.get_id(name).get_storage_size() > MAX_DOCUMENT_NBYTES:
+        found = node.attrs.get_id(name)
+        if found.get_space().get_simple_extent_npoints() * found.get_type().get_size() > MAX_DOCUMENT_NBYTES:
             return f"<more than {MAX_DOCUMENT_NBYTES:,} bytes>"
         return _plain(node.attrs[name])
     except FAILURES as error:
