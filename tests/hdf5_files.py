@@ -16,7 +16,6 @@ from voxfetch.hierarchy import child, child_names
 from voxfetch.sources import node_of, settings_of
 from voxfetch.table import MISSING
 
-
 #: Filters: keywords of `create_dataset`, and the codecs that they are.
 FILTERS = {
     "gzip": ({"compression": "gzip"}, ["zlib"]),

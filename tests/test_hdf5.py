@@ -1,4 +1,4 @@
-"""HDF5 files on disk: the same voxels as h5py reads, whatever the layout, the chunk index, the filters and the types."""
+"""HDF5 files on disk: the same voxels as h5py reads, whatever the layout, the index, the filters and the types."""
 
 from __future__ import annotations
 
@@ -401,7 +401,7 @@ def test_links_that_are_not_followed(tmp_path):
     opened = vf.open(path)
     assert opened.keys() == ("around", "by a link", "dangling", "outside")
     for name in ("outside", "by a link"):
-        with pytest.raises(vf.UnsupportedError, match="'other.h5', is not followed"):
+        with pytest.raises(vf.UnsupportedError, match=r"'other\.h5', is not followed"):
             opened[name]
     with pytest.raises(vf.NotFoundError, match="'nowhere'"):
         opened["dangling"]

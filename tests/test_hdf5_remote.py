@@ -14,7 +14,7 @@ import obstore
 import pytest
 
 import voxfetch as vf
-from tests.hdf5_files import voxels, write_layouts
+from tests.hdf5_files import write_layouts
 from tests.servers.faulty import Fault, FaultyServer, status
 from tests.servers.moto_s3 import moto_s3
 from tests.stores import CREDENTIALS, nothing_is_found  # noqa: F401 - a fixture
