@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -274,6 +274,23 @@ def test_types_that_are_refused_by_name(dtype, named, tmp_path):
     assert caught.value.key.endswith("a.h5/a")
 
 
+def test_structures_are_their_fields(tmp_path):
+    path = tmp_path / "a.h5"
+    fields = [("a", "<i4"), ("b", ">f8"), ("c", "S3"), ("d", "?"), ("e", "<u2", (2,)), ("f", [("g", "<c8")])]
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", (3,), np.dtype(fields), chunks=(2,), fillvalue=np.ones((), np.dtype(fields))[()])
+    document = json.loads(node_at(path, "a").document)
+    assert document["dtype"] == [
+        ["a", "<i4"],
+        ["b", ">f8"],
+        ["c", "|S3"],
+        ["d", "|b1"],
+        ["e", "<u2", [2]],
+        ["f", [["g", "<c8"]]],
+    ]
+    assert base64.b64decode(document["fill_value"]) == np.ones((), np.dtype(fields)).tobytes()
+
+
 def test_integers_with_spare_bits_are_refused(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
@@ -478,72 +495,3 @@ def test_without_h5py(tmp_path, monkeypatch):
 def test_h5py_is_imported_by_the_first_hdf5_file_only(tmp_path):
     code = "import sys, voxfetch, voxfetch.sources; assert 'h5py' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# -------------------------------------------------------------------------------------------------------------- tables
-
-
-def test_tables_are_kept_and_fit_their_file(tmp_path, monkeypatch, engine):
-    path, folder = tmp_path / "a.h5", tmp_path / "new/tables"
-    names = write_layouts(path, "latest")
-    keywords = {"format_options": {"chunk_tables": folder}, "engine": engine}
-    expected = vf.open_array(path, "second tree")[...]
-    np.testing.assert_array_equal(vf.open_array(path, "second tree", **keywords)[...], expected)
-    kept = list(folder.iterdir())
-    assert [file.suffix for file in kept] == [".npz"]
-    with np.load(kept[0], allow_pickle=False) as members:
-        assert set(members) == {"about", "rest", "offsets", "nbytes"}
-    # The second time the library is not asked.
-    with monkeypatch.context() as patched:
-        patched.setattr("voxfetch.formats.hdf5.table._collect", None)
-        np.testing.assert_array_equal(vf.open_array(path, "second tree", **keywords)[...], expected)
-        with pytest.raises(vf.DataError):
-            vf.open_array(path, "sparse", **keywords)
-    for name in names:
-        np.testing.assert_array_equal(vf.open(path, **keywords)[name][...], vf.open(path)[name][...])
-    # Another version, and a broken table, are made again.
-    write_layouts(path, "earliest", 512)
-    np.testing.assert_array_equal(vf.open_array(path, "second tree", **keywords)[...], expected)
-    kept[0].write_bytes(b"PK")
-    np.testing.assert_array_equal(vf.open_array(path, "second tree", **keywords)[...], expected)
-    assert not list(folder.glob("*.tmp"))
-
-
-def test_masks_are_kept(tmp_path, engine):
-    path = tmp_path / "a.h5"
-    expected = voxels((12, 8), "<u2")
-    with h5py.File(path, "w") as file:
-        made = file.create_dataset("a", data=expected, chunks=(4, 8), shuffle=True)
-        made.id.write_direct_chunk((4, 0), expected[4:8].tobytes(), filter_mask=1)
-    for _ in range(2):
-        array = vf.open_array(path, "a", format_options={"chunk_tables": str(tmp_path / "t")}, engine=engine)
-        same(array, expected)
-
-
-def test_a_folder_for_tables_that_cannot_be_written_to(tmp_path):
-    path = tmp_path / "a.h5"
-    write_layouts(path, "latest")
-    with pytest.raises(vf.StoreError):
-        vf.open_array(path, "sparse", format_options={"chunk_tables": path / "x"})
-
-
-# -------------------------------------------------------------------------------------------------------- command line
-
-
-def test_the_command_line(tmp_path):
-    path = tmp_path / "a.h5"
-    write_layouts(path, "latest")
-    environment = {**os.environ, "NO_COLOR": "1"}
-
-    def run(*arguments):
-        command = [sys.executable, "-m", "voxfetch.cli", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-
-    assert "group, hdf5" in run("info", str(path))
-    shown = run("info", f"{path}|hdf5:/second tree")
-    assert "array, hdf5" in shown
-    assert "13 x 17 x 11" in shown
-    assert "second tree" in run("ls", str(path))
-    described = json.loads(run("info", "--json", f"{path}/sparse"))
-    assert described["format"] == "hdf5"
-    assert described["fill_value"] == 7
