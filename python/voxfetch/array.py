@@ -68,7 +68,7 @@ class Array:
         self._separator = node.settings.dimension_separator if node.format == "zarr2" else None
         # Zarr v3 has the attributes in the document: they are parsed again where they are asked for after a pickle.
         self._attributes = None if node.format == "zarr3" else node.attributes
-        self._names = None if axes is None else tuple(axes)
+        self._names = node.axes if axes is None else tuple(axes)
         self._order: tuple[int, ...] | None = None
         self._options = node.settings.read_options
         self._mode = node.settings.mode
@@ -179,7 +179,7 @@ class Array:
 
     @property
     def format(self) -> str:
-        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw` or `b2nd`."""
+        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`, `b2nd` or `hdf5`."""
         return self._format
 
     @property

@@ -41,7 +41,7 @@ def array_meta(
     try:
         if format == "zarr3":
             return _core.ArrayMeta.from_zarr3(document, finder("zarr3", objects))
-        if format in {"zarr2", "b2nd"}:
+        if format in {"zarr2", "b2nd", "hdf5"}:
             return _core.ArrayMeta.from_zarr2(document, separator, finder("zarr2", objects))
         return _core.ArrayMeta.from_document(document, format)
     except VoxfetchError as error:

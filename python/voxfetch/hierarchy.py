@@ -9,6 +9,7 @@ from voxfetch.errors import NotFoundError
 from voxfetch.formats import (
     DOCUMENTS,
     find_node,
+    hdf5,
     n5_child_names,
     tried,
     wkw_completed,
@@ -48,6 +49,8 @@ def child(node: Node, name: str) -> Node:
     Consolidated metadata is used where it knows the child; else the child's own documents are read.
     Raises `NotFoundError`, and what `open_node` raises.
     """
+    if node.file is not None:
+        return hdf5.child(node.file, node, name)
     name = check_key(name.strip("/"))
     known = known_child(node, name)
     if known is None:
@@ -57,6 +60,8 @@ def child(node: Node, name: str) -> Node:
 
 def with_children(node: Node, names: Sequence[str]) -> Node:
     """Returns the node with the documents of some children fetched at once, for `child` to find them."""
+    if node.file is not None:
+        return node
     known = node.consolidated or {}
     unknown = [name for name in names if name not in known]
     keys = [join_key(node.path, name.strip("/"), document) for name in unknown for document in DOCUMENTS[node.format]]
@@ -72,6 +77,8 @@ def child_names(node: Node) -> list[str]:
     """
     if node.kind == "array":
         return []
+    if node.file is not None:
+        return hdf5.child_names(node.file, node)
     if node.format == "wkw" and (layers := wkw_layer_names(node)):
         return layers
     if node.consolidated is not None:

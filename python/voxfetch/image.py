@@ -18,6 +18,7 @@ from voxfetch.errors import MetadataError, NotFoundError, SelectionError, Voxfet
 from voxfetch.hierarchy import child, child_names, with_children
 from voxfetch.level import Level, open_level
 from voxfetch.scales import level_at_mag, level_at_resolution
+from voxfetch.store import join_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +67,7 @@ def _named(node: Node, parse: Callable[[Mapping[str, Any]], _T]) -> _T:
     try:
         return parse(node.attributes)
     except VoxfetchError as error:
-        error.in_object(f"{node.url}/{'.zattrs' if node.format == 'zarr2' else node.document_name}")
+        error.in_object(join_key(node.url, ".zattrs" if node.format == "zarr2" else node.document_name))
         raise
 
 
@@ -290,7 +291,7 @@ class Group:
 
     @property
     def format(self) -> str:
-        """`zarr3`, `zarr2`, `n5`, `precomputed` or `wkw`."""
+        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw` or `hdf5`."""
         return self._node.format
 
     @property

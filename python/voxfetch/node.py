@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from voxfetch.engine import Engine
+    from voxfetch.formats.hdf5 import Hdf5File
     from voxfetch.ngff import Multiscale
     from voxfetch.table import ChunkTable
 
 __all__ = ["Described", "Format", "Kind", "Node", "Settings", "document_name", "inside", "known_child", "parse_json"]
 
-Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw", "b2nd"]
+Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw", "b2nd", "hdf5"]
 Kind = Literal["array", "group"]
 
 MAX_DOCUMENT_DEPTH = 64
@@ -37,6 +38,7 @@ class Settings:
     mode: Literal["r", "r+"] = "r"
     read_options: ReadOptions = field(default_factory=ReadOptions)
     dimension_separator: str | None = None
+    chunk_tables: str | None = None
     engine: Engine | None = None
 
 
@@ -47,7 +49,8 @@ class Node:
     `path` is its key prefix in `store` ("" for the root), `document` the bytes of `zarr.json`, `.zarray` or `.zgroup`,
     `attributes` the user's attributes, `consolidated` what the metadata of this node or of one above says of the nodes
     below (path relative to this node -> node), None when there is no such metadata, `multiscale` the image that a group
-    is where its format, and not its attributes, says so, `table` where the chunks of an array lie if no key says.
+    is where its format, and not its attributes, says so, `table` where the chunks of an array lie if no key says,
+    `axes` the names of its axes where its document does not tell them, `file` the HDF5 file that a group is in.
     """
 
     store: Store
@@ -60,6 +63,8 @@ class Node:
     settings: Settings = field(default_factory=Settings)
     multiscale: Multiscale | None = None
     table: ChunkTable | None = None
+    axes: tuple[str, ...] | None = None
+    file: Hdf5File | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +99,7 @@ class Described:
 
 def document_name(format: Format, kind: Kind) -> str:  # noqa: A002 - the word of the public names
     """Returns the name of the file that describes a node, "" where that is the file which all of them are in."""
-    if format == "b2nd":
+    if format in {"b2nd", "hdf5"}:
         return ""
     if format == "wkw":
         return "header.wkw" if kind == "array" else "datasource-properties.json"

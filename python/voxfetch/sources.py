@@ -2,7 +2,8 @@
 
 A source is a path, a URL or an object of another library. URLs may say the format before (`zarr3://PATH`) or after
 (`URL|zarr3:path/inside`). `URL|zip:path/inside` lies in a ZIP archive; a URL that ends in `.zip` or `.ozx`, and a file
-that is an archive, need no `|zip:`. A URL that ends in `.b2nd`, and a file that is a frame of Blosc 2, is an array.
+that is an archive, need no `|zip:`. `URL|hdf5:path/inside` is a dataset or a group in an HDF5 file, `URL|b2nd:` an
+array of Blosc2; both are found by the name of a URL and by what is in a file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from voxfetch.documents import RemoteDocuments
 from voxfetch.engine import Engine
 from voxfetch.errors import NotFoundError, UnsupportedError
-from voxfetch.formats import b2nd
+from voxfetch.formats import b2nd, hdf5
 from voxfetch.hierarchy import open_node
 from voxfetch.node import Format, Node, Settings
 from voxfetch.options import ReadOptions
@@ -43,10 +44,12 @@ _FORMATS: dict[str | None, Format | None] = {
     "neuroglancer-precomputed": "precomputed",
     "wkw": "wkw",
     "b2nd": "b2nd",
+    "hdf5": "hdf5",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ADAPTER = re.compile(r"\|([a-z][a-z0-9-]*):([^|]*)$")
 _B2ND = re.compile(r"[^?#]*\.b2nd(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
+_HDF5 = re.compile(r"[^?#]*\.(?:h5|hdf5|hdf|he5|ims|nwb|nc)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 _ARCHIVE = re.compile(r"[^?#]*\.(?:zip|ozx)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -68,12 +71,16 @@ def settings_of(
             raise TypeError(f"{name} must be a voxfetch.{wanted.__name__}, not {type(value).__name__}")
     left = dict(format_options or {})
     separator = left.pop("dimension_separator", None)
+    tables = left.pop("chunk_tables", None)
     if left:
         message = f"unknown format_options: {', '.join(map(repr, left))}"
-        raise UnsupportedError(message, hint='Zarr v2 knows "dimension_separator"')
+        raise UnsupportedError(message, hint='Zarr v2 knows "dimension_separator", HDF5 "chunk_tables"')
+    if tables is not None and not isinstance(tables, (str, os.PathLike)):
+        raise TypeError(f"chunk_tables must be the path of a folder, not {type(tables).__name__}")
     if separator not in (None, ".", "/"):
         raise ValueError(f'dimension_separator must be "." or "/", not {separator!r}')
-    return Settings(mode, read_options or ReadOptions(), separator, engine)
+    folder = None if tables is None else os.path.abspath(os.fspath(cast("str", tables)))  # noqa: PTH100
+    return Settings(mode, read_options or ReadOptions(), separator, folder, engine)
 
 
 def node_of(
@@ -108,7 +115,7 @@ def node_of(
         if node is not None:
             return node
         if os.path.exists(folder):  # noqa: PTH110
-            message = "this is a file; this version reads folders, ZIP archives and b2nd files"
+            message = "this is a file; this version reads folders, ZIP archives, HDF5 and b2nd files"
             raise UnsupportedError(message, key=folder, hint="unpack it, or give the folder that holds zarr.json")
         # A folder that may not be looked into seems not to exist: asking for a document tells the two apart.
         store.get("zarr.json")
@@ -119,6 +126,8 @@ def node_of(
     if wanted_format == "b2nd" or (_B2ND.fullmatch(folder) and store.exists(b2nd.SPARSE)):
         message = "this is a folder; arrays of b2nd are read from one file"
         raise UnsupportedError(message, key=folder, hint=b2nd.COPY)
+    if wanted_format == "hdf5":
+        raise UnsupportedError("this is a folder and not an HDF5 file", key=folder, hint="give the file")
     return open_node(store, check_key(inside), format=wanted_format, settings=settings)
 
 
@@ -128,7 +137,7 @@ def is_remote(source: object) -> bool:
     source, _, _ = _without_adapters(source)
     if not isinstance(source, str):
         return not isinstance(source, os.PathLike)
-    return zipped or _is_url(source) or _names_archive(source)
+    return zipped or _is_url(source) or _names_archive(source) or _HDF5.fullmatch(source) is not None
 
 
 def local_folder(source: object) -> tuple[str, str, Format | None]:
@@ -183,16 +192,34 @@ def _remote_node(
     format: Format | None,  # noqa: A002
     settings: Settings,
 ) -> Node:
-    """The node at a key of a remote store, which is an array in one file where it is called so."""
-    name = source if isinstance(source, str) else path
-    if format == "b2nd" or (format is None and _B2ND.fullmatch(name) is not None):
-        try:
+    """The node at a key of a remote store, which may be in an HDF5 file there, or an array of Blosc2."""
+    file, inside = ("", path) if isinstance(source, str) else _file_in(path)
+    name = source if isinstance(source, str) else file
+    named = _HDF5.fullmatch(name) is not None
+    found = hdf5.Hdf5File(store, file, settings.chunk_tables)
+    # A folder may be called like a file.
+    try:
+        if format == "b2nd" or (format is None and _B2ND.fullmatch(name) is not None):
             return b2nd.find(store, path, settings)
-        except NotFoundError:
-            # A folder may be called like a file.
-            if format is not None:
-                raise
-    return open_node(store, path, format=format, settings=settings)
+        if format == "hdf5" or (format is None and named):
+            return hdf5.find(found, inside, settings)
+    except NotFoundError:
+        if format is not None or found.was_read:
+            raise
+    try:
+        return open_node(store, path, format=format, settings=settings)
+    except NotFoundError:
+        # Asked for last, because it takes another round trip.
+        if format is not None or named or not hdf5.is_remote_hdf5(store, file):
+            raise
+        return hdf5.find(hdf5.Hdf5File(store, file, settings.chunk_tables), inside, settings)
+
+
+def _file_in(path: str) -> tuple[str, str]:
+    """Takes a key apart behind the part that names an HDF5 file: (file, path inside); without one all is the file."""
+    parts = path.split("/")
+    count = next((i for i, part in enumerate(parts, 1) if _HDF5.fullmatch(part) is not None), len(parts))
+    return "/".join(parts[:count]), "/".join(parts[count:])
 
 
 def _node_in_file(
@@ -203,18 +230,20 @@ def _node_in_file(
     format: Format | None,  # noqa: A002
     settings: Settings,
 ) -> Node | None:
-    """The node in a file on disk that is an archive or a frame of Blosc 2, None for any other and for none."""
+    """The node in a file on disk: an archive, an HDF5 file, a frame of Blosc 2; None for any other and for none."""
     if not os.path.isfile(file):  # noqa: PTH113
         return None
     from voxfetch.store.file import FileStore, is_zip
 
-    if zipped or _names_archive(file) or (format != "b2nd" and is_zip(file)):
+    if zipped or _names_archive(file) or (format not in {"b2nd", "hdf5"} and is_zip(file)):
         return _node_in_archive(FileStore(file), inside, format=format, settings=settings)
+    folder, name = os.path.split(file)
     if format == "b2nd" or (format is None and b2nd.is_b2nd(file)):
         if inside:
             raise NotFoundError(f"there is no {inside[:200]!r} in an array", key=file, hint="give the file alone")
-        folder, name = os.path.split(file)
         return b2nd.find(LocalStore(folder), name, settings)
+    if format == "hdf5" or (format is None and hdf5.is_hdf5(file)):
+        return hdf5.find(hdf5.Hdf5File(LocalStore(folder), name, settings.chunk_tables), inside, settings)
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
-from voxfetch.formats import n5, precomputed, wkw, zarr
+from voxfetch.formats import hdf5, n5, precomputed, wkw, zarr
 from voxfetch.formats.around import above
 from voxfetch.store import join_key
 
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from voxfetch.node import Format, Node, Settings
     from voxfetch.store import Store
 
-__all__ = ["DOCUMENTS", "find_node", "n5_child_names", "tried", "wkw_completed", "wkw_headers", "wkw_layer_names"]
+__all__ = [
+    "DOCUMENTS",
+    "find_node",
+    "hdf5",
+    "n5_child_names",
+    "tried",
+    "wkw_completed",
+    "wkw_headers",
+    "wkw_layer_names",
+]
 
 #: Format -> the files by which a node of it is found.
 DOCUMENTS: dict[Format, tuple[str, ...]] = {
