@@ -29,13 +29,14 @@ _T = TypeVar("_T")
 class ZarrSource:
     """A store of zarr-python 3, used on the loop of zarr. It may read an object whole to know its size."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, url: str | None = None) -> None:
         self._store = store
+        self._url = url
 
     @property
     def url(self) -> str:
-        """`zarr://` and the class of the store: its own text may hold secrets."""
-        return f"zarr://{type(self._store).__name__}"
+        """The URL that it was given, or `zarr://` and the class of the store: its own text may hold secrets."""
+        return self._url or f"zarr://{type(self._store).__name__}"
 
     async def whole(self, key: str, max_nbytes: int) -> Buffer | None:  # noqa: ARG002 - zarr knows no limits
         """Returns an object, whatever its size."""
