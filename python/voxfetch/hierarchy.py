@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from voxfetch.errors import NotFoundError
 from voxfetch.formats import DOCUMENTS, find_node, n5_child_names, wkw_layer_names
+from voxfetch.formats.references import with_table
 from voxfetch.node import Settings, known_child
 from voxfetch.store import check_key, join_key
 
@@ -32,7 +33,7 @@ def open_node(store: Store, path: str = "", *, format: Format | None = None, set
         raise NotFoundError(
             message, key=join_key(store.url, path), hint="give the folder that holds one of these files"
         )
-    return node
+    return with_table(node)
 
 
 def child(node: Node, name: str) -> Node:
@@ -43,7 +44,9 @@ def child(node: Node, name: str) -> Node:
     """
     name = check_key(name.strip("/"))
     known = known_child(node, name)
-    return open_node(node.store, join_key(node.path, name), settings=node.settings) if known is None else known
+    if known is None:
+        return open_node(node.store, join_key(node.path, name), settings=node.settings)
+    return with_table(known)
 
 
 def with_children(node: Node, names: Sequence[str]) -> Node:

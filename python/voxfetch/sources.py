@@ -76,7 +76,7 @@ def settings_of(
     left = dict(format_options or {})
     separator = left.pop("dimension_separator", None)
     allowed = left.pop("allowed_prefixes", ())
-    revisions = [(name, left.pop(name)) for name in _REVISIONS if name in left]
+    revisions: list[tuple[Revision, Any]] = [(name, left.pop(name)) for name in _REVISIONS if name in left]
     if left:
         message = f"unknown format_options: {', '.join(map(repr, left))}"
         known = 'Zarr v2 knows "dimension_separator", kerchunk "allowed_prefixes", icechunk "branch", "tag", "snapshot"'
@@ -87,7 +87,7 @@ def settings_of(
         raise TypeError("allowed_prefixes must be a list of str")
     if len(revisions) > 1 or not all(isinstance(name, str) and name for _, name in revisions):
         raise ValueError('one of "branch", "tag" and "snapshot", with its name')
-    revision = revisions[0] if revisions else ("branch", "main")
+    revision: tuple[Revision, str] = revisions[0] if revisions else ("branch", "main")
     return Settings(mode, read_options or ReadOptions(), separator, engine, tuple(allowed), revision)
 
 

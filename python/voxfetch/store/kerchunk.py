@@ -255,7 +255,7 @@ def _short(value: object) -> str:
 def _generate(columns: _Columns, generators: object, names: Mapping[str, str]) -> None:
     """Adds the references that `gen` stands for."""
     if not isinstance(generators, list):
-        raise MetadataError(f"gen: a list was expected, not {_short(cast('object', generators))}")
+        raise MetadataError(f"gen: a list was expected, not {_short(generators)}")
     left = min(MAX_GENERATED, MAX_REFERENCES - len(columns.keys))
     for one in cast("list[object]", generators):
         generator = _object(one, "gen")
