@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from voxfetch.errors import NotFoundError, UnsupportedError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from voxfetch.store import RemoteStore
 
 __all__ = ["is_repository", "repository_store"]
+
+# What its reports draw in front of each line.
+_MARKS = re.compile(r"^(?:[\s|`>\u2502\u2570\u2500-]|[x\u00d7]\s)+")
 
 
 def is_repository(folder: str) -> bool:
@@ -57,5 +61,5 @@ def repository_store(folder: str, revision: tuple[Revision, str]) -> RemoteStore
 
 def _first_line(error: Exception) -> str:
     """What icechunk says, without where in its sources."""
-    lines = [line.strip(" |`x->\u2502\u00d7\u2570") for line in str(getattr(error, "message", error)).splitlines()]
+    lines = [_MARKS.sub("", line) for line in str(getattr(error, "message", error)).splitlines()]
     return next((line for line in lines if line), type(error).__name__)[:200]

@@ -122,22 +122,21 @@ def _grid(node: Node) -> _Grid | None:
         is_default = _name(encoding) == "default"
         separator = _configuration(encoding).get("separator", "/" if is_default else ".")
         start = f"c{separator}" if is_default else ""
-    shape = document.get("shape")
-    if not (_are_extents(shape, 0) and _are_extents(chunks, 1)) or separator not in (".", "/"):
+    extents, steps = _extents(document.get("shape"), 0), _extents(chunks, 1)
+    if extents is None or steps is None or len(extents) != len(steps) or separator not in (".", "/"):
         return None
-    counts = tuple(-(-extent // chunk) for extent, chunk in zip(shape, chunks, strict=False))
-    if len(shape) != len(chunks):
-        return None
+    counts = tuple(-(-extent // step) for extent, step in zip(extents, steps, strict=True))
     if not counts:
         # The one chunk of an array without axes.
         start = "c" if start else "0"
     return _Grid(counts, join_key(node.path, start) if start else f"{node.path}/" if node.path else "", separator)
 
 
-def _are_extents(value: Any, least: int) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(one, int) and not isinstance(one, bool) and one >= least for one in cast("list[object]", value)
-    )
+def _extents(value: object, least: int) -> list[int] | None:
+    """A list of integers that are at least so large, None for all else."""
+    found = cast("list[object]", value) if isinstance(value, list) else [None]
+    numbers = [one for one in found if isinstance(one, int) and not isinstance(one, bool) and one >= least]
+    return numbers if len(numbers) == len(found) else None
 
 
 def _name(value: object) -> object:

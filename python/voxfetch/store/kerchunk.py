@@ -200,13 +200,14 @@ def _add(columns: _Columns, key: str, value: object, names: Mapping[str, str]) -
         columns.add_inline(key, _inline(key, value))
     elif isinstance(value, dict):
         columns.add_inline(key, json.dumps(value).encode())
-    elif isinstance(value, list) and len(one := cast("list[object]", value)) in (1, 3):
+    elif isinstance(value, list) and len(cast("list[object]", value)) in (1, 3):
+        one = cast("list[object]", value)
         url = _text(one[0], f"the reference of {key[:200]!r}")
         if "{{" in url:
             url = _rendered(_parts(url), names)
         columns.add(key, url, *((0, WHOLE) if len(one) == 1 else _extent(key, one[1], one[2])))
     else:
-        message = f"the reference of {key[:200]!r} is {_short(value)}"
+        message = f"the reference of {key[:200]!r} is {_short(cast('object', value))}"
         raise MetadataError(message, hint="a reference is a text, an object, [URL] or [URL, offset, length]")
 
 
