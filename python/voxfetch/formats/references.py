@@ -88,22 +88,32 @@ def _table(references: References, grid: _Grid) -> ChunkTable | None:
         return None
     offsets = np.full(cells, MISSING, np.uint64)
     nbytes = np.zeros(cells, np.uint64)
-    numbers = np.zeros(cells, np.uint32)
-    # Target -> its place among the files of this array.
-    files: dict[int, int] = {}
+    targets = np.zeros(cells, np.int64)
     for row in rows:
         cell = grid.cell(references.keys[row])
         if cell is None:
             continue
-        target, length = references.targets[row], references.nbytes[row]
-        if length == WHOLE:
+        if references.nbytes[row] == WHOLE:
             return None
-        offsets[cell], nbytes[cell] = references.offsets[row], length
-        numbers[cell] = files.setdefault(target, len(files))
-    if not files:
+        offsets[cell], nbytes[cell], targets[cell] = (
+            references.offsets[row],
+            references.nbytes[row],
+            references.targets[row],
+        )
+    stored = offsets != MISSING
+    used, numbers = np.unique(targets[stored], return_inverse=True)
+    if not used.size:
         return None
-    keys = tuple(ReferenceStore.target_key(target) for target in files)
-    return ChunkTable(keys, offsets, nbytes, numbers if len(keys) > 1 else None)
+    if used.size == 1:
+        return ChunkTable((ReferenceStore.target_key(int(used[0])),), offsets, nbytes)
+    joined = ReferenceStore.joined_key(map(int, used), int((offsets + nbytes)[stored].max()))
+    if joined is not None:
+        key, bits = joined
+        offsets[stored] += (targets[stored] + 1).astype(np.uint64) << np.uint64(bits)
+        return ChunkTable((key,), offsets, nbytes)
+    files = np.zeros(cells, np.uint32)
+    files[stored] = numbers
+    return ChunkTable(tuple(ReferenceStore.target_key(int(one)) for one in used), offsets, nbytes, files)
 
 
 def _grid(node: Node) -> _Grid | None:

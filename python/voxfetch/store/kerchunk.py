@@ -43,7 +43,7 @@ _MAX_DIMENSIONS = 32
 _MAX_EXPRESSION = 200
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,19}")
-_RESERVED = re.compile(r"\.inline(/|\Z)|\.targets(/|\Z)")
+_RESERVED = re.compile(r"\.(?:inline|joined|targets)(?:/|\Z)")
 _ROOTS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _BELOW = tuple(f"/{name}" for name in _ROOTS)
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -157,14 +157,17 @@ def parse_references(document: bytes) -> References:
     `MetadataError`, `LimitExceededError`.
     """
     try:
-        return _parsed(json.loads(document))
+        return _parsed(_json(document))
     except RecursionError:
         raise LimitExceededError("JSON values nested too deep") from None
-    except json.JSONDecodeError as error:
+
+
+def _json(document: bytes) -> object:
+    try:
+        return json.loads(document)
+    except ValueError as error:
         message = f"not a JSON document, it begins with {document[:80]!r}: {str(error)[:200]}"
         raise MetadataError(message) from None
-    except UnicodeDecodeError:
-        raise MetadataError(f"not a JSON document, it begins with {document[:80]!r}") from None
 
 
 def _parsed(value: object) -> References:

@@ -1,9 +1,10 @@
 """References as a remote store: keys whose bytes lie in other objects, or in the document that says so.
 
 A key is what the document refers to: bytes of it, a part of another object, or all of one. Beside its keys the store
-answers for `.targets/N`, the N-th object that is referred to, and `.inline`, what lies in the document: in terms of
-these the chunks of an array have places that can be merged. The document is read on first use; a copy that reads it
-again notices another one. An object that is referred to and not there is an error, never a chunk that is not stored.
+answers for `.targets/N`, the N-th object that is referred to, `.inline`, what lies in the document, and `.joined/B`,
+all of these one after the other, each at a multiple of 2^B: in terms of these the chunks of an array have places that
+can be merged. The document is read on first use; a copy that reads it again notices another one. An object that is
+referred to and not there is an error, never a chunk that is not stored.
 Sources: `kerchunk` for the document, `targets` for what may be followed.
 """
 
@@ -12,16 +13,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from voxfetch.errors import InternalError, NotFoundError, ObjectChangedError, VoxfetchError
+from voxfetch.errors import InternalError, NotFoundError, ObjectChangedError, StoreError, VoxfetchError
 from voxfetch.store import Ask, Reply, TransientError, check_key, join_key, verify
 from voxfetch.store.kerchunk import INLINE, MAX_NBYTES, WHOLE, Found, References, parse_references
 from voxfetch.store.threads import Threads
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from weakref import WeakKeyDictionary
 
     from voxfetch.store import Clients, Get, RemoteStore
@@ -31,6 +32,10 @@ __all__ = ["ReferenceStore"]
 
 _TARGET = re.compile(r"\.targets/([0-9]{1,9})")
 _INLINE = ".inline"
+_JOINED = re.compile(r"\.joined/([0-9]{1,2})")
+_END = 1 << 63
+# So far from each other that no request reaches from one object into the next.
+_LEAST_BITS = 40
 
 
 class ReferenceStore:
@@ -85,6 +90,15 @@ class ReferenceStore:
         """Returns the key of an object that is referred to (a place in `References.urls`), or of `INLINE`."""
         return _INLINE if number == INLINE else f".targets/{number}"
 
+    @staticmethod
+    def joined_key(targets: Iterable[int], end: int) -> tuple[str, int] | None:
+        """Returns the key of all objects in one and its B, for targets of which at most `end` bytes are used.
+
+        Target `t` begins at `(t + 1) << B`. None where that would be too far away.
+        """
+        bits = max(end.bit_length() + 2, _LEAST_BITS)
+        return None if (max(targets) + 2) << bits >= _END else (f".joined/{bits}", bits)
+
     def direct(self, ask: Ask, clients: Clients) -> Get | None:
         """Returns the GET of a whole object that was asked for before, see `RemoteStore.direct`."""
         number = _TARGET.fullmatch(ask.key)
@@ -100,6 +114,14 @@ class ReferenceStore:
         check_key(ask.key)
         verify.range_header(ask)
         references = await self._current(clients)
+        joined = _JOINED.fullmatch(ask.key)
+        if joined is not None:
+            reply = await self._get(_separated(ask, int(joined[1])), references, clients)
+            # No version and no size: they would be those of one of many.
+            return reply and Reply(reply.body, cast("int", ask.start), None, None, None)
+        return await self._get(ask, references, clients)
+
+    async def _get(self, ask: Ask, references: References, clients: Clients) -> Reply | None:
         found = _found(references, ask.key)
         if found is None:
             return None
@@ -142,7 +164,8 @@ class ReferenceStore:
         document = bytes(reply.body)
         digest, references = await self._threads.run(lambda: _parsed(document))
         if self._digest not in {None, digest}:
-            raise ObjectChangedError("the document with the references was replaced", hint="open it again")
+            # Not `ObjectChangedError`, after which the same would be asked for again.
+            raise StoreError("the document with the references was replaced", hint="open it again")
         self._digest = digest
         return references
 
@@ -172,6 +195,15 @@ def _found(references: References, key: str) -> Found | None:
     if number is None:
         return references.find(key)
     return Found(int(number[1]), 0, WHOLE) if int(number[1]) < len(references.urls) else None
+
+
+def _separated(ask: Ask, bits: int) -> Ask:
+    """The ask for a part of all objects in one as that for a part of one of them."""
+    if ask.start is None or ask.end is None or ask.start >> bits != (ask.end - 1) >> bits:
+        raise InternalError(f"bytes {ask.start}..{ask.end} of more than one object", key=ask.key)
+    number = ask.start >> bits
+    before = number << bits
+    return Ask(ReferenceStore.target_key(number - 1), ask.start - before, ask.end - before)
 
 
 def _inline(ask: Ask, references: References, found: Found, etag: str) -> Reply:

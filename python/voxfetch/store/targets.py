@@ -107,7 +107,7 @@ class Targets:
         scheme = _SCHEME.match(url)
         if scheme is None and not url.startswith("/"):
             if not isinstance(store, FileStore):
-                below = check_key(join_key(self._folder, check_key(url)))
+                below = check_key(join_key(self._folder, *_checked(url, url)))
                 if not key:
                     raise _refused(below, "a relative reference in a document without a folder")
                 return Target(store, below, join_key(store.url, below))
@@ -116,7 +116,7 @@ class Targets:
         if not place.root:
             return await self._threads.run(lambda: self._file(place))
         own = self._own
-        if own is not None and own.holds(place):
+        if own is not None and own.holds(place) and own.parts != place.parts:
             if place.plain and key:
                 below = join_key(self._folder, *place.parts[len(own.parts) :])
                 return Target(store, below, place.shown)
