@@ -27,7 +27,7 @@ FORBIDDEN_IN_CORE = re.compile(r"\bstd::(fs|net|thread|process|env|time)\b|\b(Sy
 # Modules of the package from the bottom up; a module may import what stands above its own line, and its own line.
 PYTHON_LAYERS = [
     {"errors", "_core", "wake", "resources", "limit", "hedge"},
-    {"options", "selection", "store", "channels", "values"},
+    {"options", "selection", "store", "channels", "table", "values"},
     {"store.local", "store.resolve", "store.targets", "store.fsspec_options", "output", "handle", "attempts"},
     {"connections", "scheduler"},
     {"engine", "ngff"},

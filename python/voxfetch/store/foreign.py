@@ -72,7 +72,13 @@ class ZarrSource:
 
         async def get() -> Any:
             await self._store._ensure_open()
-            return await self._store.get(key, buffers.default_buffer_prototype(), request)
+            try:
+                return await self._store.get(key, buffers.default_buffer_prototype(), request)
+            except Exception as error:
+                # What icechunk says of a key that Zarr does not have, such as a document of another format.
+                if "invalid zarr key" not in str(error):
+                    raise
+                return None
 
         found = await _on_loop(_zarr_loop(), get())
         return None if found is None else found.as_buffer_like()
