@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -191,6 +193,23 @@ def test_a_broken_repository(tmp_path, made, engine):
         path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(vf.VoxfetchError):
         vf.open(tmp_path / "broken", engine=engine)
+
+
+def test_a_forked_child_does_not_hang(made, engine):
+    array = vf.open_array(made.folder, "a", engine=engine)
+    assert array[0, 0] == 7
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        code = 1
+        try:
+            array[1, 0]
+        except vf.ForkSafetyError:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert array[1, 0] == made.expected["a"][1, 0]
 
 
 def test_info(made, capsys):
