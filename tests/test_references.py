@@ -279,6 +279,37 @@ def test_far_fewer_references_than_cells(tmp_path, engine):
     assert array[-1, -1] == ord("z")
 
 
+def test_keys_that_are_no_chunks(tmp_path, engine):
+    documents = flat(np.zeros((2, 4)), chunks=(1, 2)) | {"0.0": "ab", "1.1": "cd"}
+    for key in (
+        "00.0",
+        "0.00",
+        "0.2",
+        "2.0",
+        "1",
+        "1.0.0",
+        "-1.0",
+        "+1.0",
+        "1. 0",
+        "\u0661.0",
+        "1.0/0",
+        "9" * 30 + ".0",
+    ):
+        documents[key] = "no"
+    array = vf.open(written(tmp_path, documents), engine=engine)
+    assert array[...].tobytes() == b"ab\0\0\0\0cd"
+
+
+def test_chunks_of_one_object_are_of_one_version(tmp_path, engine):
+    documents = flat(np.zeros(4), chunks=(2,)) | {"0": ["x", 0, 2], "1": ["x", 2, 2]}
+    array = vf.open(written(tmp_path, documents, x=b"abcd"), engine=engine)
+    assert array[...].tobytes() == b"abcd"
+    assert array._table.files == (".targets/0",)
+    both = vf.open(written(tmp_path, documents | {"1": ["y", 2, 2]}, y=b"efgh"), engine=engine)
+    assert both[...].tobytes() == b"abgh"
+    assert both._table.files == (".joined/40",)
+
+
 def test_chunks_at_the_same_bytes(tmp_path, engine):
     documents = flat(np.zeros(6), chunks=(2,)) | {"0": ["x", 0, 2], "1": ["x", 1, 2], "2": ["x", 0, 2]}
     array = vf.open(written(tmp_path, documents, x=b"abc"), engine=engine)

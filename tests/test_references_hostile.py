@@ -106,6 +106,8 @@ def test_beside_the_document(document, url, found):
             "..\\a.h5",
             "a//b",
             "/etc/passwd",
+            "/data/a.h5",
+            "file:///data/a.h5",
             "file:///etc/passwd",
             "file://localhost/etc/passwd",
             "FILE:///etc/passwd",
