@@ -154,7 +154,6 @@ def test_consolidated_metadata(file, tmp_path, engine):
     array = group["deep/er/floats"]
     np.testing.assert_array_equal(array[...], expected["deep/er/floats"])
     assert array.explain(...).requests == 1
-    # The copy of a group knows its children from documents that it holds.
     again = pickle.loads(pickle.dumps(group))["deep/er/floats"]
     assert again.explain(...).requests == 1
 

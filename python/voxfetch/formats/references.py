@@ -72,9 +72,6 @@ def with_table(node: Node) -> Node:
         url = cast("dict[str, Any]", link).get("url") if isinstance(link, dict) else None
         message = f"the chunks of this array are not among the references ({_EXTERNAL})"
         raise UnsupportedError(message, key=node.url, hint=f"open the file itself: {str(url)[:500]}")
-    if not remote.is_read:
-        # The node came from a copy of the store, out of metadata that it holds.
-        node.store.list(node.path)
     grid = _grid(node)
     table = None if grid is None else _table(remote.references, grid)
     return node if table is None else replace(node, table=table)

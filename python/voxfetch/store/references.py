@@ -80,11 +80,6 @@ class ReferenceStore:
             raise InternalError("references that were not read")
         return self._references
 
-    @property
-    def is_read(self) -> bool:
-        """Whether the document was read."""
-        return self._references is not None
-
     @staticmethod
     def target_key(number: int) -> str:
         """Returns the key of an object that is referred to (a place in `References.urls`), or of `INLINE`."""
