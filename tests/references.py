@@ -30,8 +30,6 @@ def write_hdf5(path, make_values):
         holes = file.create_dataset("holes", (64, 64), "uint8", chunks=(16, 16), fillvalue=9)
         holes[20:40, 3:50] = 1
         expected["holes"] = holes[...]
-        packed = file.create_dataset("packed", data=expected["volume"], chunks=(8, 16, 10), compression=4, shuffle=True)
-        expected["packed"] = packed[...]
     return expected
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import h5py
+import hdf5plugin
 import kerchunk.combine
 import kerchunk.hdf
 import kerchunk.utils
@@ -68,11 +69,19 @@ def test_files_of_hdf5(inline, file, tmp_path, engine):
     np.testing.assert_array_equal(group["volume"][3:17, 15:20, 2:], expected["volume"][3:17, 15:20, 2:])
 
 
-@pytest.mark.xfail(raises=vf.UnsupportedError, strict=False, reason="filters of Zarr v2")
-def test_filters_of_hdf5(file, tmp_path, engine):
-    path, expected = file
-    array = vf.open_array(written(tmp_path, of_hdf5(path, "a.h5")), "packed", engine=engine)
-    np.testing.assert_array_equal(array[...], expected["packed"])
+@pytest.mark.parametrize(
+    "filters",
+    [{"compression": 4}, {"compression": 4, "shuffle": True}, hdf5plugin.Zstd(), hdf5plugin.Blosc()],
+    ids=["gzip", "shuffle", "zstd", "blosc"],
+)
+@pytest.mark.parametrize("dtype", ["<u2", ">i4"])
+def test_filters_of_hdf5(filters, dtype, tmp_path, engine, make_values):
+    expected = make_values((20, 31), dtype) % 100
+    with h5py.File(tmp_path / "a.h5", "w") as writer:
+        writer.create_dataset("x", data=expected, chunks=(8, 10), **filters)
+    array = vf.open_array(written(tmp_path, of_hdf5(tmp_path / "a.h5", "a.h5")), "x", engine=engine)
+    np.testing.assert_array_equal(array[...], expected)
+    assert array.verify().problem_count == 0
 
 
 def test_as_zarr_and_fsspec_read_them(file, tmp_path, engine):

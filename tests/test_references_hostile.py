@@ -392,6 +392,7 @@ def generated(**changes):
         ({"dimensions": {"i": ["a"]}}, vf.MetadataError, "integers"),
         ({"dimensions": {"i": {"stop": 1 << 70}}}, vf.MetadataError, "integers"),
         ({"dimensions": {"i": {"stop": 1 << 40}}}, vf.LimitExceededError, "gen"),
+        ({"dimensions": {"i": {"start": -(1 << 62) - 5, "stop": 1 << 62}}}, vf.LimitExceededError, "gen"),
         ({"dimensions": {"i": {"start": 1 << 40, "stop": 0, "step": -1}}}, vf.LimitExceededError, "gen"),
         ({"dimensions": {"i": {"stop": 1 << 15}, "j": {"stop": 1 << 15}}}, vf.LimitExceededError, "gen"),
         ({"dimensions": {"i": {"stop": 1 << 15}, "j": {"stop": 1 << 15}, "k": []}}, vf.LimitExceededError, "gen"),
