@@ -29,7 +29,7 @@ PYTHON_LAYERS = [
     {"errors", "_core", "wake", "resources", "limit", "hedge"},
     {"options", "selection", "store", "channels", "values", "dtypes", "foreign", "table"},
     {"objects"},
-    {"store.local", "store.resolve", "store.fsspec_options", "output", "handle", "attempts"},
+    {"store.local", "store.resolve", "store.targets", "store.fsspec_options", "output", "handle", "attempts"},
     {"connections", "scheduler"},
     {"engine", "ngff"},
     {"documents"},

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pickle
 import signal
 
 import fsspec
+import numpy as np
 import obstore.store
 import pytest
 import zarr
 from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.memory import MemoryFileSystem
 from zarr.core.buffer import default_buffer_prototype
 
 import voxfetch as vf
+from tests.references import of_folder
 from tests.servers.asking import get, run
 from tests.stores import DATA, SECRET, is_reply, listed
+from tests.zips import pack
 from voxfetch.store import Ask, RemoteStore, TransientError
 from voxfetch.store.adapters import AdapterStore, ObspecStore
 from voxfetch.store.foreign import FsspecSource, ZarrSource
@@ -284,3 +289,96 @@ def test_versions_in_memory():
     assert get(store, Ask("x")) is None
     assert get(copy, Ask("x")) == second
     assert copy.identity != store.identity
+
+
+# ------------------------------------------------------------------------------------------- every store of zarr-python
+
+
+def zarr_local(folder):
+    return zarr.storage.LocalStore(folder, read_only=True)
+
+
+def zarr_memory(folder):
+    prototype = default_buffer_prototype()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return zarr.storage.MemoryStore(
+        {path.relative_to(folder).as_posix(): prototype.buffer.from_bytes(path.read_bytes()) for path in files},
+        read_only=True,
+    )
+
+
+def zarr_object(folder):
+    return zarr.storage.ObjectStore(obstore.store.LocalStore(folder), read_only=True)
+
+
+def zarr_object_memory(folder):
+    own = obstore.store.MemoryStore()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            obstore.put(own, path.relative_to(folder).as_posix(), path.read_bytes())
+    return zarr.storage.ObjectStore(own, read_only=True)
+
+
+def zarr_fsspec(folder):
+    filesystem = AsyncFileSystemWrapper(fsspec.filesystem("local"), asynchronous=True)
+    return zarr.storage.FsspecStore(filesystem, read_only=True, path=str(folder))
+
+
+def zarr_references(folder):
+    references, blob = of_folder(folder, str(folder.parent / "blob"))
+    (folder.parent / "blob").write_bytes(blob)
+    texts = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in references.items()}
+    filesystem = fsspec.filesystem(
+        "reference", fo=texts, asynchronous=True, remote_protocol="file", skip_instance_cache=True
+    )
+    return zarr.storage.FsspecStore(filesystem, read_only=True, path="")
+
+
+def zarr_zip(folder):
+    path = folder.parent / "a.zip"
+    path.write_bytes(pack(folder))
+    return zarr.storage.ZipStore(path, mode="r")
+
+
+def zarr_wrapper(folder):
+    return zarr.storage.WrapperStore(zarr_local(folder))
+
+
+def zarr_logging(folder):
+    return zarr.storage.LoggingStore(zarr_memory(folder), log_level="CRITICAL")
+
+
+ZARR_STORES = [
+    zarr_local,
+    zarr_memory,
+    zarr_object,
+    zarr_object_memory,
+    zarr_fsspec,
+    zarr_references,
+    zarr_zip,
+    zarr_wrapper,
+    zarr_logging,
+]
+
+
+@pytest.mark.parametrize("make", ZARR_STORES, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_stores_of_zarr(make, zarr_format, tmp_path, make_values):
+    expected = {"plain": make_values((20, 30), "uint16", 1), "deep/other": make_values((17, 9), "float32", 2)}
+    written = zarr.create_group(tmp_path / "a", zarr_format=zarr_format)
+    for name, values in expected.items():
+        shards = {"shards": (8, 8)} if zarr_format == 3 and "/" in name else {}
+        written.create_array(name, shape=values.shape, chunks=(4, 4), dtype=values.dtype, **shards)[...] = values
+    store = make(tmp_path / "a")
+    reader = zarr.open_group(store, mode="r")
+    for source in (store, reader):
+        group = vf.open(source)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(group[name][...], values)
+            np.testing.assert_array_equal(group[name][2:9, 3:7], values[2:9, 3:7])
+    for name, values in expected.items():
+        np.testing.assert_array_equal(vf.open(reader[name])[...], values)
+        np.testing.assert_array_equal(vf.open_array(store, name)[...], values)
+    np.testing.assert_array_equal(vf.open(reader["deep"].store_path)["other"][...], expected["deep/other"])
+    with pytest.raises(vf.NotFoundError):
+        vf.open(store)["none"]

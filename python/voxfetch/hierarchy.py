@@ -16,6 +16,7 @@ from voxfetch.formats import (
     wkw_headers,
     wkw_layer_names,
 )
+from voxfetch.formats.references import with_table
 from voxfetch.node import Settings, known_child
 from voxfetch.store import check_key, join_key
 
@@ -40,7 +41,7 @@ def open_node(store: Store, path: str = "", *, format: Format | None = None, set
         raise NotFoundError(
             message, key=join_key(store.url, path), hint="give the folder that holds one of these files"
         )
-    return node
+    return with_table(node)
 
 
 def child(node: Node, name: str) -> Node:
@@ -55,7 +56,7 @@ def child(node: Node, name: str) -> Node:
     known = known_child(node, name)
     if known is None:
         return open_node(node.store, join_key(node.path, name), settings=node.settings)
-    return wkw_completed(known) if known.format == "wkw" else known
+    return wkw_completed(known) if known.format == "wkw" else with_table(known)
 
 
 def with_children(node: Node, names: Sequence[str]) -> Node:

@@ -22,10 +22,22 @@ if TYPE_CHECKING:
     from voxfetch.ngff import Multiscale
     from voxfetch.table import ChunkTable
 
-__all__ = ["Described", "Format", "Kind", "Node", "Settings", "document_name", "inside", "known_child", "parse_json"]
+__all__ = [
+    "Described",
+    "Format",
+    "Kind",
+    "Node",
+    "Revision",
+    "Settings",
+    "document_name",
+    "inside",
+    "known_child",
+    "parse_json",
+]
 
 Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw", "b2nd", "hdf5"]
 Kind = Literal["array", "group"]
+Revision = Literal["branch", "tag", "snapshot"]
 
 MAX_DOCUMENT_DEPTH = 64
 """Nesting of JSON values in a document."""
@@ -33,13 +45,19 @@ MAX_DOCUMENT_DEPTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the arrays below a node are read and written; handed from parent to child."""
+    """How the arrays below a node are read and written; handed from parent to child.
+
+    `allowed_prefixes` are URLs and folders that references may lead to, `revision` which one of a repository is read:
+    ("branch" | "tag" | "snapshot", its name).
+    """
 
     mode: Literal["r", "r+"] = "r"
     read_options: ReadOptions = field(default_factory=ReadOptions)
     dimension_separator: str | None = None
     chunk_tables: str | None = None
     engine: Engine | None = None
+    allowed_prefixes: tuple[str, ...] = ()
+    revision: tuple[Revision, str] = ("branch", "main")
 
 
 @dataclass(frozen=True, slots=True)

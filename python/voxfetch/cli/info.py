@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What `open` can return.
 Opened = vf.Array | vf.Image | vf.Group | vf.Collection
+#: What a URL has behind a file or folder that holds a hierarchy -> what people call it.
+_CONTAINERS = {"|zip:": "ZIP archive", "|kerchunk:": "kerchunk references", "|icechunk:": "icechunk"}
 
 
 def info(args: argparse.Namespace, console: Console) -> int:
@@ -141,6 +143,12 @@ def brief(node: Opened) -> dict[str, object]:
     }
 
 
+def _format(node: Opened) -> str:
+    """The format, and what it lies in."""
+    container = next((what for mark, what in _CONTAINERS.items() if mark in node.url), None)
+    return node.format if container is None else f"{node.format} ({container})"
+
+
 def _one_line(node: Opened) -> str:
     if isinstance(node, vf.Array):
         line = f"{extents(node.shape)} {node.dtype}, chunks {extents(node.chunks)}"
@@ -151,7 +159,7 @@ def _one_line(node: Opened) -> str:
 
 
 def _show_array(array: vf.Array, console: Console) -> None:
-    console.line(f"{plain(array.url)}: array, {array.format}")
+    console.line(f"{plain(array.url)}: array, {_format(array)}")
     fields = [
         ("shape", f"{extents(array.shape)} ({' '.join(map(plain, array.axes))})"),
         ("data type", f"{array.dtype}, fill value {plain(array.fill_value)}"),
@@ -169,7 +177,7 @@ def _show_array(array: vf.Array, console: Console) -> None:
 
 def _show_image(image: vf.Image, console: Console) -> None:
     finest = image.level(0)
-    console.line(f"{plain(image.url)}: image, {image.format}")
+    console.line(f"{plain(image.url)}: image, {_format(image)}")
     named = zip(image.axes, finest.unit, strict=True)
     axes = [f"{plain(name)} ({plain(unit)})" if unit else plain(name) for name, unit in named]
     fields = [
@@ -205,7 +213,7 @@ def _show_image(image: vf.Image, console: Console) -> None:
 
 def _show_group(group: vf.Group, console: Console) -> None:
     kind = "collection" if isinstance(group, vf.Collection) else "group"
-    console.line(f"{plain(group.url)}: {kind}, {group.format}")
+    console.line(f"{plain(group.url)}: {kind}, {_format(group)}")
     names = list(group.keys())
     shown = ", ".join(map(plain, names[:20])) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
     _show_fields([("holds", shown or "nothing")], group.attrs, console)

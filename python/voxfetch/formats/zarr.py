@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from voxfetch.errors import MetadataError, PermissionDeniedError
+from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
 from voxfetch.node import Described, Node, inside, parse_json
 from voxfetch.store import join_key
 
@@ -101,7 +101,12 @@ def _raise_refused(found: Iterable[bytes | PermissionDeniedError | None]) -> Non
 
 def _consolidated_zarr2(document: bytes, key: str) -> tuple[dict[str, Described], Described | None]:
     """Returns the nodes below and the node itself as `.zmetadata` describes them."""
-    entries = _object(parse_json(document, key).get("metadata"), key, "metadata")
+    value = parse_json(document, key)
+    if "record_size" in value:
+        # Chunks lie where files beside this one say; to Zarr all of them would seem to be missing.
+        message = "references of kerchunk in parquet, which this version does not read"
+        raise UnsupportedError(message, key=key, hint="write them as JSON first")
+    entries = _object(value.get("metadata"), key, "metadata")
     nodes: dict[str, Described] = {}
     for name, value in entries.items():
         parent, _, last = name.rpartition("/")

@@ -31,30 +31,31 @@ class FileStore:
     written less than two seconds ago the directory of the archive, which has the checksums of all members, is looked at
     with each request, and is part of the ETag.
 
-    It is opened for each request: nothing is held over a fork, and one that was replaced is noticed.
+    It is opened for each request: nothing is held over a fork, and one that was replaced is noticed. `threads` are
+    those that many files share.
     """
 
-    __slots__ = ("_path", "_threads")
+    __slots__ = ("_threads", "path")
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._threads = Threads("voxfetch-file")
+    def __init__(self, path: str, threads: Threads | None = None) -> None:
+        self.path = path
+        self._threads = threads or Threads("voxfetch-file")
 
     def __repr__(self) -> str:
-        return f"FileStore({self._path!r})"
+        return f"FileStore({self.path!r})"
 
     def __reduce__(self) -> tuple[Callable[[str], FileStore], tuple[str]]:
-        return FileStore, (self._path,)
+        return FileStore, (self.path,)
 
     @property
     def url(self) -> str:
         """URL of the file."""
-        return file_url(self._path)
+        return file_url(self.path)
 
     @property
     def identity(self) -> str:
         """The path."""
-        return f"file:{self._path}"
+        return f"file:{self.path}"
 
     def direct(self, ask: Ask, clients: Clients) -> None:
         """None: its answers are not those of a GET."""
@@ -62,7 +63,7 @@ class FileStore:
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:  # noqa: ARG002 - the protocol's
         """Returns the bytes asked for, None when there is no such file. See `RemoteStore.get`."""
         verify.range_header(ask)
-        return None if check_key(ask.key) else await self._threads.run(lambda: _read(self._path, ask))
+        return None if check_key(ask.key) else await self._threads.run(lambda: _read(self.path, ask))
 
     async def list(self, prefix: str, clients: Clients) -> list[str]:  # noqa: ARG002
         """Raises `UnsupportedError`: a file has no listing."""

@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from voxfetch.errors import ForkSafetyError
 from voxfetch.store import join_key
 from voxfetch.store.adapters import ABSENT
 from voxfetch.store.threads import Threads
@@ -29,13 +30,21 @@ _T = TypeVar("_T")
 class ZarrSource:
     """A store of zarr-python 3, used on the loop of zarr. It may read an object whole to know its size."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, url: str | None = None) -> None:
         self._store = store
+        self._url = url
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> tuple[Any, str | None]:
+        return self._store, self._url
+
+    def __setstate__(self, state: tuple[Any, str | None]) -> None:
+        self.__init__(*state)
 
     @property
     def url(self) -> str:
-        """`zarr://` and the class of the store: its own text may hold secrets."""
-        return f"zarr://{type(self._store).__name__}"
+        """The URL that it was given, or `zarr://` and the class of the store: its own text may hold secrets."""
+        return self._url or f"zarr://{type(self._store).__name__}"
 
     async def whole(self, key: str, max_nbytes: int) -> Buffer | None:  # noqa: ARG002 - zarr knows no limits
         """Returns an object, whatever its size."""
@@ -50,8 +59,7 @@ class ZarrSource:
         """Returns the number of bytes of an object."""
 
         async def size() -> int:
-            await self._store._ensure_open()
-            return int(await self._store.getsize(key))
+            return int(await (await self._opened()).getsize(key))
 
         with suppress(*ABSENT):
             return await _on_loop(_zarr_loop(), size())
@@ -61,8 +69,7 @@ class ZarrSource:
         """Returns the names directly under a prefix."""
 
         async def collect() -> list[str]:
-            await self._store._ensure_open()
-            return [str(name) async for name in self._store.list_dir(prefix)]
+            return [str(name) async for name in (await self._opened()).list_dir(prefix)]
 
         return await _on_loop(_zarr_loop(), collect())
 
@@ -70,11 +77,25 @@ class ZarrSource:
         buffers: Any = importlib.import_module("zarr.core.buffer")
 
         async def get() -> Any:
-            await self._store._ensure_open()
-            return await self._store.get(key, buffers.default_buffer_prototype(), request)
+            store = await self._opened()
+            try:
+                return await store.get(key, buffers.default_buffer_prototype(), request)
+            except Exception as error:
+                # What icechunk says of a key that Zarr does not have, such as a document of another format.
+                if "invalid zarr key" not in str(error):
+                    raise
+                return None
 
         found = await _on_loop(_zarr_loop(), get())
         return None if found is None else found.as_buffer_like()
+
+    async def _opened(self) -> Any:
+        if self._pid != os.getpid() and type(self._store).__module__.startswith("icechunk"):
+            # Its threads are those of the parent: whoever asks would wait for ever.
+            message = "a store of icechunk that was opened before a fork"
+            raise ForkSafetyError(message, hint='start processes by "spawn" or "forkserver"')
+        await self._store._ensure_open()
+        return self._store
 
 
 class FsspecSource:
