@@ -24,9 +24,16 @@ __all__ = [
     "RemoteArray",
     "RemoteEngine",
     "__version__",
+    "decode_blosc",
 ]
 
 __version__: str
+
+def decode_blosc(encoded: Buffer, nbytes: int) -> bytes:
+    """Decodes one Blosc-1 chunk of exactly `nbytes` decoded bytes, which are read-only, without the GIL.
+
+    Raises `CodecError` when it is broken or of another size, `LimitExceededError` when memory is short.
+    """
 
 # An array is a `Buffer`, which numpy's types say from Python 3.12 on only.
 _Memory: TypeAlias = Buffer | NDArray[Any]
@@ -51,7 +58,7 @@ class ArrayMeta:
 
     @staticmethod
     def from_document(document: bytes, format: str) -> ArrayMeta:  # noqa: A002 - the word of the public names
-        """Parses the document of an array of a format beside Zarr: `wkw`.
+        """Parses the document of an array of a format beside Zarr: `n5`, `precomputed`, `wkw`, `bossdb`.
 
         Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`, `ValueError` for another format.
         """

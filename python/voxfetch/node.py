@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Described", "Format", "Kind", "Node", "Settings", "document_name", "inside", "known_child", "parse_json"]
 
-Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw"]
+Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw", "bossdb"]
 Kind = Literal["array", "group"]
 
 MAX_DOCUMENT_DEPTH = 64
@@ -94,7 +94,8 @@ def document_name(format: Format, kind: Kind) -> str:  # noqa: A002 - the word o
     """Returns the name of the file that describes a node."""
     if format == "wkw":
         return "header.wkw" if kind == "array" else "datasource-properties.json"
-    return {"zarr3": "zarr.json", "zarr2": f".z{kind}", "n5": "attributes.json", "precomputed": "info"}[format]
+    names = {"zarr3": "zarr.json", "zarr2": f".z{kind}", "n5": "attributes.json", "precomputed": "info"}
+    return names.get(format, "channel")
 
 
 def known_child(node: Node, name: str) -> Node | None:

@@ -2,7 +2,8 @@
 
 A source is a path, a URL or an object of another library. URLs may say the format before (`zarr3://PATH`) or after
 (`URL|zarr3:path/inside`). `URL|zip:path/inside` lies in a ZIP archive; a URL that ends in `.zip` or `.ozx`, and a file
-that is an archive, need no `|zip:`.
+that is an archive, need no `|zip:`. `bossdb://collection/experiment/channel` is a channel of BossDB; behind `bossdb://`
+may stand the URL of another server.
 """
 
 from __future__ import annotations
@@ -41,9 +42,12 @@ _FORMATS: dict[str | None, Format | None] = {
     "precomputed": "precomputed",
     "neuroglancer-precomputed": "precomputed",
     "wkw": "wkw",
+    "bossdb": "bossdb",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ADAPTER = re.compile(r"\|([a-z][a-z0-9-]*):([^|]*)$")
+#: The server of a channel whose URL names none.
+_BOSSDB = "https://api.bossdb.io/"
 _ARCHIVE = re.compile(r"[^?#]*\.(?:zip|ozx)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -89,6 +93,8 @@ def node_of(
     source, inside, implied = _without_adapters(source)
     wanted_format = _FORMATS[format] or implied
     inside = join_key(inside, (path or "").strip("/"))
+    if wanted_format == "bossdb":
+        return _node_of_boss(source, options, inside, settings)
     remote = None if isinstance(source, str) and not _is_url(source) else _remote(source, options, inside)
     if remote is not None:
         if zipped or _names_archive(source):
@@ -152,6 +158,8 @@ def _without_adapters(source: object) -> tuple[object, str, Format | None]:
     while (scheme := _SCHEME.match(text)) is not None and scheme[1].lower() in _FORMATS:
         wanted = _format_of(scheme[1].lower()) or wanted
         text = text[scheme.end() :]
+    if wanted == "bossdb" and not _is_url(text):
+        text = _BOSSDB + text
     return text, inside, wanted
 
 
@@ -204,6 +212,18 @@ def _node_in_archive(
             what = f"it holds: {shown}" if names else "there is nothing"
             error.hint = f"{what}; `ARCHIVE|zip:PATH` names a path in an archive"
         raise
+
+
+def _node_of_boss(
+    source: object, options: StoreOptions | Mapping[str, Any] | None, inside: str, settings: Settings
+) -> Node:
+    from voxfetch.store.resolve import boss_store
+
+    if not isinstance(source, str) or not _is_url(source):
+        raise UnsupportedError("BossDB is a server", hint="give bossdb://collection/experiment/channel, or its URL")
+    remote, channel = boss_store(source, options)
+    path = check_key(join_key(channel, inside))
+    return open_node(RemoteDocuments(remote, settings.engine), path, format="bossdb", settings=settings)
 
 
 def _is_url(text: str) -> bool:

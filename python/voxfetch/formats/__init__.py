@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
-from voxfetch.formats import n5, precomputed, wkw, zarr
+from voxfetch.formats import bossdb, n5, precomputed, wkw, zarr
 from voxfetch.formats.around import above
 from voxfetch.store import join_key
 
@@ -47,6 +47,9 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
 
     Raises `MetadataError`, `UnsupportedError`, `LimitExceededError`, `PermissionDeniedError`, `StoreError`.
     """
+    if format == "bossdb":
+        # A server and no folder: nothing there is found by the name of a file.
+        return bossdb.find(store, path, settings)
     # A document of one format, or one that nobody may see, says nothing of the next: it counts if no other fits. Stores
     # that hide their listing answer "forbidden" for what does not exist.
     wrong: list[VoxfetchError] = []

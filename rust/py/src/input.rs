@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use voxfetch_core::codec::{PreparedArray, Verify};
-use voxfetch_core::metadata::{CodecSpec, n5, precomputed, wkw, zarr};
+use voxfetch_core::metadata::{CodecSpec, bossdb, n5, precomputed, wkw, zarr};
 use voxfetch_core::plan::coalesce::Merge;
 use voxfetch_core::shard_writer;
 
@@ -35,6 +35,7 @@ impl ArrayMeta {
     #[staticmethod]
     fn from_document(py: Python<'_>, document: &[u8], format: &str) -> PyResult<Self> {
         let parse = match format {
+            "bossdb" => bossdb::array,
             "n5" => n5::array,
             "precomputed" => precomputed::array,
             "wkw" => wkw::parse,

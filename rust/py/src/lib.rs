@@ -21,6 +21,17 @@ mod _core {
     #[pymodule_export]
     use crate::remote::{RemoteArray, RemoteEngine};
 
+    use pyo3::prelude::*;
+    use pyo3::types::PyBytes;
+
+    /// Decodes one Blosc-1 chunk.
+    #[pyfunction]
+    fn decode_blosc<'py>(py: Python<'py>, encoded: &Bound<'py, PyAny>, nbytes: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let encoded = crate::remote::received(py, encoded)?;
+        let decoded = crate::detached(py, || voxfetch_core::codec::decode_blosc(encoded.as_ref(), nbytes))?;
+        Ok(PyBytes::new(py, &decoded))
+    }
+
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         use pyo3::types::PyModuleMethods as _;

@@ -34,8 +34,8 @@ use std::ops::Range;
 pub use self::form::Compression;
 pub use self::prepared::PreparedArray;
 
-pub use self::blosc::BlockTable;
 use self::blosc::BloscChunk;
+pub use self::blosc::{BlockTable, decode_blosc};
 use self::deflate::DeflateContext;
 use self::sink::{check_len, resize};
 use self::stages::{decode_bounded, decode_exact, encode_one};
