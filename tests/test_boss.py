@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -59,6 +61,11 @@ def engine():
 
 def url(server, path):
     return f"bossdb://{server.url}/{path}"
+
+
+def wait_for(condition):
+    while not condition():
+        time.sleep(0.005)
 
 
 # --- what it is
@@ -207,8 +214,6 @@ def test_what_is_no_channel(server, engine):
     ],
 )
 def test_documents_that_make_no_sense(server, engine, monkeypatch, what, part):
-    import json
-
     answer = server.answer
 
     def changed(request):
@@ -260,8 +265,7 @@ def test_a_read_that_is_cancelled_stops_its_cutout(server, engine, em):
 
     async def main():
         task = asyncio.create_task(array.read_async((0, slice(64), slice(64))))
-        while not server.cutouts:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_for, lambda: server.cutouts)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -410,8 +414,7 @@ def test_closing_the_engine_ends_what_waits(server):
 
     thread = threading.Thread(target=work)
     thread.start()
-    while not server.cutouts:
-        pass
+    wait_for(lambda: server.cutouts)
     engine.close()
     thread.join(10)
     assert failure
@@ -432,7 +435,7 @@ def test_runs_of_blocks_are_boxes(cell):
     cuboid, block = volume.cuboid(cell), volume.block_nbytes
     grid = [high - low for low, high in cuboid.box]
     numbers = np.arange(np.prod(grid)).reshape(grid)
-    entries = np.frombuffer(cuboid.index, "<u8").reshape(4, 8, 8, 2)
+    entries = np.frombuffer(cuboid.table, "<u8").reshape(4, 8, 8, 2)
     stored = entries[entries[..., 1] == block][:, 0]
     np.testing.assert_array_equal(stored, numbers.ravel() * block)
     assert (entries[entries[..., 1] != block] == 2**64 - 1).all()

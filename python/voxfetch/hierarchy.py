@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from voxfetch.errors import NotFoundError
-from voxfetch.formats import DOCUMENTS, find_node, n5_child_names, wkw_layer_names
+from voxfetch.errors import NotFoundError, UnsupportedError
+from voxfetch.formats import DOCUMENTS, find_node, n5_child_names, wkw_layer_names, wkw_listed_layers
 from voxfetch.node import Settings, known_child
 from voxfetch.store import check_key, join_key
 
@@ -58,7 +58,8 @@ def with_children(node: Node, names: Sequence[str]) -> Node:
 def child_names(node: Node) -> list[str]:
     """Returns the names of the nodes directly below a group, sorted.
 
-    From consolidated metadata where there is any, else by listing and looking for documents.
+    From consolidated metadata where there is any, else by listing and looking for documents. Raises `UnsupportedError`
+    where nobody can tell.
     """
     if node.kind == "array":
         return []
@@ -69,9 +70,17 @@ def child_names(node: Node) -> list[str]:
     if node.format == "n5":
         return n5_child_names(node.store, node.path)
     documents = ("zarr.json",) if node.format == "zarr3" else (".zarray", ".zgroup")
+    try:
+        names = node.store.list(node.path)
+    except UnsupportedError:
+        # A WEBKNOSSOS server has no listings, but says which layers a dataset has.
+        layers = wkw_listed_layers(node.store, node.path)
+        if layers is None:
+            raise
+        return layers
     return [
         name
-        for name in node.store.list(node.path)
+        for name in names
         if not name.startswith((".", "__"))
         and any(node.store.exists(join_key(node.path, name, document)) for document in documents)
     ]

@@ -30,7 +30,7 @@ class Channel:
     base: int = 0
     status: str = "DOWNSAMPLED"
     storage: str = "spdb"
-    token: str = "public"  # noqa: S105 - everybody's
+    token: str = "public"
     voxel_size: tuple = (30, 4, 4)
     levels: dict = field(init=False)
 
@@ -121,7 +121,9 @@ class BossServer(CloudServer):
 
     def _metadata(self, token, collection, experiment, name):
         prefix = "/".join(part for part in (collection, experiment) if part) + "/"
-        below = {path.removeprefix(prefix): channel for path, channel in self.channels.items() if path.startswith(prefix)}
+        below = {
+            path.removeprefix(prefix): channel for path, channel in self.channels.items() if path.startswith(prefix)
+        }
         names = sorted({path.partition("/")[0] for path in below})
         common = {"description": "", "creator": "somebody", "to_be_deleted": None}
         if not below:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from voxfetch.node import Format, Node, Settings
     from voxfetch.store import Store
 
-__all__ = ["DOCUMENTS", "find_node", "n5_child_names", "wkw_layer_names"]
+__all__ = ["DOCUMENTS", "find_node", "n5_child_names", "wkw_layer_names", "wkw_listed_layers"]
 
 #: Format -> the files by which a node of it is found.
 DOCUMENTS: dict[Format, tuple[str, ...]] = {
@@ -40,6 +40,7 @@ _FINDERS: dict[Format, Callable[[Store, str, Settings], Node | None]] = {
 
 n5_child_names = n5.child_names
 wkw_layer_names = wkw.layer_names
+wkw_listed_layers = wkw.listed_layers
 
 
 def find_node(store: Store, path: str, *, format: Format | None, settings: Settings) -> Node | None:  # noqa: A002 - the word of the public names

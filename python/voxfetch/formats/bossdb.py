@@ -2,8 +2,8 @@
 
 Each resolution is a level, an array with the axes (z, y, x), or (t, z, y, x) where the experiment has several time
 samples, that begins where the coordinate frame does: `origin` says where, in voxels of the resolution. x and y halve
-from one to the next, z only if the hierarchy is isotropic: so is what a cutout returns. Sources: the REST API of BossDB,
-version 1; `spdb` for the extents of the resolutions.
+from one to the next, z only if the hierarchy is isotropic, for so are the cutouts that a server makes unless told
+otherwise. Sources: the REST API of BossDB, version 1; `spdb` for the extents of the resolutions.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class _Channel(NamedTuple):
 
     @property
     def written(self) -> range:
-        """Those that hold voxels: of a channel that was not downsampled the server answers with zeros for all others."""
+        """Those that hold voxels: for the others of a channel that was not downsampled the server sends zeros."""
         status = self.channel.members.get("downsample_status") or "DOWNSAMPLED"
         # Volumes in a bucket are written by other tools, which leave the status as it is.
         is_whole = str(status).upper() == "DOWNSAMPLED" or self.channel.members.get("storage_type") == "cloudvol"
@@ -130,9 +130,9 @@ class _Channel(NamedTuple):
         places = zip(sizes, factors, box, strict=True)
         translation = [size * (start * factor + (factor - 1) / 2) for size, factor, (start, _) in places]
         if self.times > 1:
-            step = self.experiment.members.get("time_step")
-            is_size = isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < math.inf
-            scale, translation = [float(step) if is_size else 1.0, *scale], [0.0, *translation]
+            # Series of which nobody said how fast they are have none.
+            step = self.experiment.size("time_step") if self.experiment.members.get("time_step") else 1.0
+            scale, translation = [step, *scale], [0.0, *translation]
         return Dataset(str(resolution), tuple(scale), tuple(translation))
 
     def level(self, resolution: int) -> Described:

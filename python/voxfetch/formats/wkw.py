@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from voxfetch.store import Store
 
-__all__ = ["find", "layer_names"]
+__all__ = ["find", "layer_names", "listed_layers"]
 
 PROPERTIES = "datasource-properties.json"
 HEADER = "header.wkw"
@@ -120,6 +120,12 @@ def layer_names(node: Node) -> list[str]:
     """Returns the names of the layers of a dataset, sorted, also of those that have documents of their own."""
     layers = parse_json(node.document, node.url).get("dataLayers", [])
     return sorted(layer["name"] for layer in layers)
+
+
+def listed_layers(store: Store, path: str) -> list[str] | None:
+    """Returns the names of the layers of the dataset at a place, sorted; None when there is none."""
+    document = store.get(join_key(path, PROPERTIES))
+    return None if document is None else layer_names(_dataset(store, path, document, Settings()))
 
 
 def _dataset(store: Store, path: str, document: bytes, settings: Settings) -> Node:

@@ -1,9 +1,10 @@
 """A BossDB server as a remote store: its metadata as documents, its cuboids as objects.
 
-A server knows no objects, it cuts boxes out of a volume. What is asked for of cuboids at the same moment is put together
-into cutouts of a few MiB, whose Blosc chunks are decoded once and taken apart again. The rest is the work of `HttpStore`.
-Sources: the REST API of BossDB, version 1 (collection, experiment, channel, coordinate frame, cutout); its client
-`intern`. A server sends no versions: what is replaced while it is read is not noticed.
+A server knows no objects, it cuts boxes out of a volume. What is asked for of cuboids at the same moment is put
+together into cutouts of a few MiB, whose Blosc chunks are decoded once and taken apart again; the rest is the work of
+`HttpStore`. Encoded and decoded cutouts come on top of what the engine counts: what is asked for is held up to
+three times for a moment. Sources: the REST API of BossDB, version 1 (collection, experiment, channel, coordinate
+frame, cutout); its client `intern`. A server sends no versions: what is replaced while it is read is not noticed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from voxfetch.store.threads import Threads
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from weakref import WeakKeyDictionary
 
     from voxfetch.store import Clients
@@ -62,13 +63,14 @@ class BossStore:
 
     __slots__ = ("_cutouts", "_documents", "_loops", "_threads", "_volumes")
 
-    def __init__(
-        self, url: str, *, credentials: object = None, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, url: str, *, credentials: object = None, headers: Mapping[str, str] | None = None) -> None:
         own = {"authorization": f"Token {_token_of(credentials)}"} | {n.lower(): v for n, v in (headers or {}).items()}
         root = url.rstrip("/") + "/v1"
-        stores = (HttpStore(root, headers=own | {"accept": f"application/{kind}"}, missing_status=()) for kind in _KINDS)
-        self._restore(*stores, ())
+        documents, cutouts = (
+            HttpStore(root, headers=own | {"accept": f"application/{kind}"}, missing_status=())
+            for kind in ("json", "blosc")
+        )
+        self._restore(documents, cutouts, ())
 
     def _restore(self, documents: HttpStore, cutouts: HttpStore, volumes: tuple[Volume, ...]) -> None:
         self._documents = documents
@@ -122,7 +124,7 @@ class BossStore:
         if volume is None:
             return await _asked(self._documents, ask, clients)
         cuboid, gathered = volume.cuboid(_cell(cell, volume)), self._gathered()
-        index, data_nbytes = cuboid.index, cuboid.data_nbytes
+        index, data_nbytes = cuboid.table, cuboid.data_nbytes
         total = data_nbytes + len(index)
         start, end = verify.extent(ask, total)
         body = b""
@@ -173,9 +175,6 @@ class BossStore:
         if self._loops is None:
             self._loops = WeakKeyDictionary()
         return self._loops.setdefault(asyncio.get_running_loop(), _Gathered(self))
-
-
-_KINDS = ("json", "blosc")
 
 
 _Place = tuple[str, "Box"]

@@ -1,8 +1,8 @@
 """Parts of cuboids -> boxes to ask a BossDB server for; and the voxels of a box -> those parts again. Pure.
 
-A cuboid is what the server stores, 16 x 512 x 512 voxels. It is seen here as an object: blocks of 4 x 64 x 64 voxels, one
-after the other in C order, those that hold voxels of the volume, and behind them the index of a shard of Zarr v3, so that
-any run of blocks can be asked for. All boxes have the axes t, z, y, x and are half-open: [start, end) along each.
+A cuboid is what the server stores, 16 x 512 x 512 voxels. It is seen here as an object: blocks of 4 x 64 x 64 voxels,
+one after the other in C order, those that hold voxels of the volume, and behind them the index of a shard of Zarr v3.
+So any run of blocks can be asked for. All boxes have the axes t, z, y, x and are half-open: [start, end) along each.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Cuboid(NamedTuple):
         return math.prod(self._shape) * self.block_nbytes
 
     @property
-    def index(self) -> bytes:
+    def table(self) -> bytes:
         """Offset and size of each block of the grid, as `sharding_indexed` has them."""
         starts = [low % number for (low, _), number in zip(self.box, _GRID, strict=True)]
         pairs = np.full((*_GRID, 2), _MISSING, "<u8")
