@@ -161,7 +161,7 @@ class Array:
 
     @property
     def format(self) -> str:
-        """`zarr3`, `zarr2`, `n5`, `precomputed` or `wkw`."""
+        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw` or `bossdb`."""
         return self._format
 
     @property

@@ -289,7 +289,7 @@ class Group:
 
     @property
     def format(self) -> str:
-        """`zarr3`, `zarr2`, `n5`, `precomputed` or `wkw`."""
+        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw` or `bossdb`."""
         return self._node.format
 
     @property

@@ -6,7 +6,7 @@
 
 use super::json::{Node, parse};
 use super::resolve::{check_shapes, grid};
-use super::{ArrayMeta, zarr};
+use super::{ArrayMeta, CodecList, CodecSpec, zarr};
 use crate::error::Result;
 use crate::subset::{MAX_EXTENT, MAX_RANK};
 
@@ -29,6 +29,8 @@ pub fn array(document: &[u8]) -> Result<ArrayMeta> {
     check_shapes(&ends, &cuboid)?;
     Ok(ArrayMeta {
         shard_grid: grid(&ends, &cuboid)?,
+        // What people see: voxels as they are. That a cuboid is a shard is between us and the store.
+        codecs: CodecList::from(vec![CodecSpec::Bytes { endian: array.endian }]),
         origin: origin.iter().map(|&first| first.cast_signed()).collect(),
         grid_origin: origin,
         ..array
@@ -38,6 +40,7 @@ pub fn array(document: &[u8]) -> Result<ArrayMeta> {
 #[cfg(test)]
 mod tests {
     use super::array;
+    use crate::metadata::CodecSpec;
 
     fn document(origin: &str, codec: &str) -> Vec<u8> {
         let bytes = r#"{"name": "bytes", "configuration": {"endian": "little"}}"#;
@@ -59,6 +62,7 @@ mod tests {
         assert_eq!((array.origin.clone(), array.grid_origin.clone()), (vec![8, 513], vec![8, 513]));
         assert_eq!(array.shard_grid.iter().map(|axis| axis.cells()).collect::<Vec<_>>(), [3, 3]);
         assert_eq!((array.shape.clone(), array.chunk_shape.clone()), (vec![40, 1000], vec![4, 64]));
+        assert_eq!(CodecSpec::describe(&array.codecs), "bytes");
     }
 
     #[test]
