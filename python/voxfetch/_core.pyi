@@ -24,15 +24,24 @@ __all__ = [
     "RemoteArray",
     "RemoteEngine",
     "__version__",
-    "decode_blosc",
+    "decode_cutout",
 ]
 
 __version__: str
 
-def decode_blosc(encoded: Buffer, nbytes: int) -> bytes:
-    """Decodes one Blosc-1 chunk of exactly `nbytes` decoded bytes, which are read-only, without the GIL.
+def decode_cutout(
+    encoded: Buffer,
+    *,
+    item_nbytes: int,
+    voxels: Sequence[tuple[int, int]],
+    block: Sequence[int],
+    boxes: Sequence[Sequence[tuple[int, int]]],
+) -> list[bytes]:
+    """Decodes a cutout of BossDB, one Blosc-1 chunk of the box `voxels`, and returns the blocks of each of `boxes`.
 
-    Raises `CodecError` when it is broken or of another size, `LimitExceededError` when memory is short.
+    Boxes are [start, end) along t, z, y and x; `boxes` begin and end between blocks of `block` voxels, whose order is
+    C, and what of them lies outside of `voxels` is zero. `encoded` is read-only; works without the GIL. Raises
+    `CodecError` when the chunk is broken or of another size, `LimitExceededError`.
     """
 
 # An array is a `Buffer`, which numpy's types say from Python 3.12 on only.

@@ -42,10 +42,10 @@ def open(  # noqa: A001, PLR0913 - the public names are a contract
 
     `source` is a path; a URL (`file`, `http`, `https`, `s3`, `gs`, `az`; also `zarr3://PATH`, `URL|zarr3:`,
     `URL|zarr3:path/inside`); a ZIP archive, by a path or a URL that ends in `.zip` or `.ozx`, or `URL|zip:path/inside`,
-    read in place; `bossdb://collection/experiment/channel`, or with the URL of another server behind `bossdb://`; a zarr
-    `Array`, `Group` or `Store`; a store of obstore; a file system, map or path of fsspec. What lies there is found out;
-    `format` (`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`, `bossdb`) skips that. With `mode="r+"` local arrays of Zarr v3
-    can be written. `axes`, such as "zyx", gives a view with the axes in this order.
+    read in place; `bossdb://collection/experiment/channel`, or with the URL of another server behind `bossdb://`; a
+    zarr `Array`, `Group` or `Store`; a store of obstore; a file system, map or path of fsspec. What lies there is found
+    out; `format` (`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`, `bossdb`) skips that. With `mode="r+"` local arrays of
+    Zarr v3 can be written. `axes`, such as "zyx", gives a view with the axes in this order.
     `options` (`StoreOptions`, or a dict as fsspec takes it) say how a
     remote store is reached; left out, credentials, region and anonymous access are found.
     `format_options={"dimension_separator": "/"}` overrides what a Zarr v2 array says of its keys.

@@ -25,7 +25,7 @@ from voxfetch.errors import (
     VoxfetchError,
 )
 from voxfetch.store import Ask, Reply, TransientError, check_key, verify
-from voxfetch.store.cutouts import MAX_CUTOUT_NBYTES, Volume, around, merged, split
+from voxfetch.store.cutouts import MAX_CUTOUT_NBYTES, TABLE_NBYTES, Volume, around, merged, split
 from voxfetch.store.http import HttpStore
 from voxfetch.store.threads import Threads
 
@@ -124,8 +124,7 @@ class BossStore:
         if volume is None:
             return await _asked(self._documents, ask, clients)
         cuboid, gathered = volume.cuboid(_cell(cell, volume)), self._gathered()
-        index, data_nbytes = cuboid.table, cuboid.data_nbytes
-        total = data_nbytes + len(index)
+        data_nbytes, total = cuboid.data_nbytes, cuboid.data_nbytes + TABLE_NBYTES
         start, end = verify.extent(ask, total)
         body = b""
         if start < data_nbytes:
@@ -137,7 +136,7 @@ class BossStore:
             # Whoever knows what is where will ask for it.
             gathered.expect((path, cuboid.box))
         if end > data_nbytes:
-            body += index[max(start - data_nbytes, 0) : end - data_nbytes]
+            body += cuboid.table[max(start - data_nbytes, 0) : end - data_nbytes]
         return Reply(body, start, total, None, None)
 
     async def list(self, prefix: str, clients: Clients) -> Sequence[str]:  # noqa: ARG002 - the protocol's

@@ -7,20 +7,31 @@ So any run of blocks can be asked for. All boxes have the axes t, z, y, x and ar
 
 from __future__ import annotations
 
+import itertools
 import math
+import struct
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from voxfetch import _core
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-__all__ = ["BLOCK", "CUBOID", "MAX_CUTOUT_NBYTES", "Box", "Cuboid", "Run", "Volume", "around", "merged", "split"]
+__all__ = [
+    "BLOCK",
+    "CUBOID",
+    "MAX_CUTOUT_NBYTES",
+    "TABLE_NBYTES",
+    "Box",
+    "Cuboid",
+    "Run",
+    "Volume",
+    "around",
+    "merged",
+    "split",
+]
 
 CUBOID = (1, 16, 512, 512)
 """Voxels of a cuboid of the server (t, z, y, x), counted from voxel 0."""
@@ -30,6 +41,8 @@ MAX_CUTOUT_NBYTES = 16 << 20
 """Bytes of the largest cutout that is put together; the server refuses 500 MB."""
 
 _GRID = tuple(whole // part for whole, part in zip(CUBOID, BLOCK, strict=True))
+TABLE_NBYTES = 16 * math.prod(_GRID)
+"""Bytes of the index of a cuboid."""
 _MISSING = (1 << 64) - 1
 
 Box = tuple[tuple[int, int], ...]
@@ -90,12 +103,14 @@ class Cuboid(NamedTuple):
     @property
     def table(self) -> bytes:
         """Offset and size of each block of the grid, as `sharding_indexed` has them."""
-        starts = [low % number for (low, _), number in zip(self.box, _GRID, strict=True)]
-        pairs = np.full((*_GRID, 2), _MISSING, "<u8")
-        inside = pairs[tuple(slice(start, start + n) for start, n in zip(starts, self._shape, strict=True))]
-        inside[..., 0] = np.arange(math.prod(self._shape)).reshape(self._shape) * self.block_nbytes
-        inside[..., 1] = self.block_nbytes
-        return pairs.tobytes()
+        axes = (range(low % n, low % n + high - low) for (low, high), n in zip(self.box, _GRID, strict=True))
+        numbers = {place: number for number, place in enumerate(itertools.product(*axes))}
+        entries: list[bytes] = []
+        for place in itertools.product(*map(range, _GRID)):
+            number = numbers.get(place)
+            pair = (_MISSING, _MISSING) if number is None else (number * self.block_nbytes, self.block_nbytes)
+            entries.append(struct.pack("<QQ", *pair))
+        return b"".join(entries)
 
     def run(self, start: int, end: int) -> Run:
         """Returns bytes [start, end) of the blocks, of which there is at least one."""
@@ -143,31 +158,12 @@ def around(boxes: Sequence[Box]) -> Box:
 def split(encoded: Buffer, volume: Volume, blocks: Box, boxes: Sequence[Box]) -> list[bytes]:
     """Returns the bytes of the blocks of each of `boxes`, out of the cutout of the voxels in `blocks`.
 
-    What lies outside of the volume is zero. Raises `CodecError`.
+    What lies outside of the volume is zero. Raises `CodecError`, `LimitExceededError`.
     """
-    voxels = volume.voxels(blocks)
-    shape = [high - low for low, high in voxels]
-    decoded = _core.decode_blosc(encoded, math.prod(shape) * volume.item_nbytes)
-    whole = np.frombuffer(decoded, f"V{volume.item_nbytes}").reshape(shape)
-    return [_blocks(whole, voxels, volume.voxels(box), box) for box in boxes]
-
-
-def _blocks(whole: NDArray[np.void], voxels: Box, inside: Box, box: Box) -> bytes:
-    """The blocks of a box, one after the other: voxels `inside` out of `whole`, which holds `voxels`."""
-    part = whole[_slices(inside, [low for low, _ in voxels])]
-    counts = [high - low for low, high in box]
-    corner = [low * step for (low, _), step in zip(box, BLOCK, strict=True)]
-    extent = tuple(count * step for count, step in zip(counts, BLOCK, strict=True))
-    if part.shape != extent:
-        padded = np.zeros(extent, whole.dtype)
-        padded[_slices(inside, corner)] = part
-        part = padded
-    pairs = [number for pair in zip(counts, BLOCK, strict=True) for number in pair]
-    return part.reshape(pairs).transpose(0, 2, 4, 6, 1, 3, 5, 7).tobytes()
-
-
-def _slices(box: Box, corner: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(low - first, high - first) for (low, high), first in zip(box, corner, strict=True))
+    wanted = [[(low * step, high * step) for (low, high), step in zip(box, BLOCK, strict=True)] for box in boxes]
+    return _core.decode_cutout(
+        encoded, item_nbytes=volume.item_nbytes, voxels=volume.voxels(blocks), block=BLOCK, boxes=wanted
+    )
 
 
 def _merged_along(axis: int, groups: list[_Group], most: int, *, inside_cuboids: bool) -> list[_Group]:

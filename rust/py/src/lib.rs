@@ -22,14 +22,24 @@ mod _core {
     use crate::remote::{RemoteArray, RemoteEngine};
 
     use pyo3::prelude::*;
-    use pyo3::types::PyBytes;
+    use pyo3::types::{PyBytes, PyList};
+    use voxfetch_core::codec::{CutoutBox, cutout_blocks};
 
-    /// Decodes one Blosc-1 chunk.
+    /// Takes a cutout of BossDB apart.
     #[pyfunction]
-    fn decode_blosc<'py>(py: Python<'py>, encoded: &Bound<'py, PyAny>, nbytes: usize) -> PyResult<Bound<'py, PyBytes>> {
+    #[pyo3(signature = (encoded, *, item_nbytes, voxels, block, boxes))]
+    fn decode_cutout<'py>(
+        py: Python<'py>,
+        encoded: &Bound<'py, PyAny>,
+        item_nbytes: usize,
+        voxels: CutoutBox,
+        block: [u64; 4],
+        boxes: Vec<CutoutBox>,
+    ) -> PyResult<Bound<'py, PyList>> {
         let encoded = crate::remote::received(py, encoded)?;
-        let decoded = crate::detached(py, || voxfetch_core::codec::decode_blosc(encoded.as_ref(), nbytes))?;
-        Ok(PyBytes::new(py, &decoded))
+        let work = || cutout_blocks(encoded.as_ref(), item_nbytes, &voxels, block, &boxes);
+        let parts = crate::detached(py, work)?;
+        PyList::new(py, parts.iter().map(|part| PyBytes::new(py, part)))
     }
 
     #[pymodule_init]

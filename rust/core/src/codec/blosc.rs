@@ -222,11 +222,11 @@ impl BlockTable {
     }
 }
 
-/// Decodes a chunk that is no array's, such as a reply of a BossDB server, and has exactly `nbytes` decoded bytes.
+/// Decodes a chunk that is no array's and has exactly `nbytes` decoded bytes.
 ///
 /// # Errors
 /// `Codec` when it is broken or of another size, `Limit` when memory is short.
-pub fn decode_blosc(encoded: &[u8], nbytes: usize) -> Result<Vec<u8>> {
+pub(super) fn decode_blosc(encoded: &[u8], nbytes: usize) -> Result<Vec<u8>> {
     let chunk = BloscChunk::parse(encoded)?;
     check_len(NAME, chunk.nbytes(), nbytes)?;
     let mut out = Vec::new();

@@ -12,6 +12,7 @@ mod bz2;
 mod compressed_segmentation;
 mod compresso;
 mod crc32c;
+mod cutout;
 mod deflate;
 mod form;
 #[cfg(fuzzing)]
@@ -34,8 +35,9 @@ use std::ops::Range;
 pub use self::form::Compression;
 pub use self::prepared::PreparedArray;
 
+pub use self::blosc::BlockTable;
 use self::blosc::BloscChunk;
-pub use self::blosc::{BlockTable, decode_blosc};
+pub use self::cutout::{CutoutBox, cutout_blocks};
 use self::deflate::DeflateContext;
 use self::sink::{check_len, resize};
 use self::stages::{decode_bounded, decode_exact, encode_one};
