@@ -27,6 +27,7 @@ __all__ = [
     "__version__",
     "decode_blosc2",
     "decode_brotli",
+    "decode_cutout",
 ]
 
 __version__: str
@@ -35,6 +36,21 @@ def decode_brotli(encoded: bytes, max_nbytes: int) -> bytes:
     """Returns what a stream of Brotli (RFC 7932) decodes to.
 
     Raises `CodecError` for one that is broken, cut off, followed by other bytes, or of more than `max_nbytes` bytes.
+    """
+
+def decode_cutout(
+    encoded: Buffer,
+    *,
+    item_nbytes: int,
+    voxels: Sequence[tuple[int, int]],
+    block: Sequence[int],
+    boxes: Sequence[Sequence[tuple[int, int]]],
+) -> list[bytes]:
+    """Decodes a cutout of BossDB, one Blosc-1 chunk of the box `voxels`, and returns the blocks of each of `boxes`.
+
+    Boxes are [start, end) along t, z, y and x; `boxes` begin and end between blocks of `block` voxels, whose order is
+    C, and what of them lies outside of `voxels` is zero. `encoded` is read-only; works without the GIL. Raises
+    `CodecError` when the chunk is broken or of another size, `LimitExceededError`.
     """
 
 # An array is a `Buffer`, which numpy's types say from Python 3.12 on only.
@@ -73,7 +89,7 @@ class ArrayMeta:
 
     @staticmethod
     def from_document(document: bytes, format: str) -> ArrayMeta:  # noqa: A002 - the word of the public names
-        """Parses the document of an array of a format beside Zarr: `wkw`.
+        """Parses the document of an array of a format beside Zarr: `n5`, `precomputed`, `wkw`, `bossdb`.
 
         Raises `MetadataError`, `UnsupportedError` or `LimitExceededError`, `ValueError` for another format.
         """

@@ -179,7 +179,7 @@ class Array:
 
     @property
     def format(self) -> str:
-        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`, `b2nd` or `hdf5`."""
+        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`, `b2nd`, `hdf5` or `bossdb`."""
         return self._format
 
     @property

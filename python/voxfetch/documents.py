@@ -75,6 +75,10 @@ class RemoteDocuments:
         """Returns this store with these documents fetched at once."""
         return RemoteDocuments(self.remote, self._engine, dict(zip(keys, self.get_many(keys), strict=True)))
 
+    def of(self, remote: RemoteStore) -> RemoteDocuments:
+        """Returns the documents of another store, fetched in the same way."""
+        return RemoteDocuments(remote, self._engine)
+
     def exists(self, key: str) -> bool:
         """Returns whether there is such an object."""
         return self.get(key) is not None

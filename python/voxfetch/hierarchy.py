@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from voxfetch.errors import NotFoundError
+from voxfetch.errors import NotFoundError, UnsupportedError
 from voxfetch.formats import (
     DOCUMENTS,
     find_node,
@@ -15,6 +15,7 @@ from voxfetch.formats import (
     wkw_completed,
     wkw_headers,
     wkw_layer_names,
+    wkw_listed_layers,
 )
 from voxfetch.formats.references import with_table
 from voxfetch.node import Settings, known_child
@@ -74,7 +75,8 @@ def with_children(node: Node, names: Sequence[str]) -> Node:
 def child_names(node: Node) -> list[str]:
     """Returns the names of the nodes directly below a group, sorted.
 
-    From consolidated metadata where there is any, else by listing and looking for documents.
+    From consolidated metadata where there is any, else by listing and looking for documents. Raises `UnsupportedError`
+    where nobody can tell.
     """
     if node.kind == "array":
         return []
@@ -87,9 +89,17 @@ def child_names(node: Node) -> list[str]:
     if node.format == "n5":
         return n5_child_names(node.store, node.path)
     documents = ("zarr.json",) if node.format == "zarr3" else (".zarray", ".zgroup")
+    try:
+        names = node.store.list(node.path)
+    except UnsupportedError:
+        # A WEBKNOSSOS server has no listings, but says which layers a dataset has.
+        layers = wkw_listed_layers(node.store, node.path)
+        if layers is None:
+            raise
+        return layers
     return [
         name
-        for name in node.store.list(node.path)
+        for name in names
         if not name.startswith((".", "__"))
         and any(node.store.exists(join_key(node.path, name, document)) for document in documents)
     ]

@@ -291,7 +291,7 @@ class Group:
 
     @property
     def format(self) -> str:
-        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw` or `hdf5`."""
+        """`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`, `hdf5` or `bossdb`."""
         return self._node.format
 
     @property

@@ -35,7 +35,7 @@ __all__ = [
     "parse_json",
 ]
 
-Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw", "b2nd", "hdf5"]
+Format = Literal["zarr3", "zarr2", "n5", "precomputed", "wkw", "b2nd", "hdf5", "bossdb"]
 Kind = Literal["array", "group"]
 Revision = Literal["branch", "tag", "snapshot"]
 
@@ -121,7 +121,8 @@ def document_name(format: Format, kind: Kind) -> str:  # noqa: A002 - the word o
         return ""
     if format == "wkw":
         return "header.wkw" if kind == "array" else "datasource-properties.json"
-    return {"zarr3": "zarr.json", "zarr2": f".z{kind}", "n5": "attributes.json", "precomputed": "info"}[format]
+    names = {"zarr3": "zarr.json", "zarr2": f".z{kind}", "n5": "attributes.json", "precomputed": "info"}
+    return names.get(format, "channel")
 
 
 def known_child(node: Node, name: str) -> Node | None:

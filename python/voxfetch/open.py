@@ -41,19 +41,20 @@ def open(  # noqa: A001, PLR0913 - the public names are a contract
     """Opens an array, an image (a group with multiscales, a volume, a layer), a collection or a group.
 
     `source` is a path; a URL (`file`, `http`, `https`, `s3`, `gs`, `az`; also `zarr3://PATH`, `URL|zarr3:`,
-    `URL|zarr3:path/inside`); a ZIP archive, by a path or a URL that ends in `.zip` or `.ozx`, or `URL|zip:path/inside`,
-    read in place; an HDF5 file, by a path, a URL that ends in `.h5`, `.hdf5`, `.hdf`, `.he5`, `.ims`, `.nwb` or `.nc`,
-    or `URL|hdf5:path/inside`; an array of Blosc2, by a path or a URL that ends in `.b2nd`, or `URL|b2nd:`; references of
-    kerchunk (`.json`, `URL|kerchunk:path/inside`, or a dict); the folder of an icechunk repository; a zarr `Array`,
-    `Group` or `Store`; a store of obstore; a file system, map or path of fsspec. What lies there is found out; `format`
-    (`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`, `b2nd`, `hdf5`) skips that. With `mode="r+"` local arrays of Zarr v3
-    can be written. `axes`, such as "zyx", gives a view with the axes in this order. `options` (`StoreOptions`, or a dict
-    as fsspec takes it) say how a remote store is reached; left out, credentials, region and anonymous access are found.
-    `format_options={"dimension_separator": "/"}` overrides what a Zarr v2 array says of its keys;
-    `{"allowed_prefixes": [...]}` are URLs and absolute folders that references may lead to beside the folder of their
-    document; `{"branch": ...}`, `{"tag": ...}` and `{"snapshot": ...}` say what of an icechunk repository is read;
-    `{"chunk_tables": FOLDER}` keeps the places of the chunks of HDF5 datasets in a folder, for as long as their file is
-    the same.
+    `URL|zarr3:path/inside`); a ZIP archive, by a path or a URL that ends in `.zip` or `.ozx`, or
+    `URL|zip:path/inside`, read in place; an HDF5 file, by a path, a URL that ends in `.h5`, `.hdf5`, `.hdf`, `.he5`,
+    `.ims`, `.nwb` or `.nc`, or `URL|hdf5:path/inside`; an array of Blosc2, by a path or a URL that ends in `.b2nd`, or
+    `URL|b2nd:`; references of kerchunk (`.json`, `URL|kerchunk:path/inside`, or a dict); the folder of an icechunk
+    repository; `bossdb://collection/experiment/channel`, or with the URL of another server behind `bossdb://`; a zarr
+    `Array`, `Group` or `Store`; a store of obstore; a file system, map or path of fsspec. What lies there is found
+    out; `format` (`zarr3`, `zarr2`, `n5`, `precomputed`, `wkw`, `b2nd`, `hdf5`, `bossdb`) skips that. With `mode="r+"`
+    local arrays of Zarr v3 can be written. `axes`, such as "zyx", gives a view with the axes in this order. `options`
+    (`StoreOptions`, or a dict as fsspec takes it) say how a remote store is reached; left out, credentials, region and
+    anonymous access are found. `format_options={"dimension_separator": "/"}` overrides what a Zarr v2 array says of
+    its keys; `{"allowed_prefixes": [...]}` are URLs and absolute folders that references may lead to beside the folder
+    of their document; `{"branch": ...}`, `{"tag": ...}` and `{"snapshot": ...}` say what of an icechunk repository is
+    read; `{"chunk_tables": FOLDER}` keeps the places of the chunks of HDF5 datasets in a folder, for as long as their
+    file is the same.
 
     Raises `NotFoundError`, `MetadataError`, `UnsupportedError`, `PermissionDeniedError`, `CredentialsError`,
     `LimitExceededError`, `StoreError`, `DataError` (HDF5).
@@ -116,7 +117,9 @@ def open_image(  # noqa: PLR0913
     read_options: ReadOptions | None = None,
     engine: Engine | None = None,
 ) -> Image:
-    """Opens an image of several resolutions: OME-Zarr, precomputed, N5, a layer of WEBKNOSSOS, Imaris, BigDataViewer.
+    """Opens an image of several resolutions: OME-Zarr, precomputed, N5, a layer of WEBKNOSSOS, a channel of BossDB.
+
+    Also Imaris and BigDataViewer in HDF5.
 
     Parameters and errors as in `open`.
     """

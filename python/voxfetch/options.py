@@ -76,8 +76,8 @@ class ReadOptions:
 class StoreOptions:
     """How a remote store is reached. Local files need none of it and ignore it.
 
-    None means: found out by itself. `missing_status` says whether a 403 may mean "no such object". Headers and
-    credentials are left out of `repr`.
+    None means: found out by itself. `missing_status` says whether a 403 may mean "no such object". Of a BossDB
+    server `credentials` are the token, as `{"token": ...}`. Headers and credentials are left out of `repr`.
     """
 
     anonymous: bool | None = None

@@ -5,7 +5,8 @@ A source is a path, a URL or an object of another library. URLs may say the form
 that is an archive, need no `|zip:`. `URL|hdf5:path/inside` is a dataset or a group in an HDF5 file, `URL|b2nd:` an
 array of Blosc2; both are found by the name of a URL and by what is in a file. In the same way
 `URL|kerchunk:path/inside` lies where a document with references says, which `.json` at the end says as well, and
-`PATH|icechunk:path/inside` in a repository of icechunk.
+`PATH|icechunk:path/inside` in a repository of icechunk. `bossdb://collection/experiment/channel` is a channel of
+BossDB; behind `bossdb://` may stand the URL of another server.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _FORMATS: dict[str | None, Format | None] = {
     # What these hold is found out.
     "kerchunk": None,
     "icechunk": None,
+    "bossdb": "bossdb",
 }
 Container = Literal["zip", "kerchunk", "icechunk"]
 Options: TypeAlias = "StoreOptions | Mapping[str, Any] | None"
@@ -59,6 +61,8 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ADAPTER = re.compile(r"\|([a-z][a-z0-9-]*):([^|]*)$")
 _B2ND = re.compile(r"[^?#]*\.b2nd(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 _HDF5 = re.compile(r"[^?#]*\.(?:h5|hdf5|hdf|he5|ims|nwb|nc)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
+#: The server of a channel whose URL names none.
+_BOSSDB = "https://api.bossdb.io/"
 _ARCHIVE = re.compile(r"[^?#]*\.(?:zip|ozx)(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 _REFERENCES = re.compile(r"[^?#]*\.json(?:[?#].*)?", re.IGNORECASE | re.DOTALL)
 _REVISIONS: tuple[Revision, ...] = ("branch", "tag", "snapshot")
@@ -131,6 +135,8 @@ def node_of(
     asked = _Asked(container, inside, _FORMATS[format] or implied, settings, options)
     if container == "icechunk":
         return _node_in_repository(source, asked)
+    if asked.format == "bossdb":
+        return _node_of_boss(source, asked)
     is_path = isinstance(source, str) and not _is_url(source)
     node = None if is_path else _node_afar(source, asked)
     return _node_on_disk(source, asked) if node is None else node
@@ -261,6 +267,8 @@ def _without_adapters(source: object) -> tuple[object, str, Format | None]:
     while (scheme := _SCHEME.match(text)) is not None and scheme[1].lower() in _FORMATS:
         wanted = _format_of(scheme[1].lower()) or wanted
         text = text[scheme.end() :]
+    if wanted == "bossdb" and not _is_url(text):
+        text = _BOSSDB + text
     return text, inside, wanted
 
 
@@ -386,6 +394,15 @@ def _remote_document(source: object, options: Options) -> tuple[RemoteStore, str
         folder, _, name = source.rpartition("/")
         found = _remote(folder, options, "")
     return None if found is None else (found[0], name)
+
+
+def _node_of_boss(source: object, asked: _Asked) -> Node:
+    from voxfetch.store.resolve import boss_store
+
+    if not isinstance(source, str) or not _is_url(source):
+        raise UnsupportedError("BossDB is a server", hint="give bossdb://collection/experiment/channel, or its URL")
+    remote, channel = boss_store(source, asked.options)
+    return asked.node(remote, join_key(channel, asked.inside))
 
 
 def _node_in_repository(source: object, asked: _Asked) -> Node:

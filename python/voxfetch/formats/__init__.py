@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError
-from voxfetch.formats import hdf5, n5, precomputed, wkw, zarr
+from voxfetch.errors import MetadataError, PermissionDeniedError, UnsupportedError, VoxfetchError
+from voxfetch.formats import bossdb, hdf5, n5, precomputed, wkw, zarr
 from voxfetch.formats.around import above
 from voxfetch.store import join_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from voxfetch.errors import VoxfetchError
     from voxfetch.node import Format, Node, Settings
     from voxfetch.store import Store
 
@@ -29,6 +28,7 @@ __all__ = [
     "wkw_completed",
     "wkw_headers",
     "wkw_layer_names",
+    "wkw_listed_layers",
 ]
 
 #: Format -> the files by which a node of it is found.
@@ -56,6 +56,7 @@ n5_child_names = n5.child_names
 wkw_completed = wkw.completed
 wkw_headers = wkw.headers
 wkw_layer_names = wkw.layer_names
+wkw_listed_layers = wkw.listed_layers
 
 
 def find_node(store: Store, path: str, *, format: Format | None, settings: Settings) -> Node | None:  # noqa: A002 - the word of the public names
@@ -63,6 +64,9 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
 
     Raises `MetadataError`, `UnsupportedError`, `LimitExceededError`, `PermissionDeniedError`, `StoreError`.
     """
+    if format == "bossdb":
+        # A server and no folder: nothing there is found by the name of a file.
+        return bossdb.find(store, path, settings)
     # A document of one format, or one that nobody may see, says nothing of the next: it counts if no other fits. Stores
     # that hide their listing answer "forbidden" for what does not exist.
     wrong: list[VoxfetchError] = []
@@ -76,16 +80,12 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
     keys = [join_key(path, document) for name in asked for document in DOCUMENTS[name]]
     near = store.ahead([*keys, *_higher(path, asked)]) if keys else store
     for name in asked:
-        find = _FINDERS.get(name, zarr.find_zarr2)
-        try:
-            node = find(near, path, settings)
-        except PermissionDeniedError as error:
-            refused.append(error)
-            continue
-        except (MetadataError, UnsupportedError) as error:
-            wrong.append(error)
-            continue
-        if node is not None:
+        node = _found(name, near, path, settings)
+        if isinstance(node, PermissionDeniedError):
+            refused.append(node)
+        elif isinstance(node, VoxfetchError):
+            wrong.append(node)
+        elif node is not None:
             return node
     for problem in wrong:
         raise problem
@@ -96,6 +96,14 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
         problem.hint = f"{problem.hint}; tried {tried(format)}"
         raise problem
     return None
+
+
+def _found(format: Format, near: Store, path: str, settings: Settings) -> Node | VoxfetchError | None:  # noqa: A002
+    """The node of one format, None for none, or what is wrong with its documents."""
+    try:
+        return _FINDERS.get(format, zarr.find_zarr2)(near, path, settings)
+    except (PermissionDeniedError, MetadataError, UnsupportedError) as error:
+        return error
 
 
 def _higher(path: str, asked: Sequence[Format]) -> list[str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from voxfetch.store import Store
 
-__all__ = ["completed", "find", "headers", "layer_names"]
+__all__ = ["completed", "find", "headers", "layer_names", "listed_layers"]
 
 PROPERTIES = "datasource-properties.json"
 HEADER = "header.wkw"
@@ -164,6 +164,12 @@ def layer_names(node: Node) -> list[str]:
     """
     layers = parse_json(node.document, node.url).get("dataLayers", [])
     return sorted(layer["name"] for layer in layers)
+
+
+def listed_layers(store: Store, path: str) -> list[str] | None:
+    """Returns the names of the layers of the dataset at a place, sorted; None when there is none."""
+    document = store.get(join_key(path, PROPERTIES))
+    return None if document is None else layer_names(_dataset(store, path, document, Settings()))
 
 
 def _dataset(store: Store, path: str, document: bytes, settings: Settings) -> Node:

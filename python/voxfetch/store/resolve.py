@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from urllib.parse import unquote, urlsplit
 
 from voxfetch.errors import UnsupportedError
 from voxfetch.options import StoreOptions
@@ -21,8 +22,9 @@ from voxfetch.store.place import is_object_url, parse_place
 
 if TYPE_CHECKING:
     from voxfetch.store import RemoteStore
+    from voxfetch.store.boss import BossStore
 
-__all__ = ["local_source", "remote_store"]
+__all__ = ["boss_store", "local_source", "remote_store"]
 
 Options = StoreOptions | Mapping[str, Any] | None
 
@@ -67,6 +69,22 @@ def remote_store(source: object, options: Options = None, path: str = "") -> tup
         return _of_object(parts, _only_statuses(options, parts.store)), inside
     message = f"{type(source).__name__} is not a source this version reads"
     raise UnsupportedError(message, hint="give a path, a URL, or an object of zarr, obstore or fsspec")
+
+
+def boss_store(url: str, options: Options = None) -> tuple[BossStore, str]:
+    """Returns the store of the BossDB server of an http(s) URL, and the rest of the URL: the key of a channel there.
+
+    Raises as `remote_store`, `StoreError` for another URL.
+    """
+    from voxfetch.store.boss import BossStore
+
+    own = options if isinstance(options, StoreOptions) else store_options("http", options or {})
+    for name in ("endpoint", "region", "profile"):
+        if getattr(own, name) is not None:
+            raise ValueError(f"{name} says nothing of a BossDB server")
+    parts = urlsplit(url)
+    server = parts._replace(path="", query="", fragment="").geturl()
+    return BossStore(server, credentials=own.credentials, headers=own.headers), unquote(parts.path).strip("/")
 
 
 def local_source(source: object) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use voxfetch_core::codec::{PreparedArray, Verify, blosc2};
 use voxfetch_core::dtype::DataType;
-use voxfetch_core::metadata::{CodecSpec, Places, TableVersion, n5, precomputed, wkw, zarr};
+use voxfetch_core::metadata::{CodecSpec, Places, TableVersion, bossdb, n5, precomputed, wkw, zarr};
 use voxfetch_core::plan::coalesce::Merge;
 use voxfetch_core::shard_writer;
 
@@ -64,6 +64,7 @@ impl ArrayMeta {
     #[staticmethod]
     fn from_document(py: Python<'_>, document: &[u8], format: &str) -> PyResult<Self> {
         let parse = match format {
+            "bossdb" => bossdb::array,
             "n5" => n5::array,
             "precomputed" => precomputed::array,
             "wkw" => wkw::parse,

@@ -25,6 +25,27 @@ mod _core {
     #[pymodule_export]
     use crate::remote::{RemoteArray, RemoteEngine};
 
+    use pyo3::prelude::*;
+    use pyo3::types::{PyBytes, PyList};
+    use voxfetch_core::codec::{CutoutBox, cutout_blocks};
+
+    /// Takes a cutout of BossDB apart.
+    #[pyfunction]
+    #[pyo3(signature = (encoded, *, item_nbytes, voxels, block, boxes))]
+    fn decode_cutout<'py>(
+        py: Python<'py>,
+        encoded: &Bound<'py, PyAny>,
+        item_nbytes: usize,
+        voxels: CutoutBox,
+        block: [u64; 4],
+        boxes: Vec<CutoutBox>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let encoded = crate::remote::received(py, encoded)?;
+        let work = || cutout_blocks(encoded.as_ref(), item_nbytes, &voxels, block, &boxes);
+        let parts = crate::detached(py, work)?;
+        PyList::new(py, parts.iter().map(|part| PyBytes::new(py, part)))
+    }
+
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         use pyo3::types::PyModuleMethods as _;

@@ -135,10 +135,7 @@ impl RemoteEngine {
         etag: Option<&str>,
         modified: Option<&str>,
     ) -> PyResult<()> {
-        let body = match body.cast::<Received>() {
-            Ok(received) => received.get().0.clone(),
-            Err(_) => Body { bytes: Arc::new(buffer::Bytes::new(py, body)?), is_lent: true },
-        };
+        let body = received(py, body)?;
         let version = Version { etag: etag.map(Into::into), modified: modified.map(Into::into), total };
         py.detach(|| self.engine().remote_body(number, version, start, body));
         Ok(())
@@ -178,6 +175,14 @@ impl RemoteEngine {
         }
         let requests = requests.iter().map(|request| as_tuple(py, request)).collect::<PyResult<Vec<_>>>()?;
         Ok((list, PyList::new(py, requests)?))
+    }
+}
+
+/// The bytes of a reply, which are not copied.
+pub fn received(py: Python<'_>, body: &Bound<'_, PyAny>) -> PyResult<Body> {
+    match body.cast::<Received>() {
+        Ok(received) => Ok(received.get().0.clone()),
+        Err(_) => Ok(Body { bytes: Arc::new(buffer::Bytes::new(py, body)?), is_lent: true }),
     }
 }
 

@@ -232,6 +232,19 @@ impl BlockTable {
     }
 }
 
+/// Decodes a chunk that is no array's and has exactly `nbytes` decoded bytes.
+///
+/// # Errors
+/// `Codec` when it is broken or of another size, `Limit` when memory is short.
+pub(super) fn decode_blosc(encoded: &[u8], nbytes: usize) -> Result<Vec<u8>> {
+    let chunk = BloscChunk::parse(encoded)?;
+    check_len(NAME, chunk.nbytes(), nbytes)?;
+    let mut out = Vec::new();
+    resize(&mut out, nbytes)?;
+    chunk.decode(&mut CodecContext::default(), &mut out)?;
+    Ok(out)
+}
+
 /// Where a block starts in its chunk, None when that is before the end of the table.
 fn block_start(table: &[u8], index: usize) -> Option<usize> {
     let bytes = table.get(4 * index..)?.first_chunk()?;

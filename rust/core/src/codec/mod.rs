@@ -15,6 +15,7 @@ mod bz2;
 pub(crate) mod checksum;
 mod compressed_segmentation;
 mod compresso;
+mod cutout;
 mod deflate;
 mod elements;
 mod foreign;
@@ -45,6 +46,7 @@ pub use self::prepared::PreparedArray;
 
 pub use self::blosc::BlockTable;
 use self::blosc::BloscChunk;
+pub use self::cutout::{CutoutBox, cutout_blocks};
 use self::deflate::DeflateContext;
 use self::sink::{check_len, resize};
 use self::stages::{decode_bounded, decode_exact, encode_one};

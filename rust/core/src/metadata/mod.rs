@@ -3,6 +3,7 @@
 //! All per-axis lists are in the axis order of the array as its users see it. Transposes, wherever they stand in the
 //! codec list, are folded into `order` lists here, so that no later layer moves data to honour them.
 
+pub mod bossdb;
 mod chunk_table;
 pub mod codec_spec;
 pub mod element_codec;

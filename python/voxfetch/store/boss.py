@@ -1,0 +1,322 @@
+"""A BossDB server as a remote store: its metadata as documents, its cuboids as objects.
+
+A server knows no objects, it cuts boxes out of a volume. What is asked for of cuboids at the same moment is put
+together into cutouts of a few MiB, whose Blosc chunks are decoded once and taken apart again; the rest is the work of
+`HttpStore`. Encoded and decoded cutouts come on top of what the engine counts: what is asked for is held up to
+three times for a moment. Sources: the REST API of BossDB, version 1 (collection, experiment, channel, coordinate
+frame, cutout); its client `intern`. A server sends no versions: what is replaced while it is read is not noticed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from voxfetch.errors import (
+    CodecError,
+    CredentialsError,
+    DataError,
+    LimitExceededError,
+    NotFoundError,
+    PermissionDeniedError,
+    StoreError,
+    UnsupportedError,
+    VoxfetchError,
+)
+from voxfetch.store import Ask, Reply, TransientError, check_key, verify
+from voxfetch.store.cutouts import MAX_CUTOUT_NBYTES, TABLE_NBYTES, Volume, around, merged, split
+from voxfetch.store.http import HttpStore
+from voxfetch.store.threads import Threads
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+    from weakref import WeakKeyDictionary
+
+    from voxfetch.store import Clients
+    from voxfetch.store.cutouts import Box
+
+__all__ = ["BossStore"]
+
+# Asks are collected until none has come for this long and none is expected ...
+_QUIET_S = 0.005
+# ... but no longer than this.
+_MOST_S = 0.1
+# Asks that failed together are to be put together again: waits drawn by lot would send each alone. How long it is
+# remembered which these are: by then nobody tries again.
+_AGAIN_S = 0.5
+_FORGET_S = 150.0
+# What a Blosc chunk that does not compress takes beside its bytes.
+_BLOSC_EXTRA_NBYTES = 1 << 16
+_PUBLIC = "public"
+_HINT = 'pass your token: options=StoreOptions(credentials={"token": ...}); without one "public" is sent'
+
+
+class BossStore:
+    """The channels of the BossDB server at an http(s) URL without a path.
+
+    `credentials` is a token, or a mapping with `token`; `headers` are sent with each request. `volumes` are the
+    resolutions whose cuboids can be read. Raises `StoreError` for a URL that is none, `ValueError` and `TypeError` for
+    such credentials and headers.
+    """
+
+    __slots__ = ("_cutouts", "_documents", "_loops", "_threads", "_volumes")
+
+    def __init__(self, url: str, *, credentials: object = None, headers: Mapping[str, str] | None = None) -> None:
+        own = {"authorization": f"Token {_token_of(credentials)}"} | {n.lower(): v for n, v in (headers or {}).items()}
+        root = url.rstrip("/") + "/v1"
+        documents, cutouts = (
+            HttpStore(root, headers=own | {"accept": f"application/{kind}"}, missing_status=())
+            for kind in ("json", "blosc")
+        )
+        self._restore(documents, cutouts, ())
+
+    def _restore(self, documents: HttpStore, cutouts: HttpStore, volumes: tuple[Volume, ...]) -> None:
+        self._documents = documents
+        self._cutouts = cutouts
+        self._volumes = {volume.path: volume for volume in volumes}
+        self._threads = Threads("voxfetch-boss")
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gathered] | None = None
+
+    def __repr__(self) -> str:
+        return f"BossStore({self.url!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.identity == other.identity if isinstance(other, BossStore) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._documents, self._cutouts, tuple(self._volumes.values())
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._restore(*state)
+
+    @property
+    def url(self) -> str:
+        """URL of the server, with `bossdb://` before it: what opens it again, with a channel behind."""
+        return f"bossdb://{self._documents.url.removesuffix('/v1')}"
+
+    @property
+    def identity(self) -> str:
+        """URL, headers and volumes; never shown."""
+        return repr(("boss", self._documents.identity, tuple(self._volumes.values())))
+
+    def with_volumes(self, volumes: Sequence[Volume]) -> BossStore:
+        """Returns this store with the resolutions whose cuboids can be read."""
+        store = BossStore.__new__(BossStore)
+        store._restore(self._documents, self._cutouts, tuple(volumes))
+        return store
+
+    def direct(self, ask: Ask, clients: Clients) -> None:
+        """None: its answers are not those of a GET."""
+
+    async def get(self, ask: Ask, clients: Clients) -> Reply | None:
+        """Returns the bytes asked for, of a document or of a cuboid. See `RemoteStore.get`.
+
+        A cuboid is there if its volume is: the server knows no other. Raises `NotFoundError` where the channel is not,
+        `DataError` for a reply that is not what was asked for.
+        """
+        path, _, cell = check_key(ask.key).partition("/c/")
+        volume = self._volumes.get(path)
+        if volume is None:
+            return await _asked(self._documents, ask, clients)
+        cuboid, gathered = volume.cuboid(_cell(cell, volume)), self._gathered()
+        data_nbytes, total = cuboid.data_nbytes, cuboid.data_nbytes + TABLE_NBYTES
+        start, end = verify.extent(ask, total)
+        body = b""
+        if start < data_nbytes:
+            run = cuboid.run(start, min(end, data_nbytes))
+            gathered.came((path, cuboid.box))
+            blocks = await gathered.get(volume, run.box, clients)
+            body = blocks[run.skip : run.skip + run.nbytes]
+        else:
+            # Whoever knows what is where will ask for it.
+            gathered.expect((path, cuboid.box))
+        if end > data_nbytes:
+            body += cuboid.table[max(start - data_nbytes, 0) : end - data_nbytes]
+        return Reply(body, start, total, None, None)
+
+    async def list(self, prefix: str, clients: Clients) -> Sequence[str]:  # noqa: ARG002 - the protocol's
+        """Raises `UnsupportedError`: a channel says what it has."""
+        raise UnsupportedError("BossDB has no folders", key=prefix or None, hint="name a channel")
+
+    async def cut(self, volume: Volume, boxes: Sequence[Box], clients: Clients) -> list[bytes]:
+        """Returns the blocks of each of `boxes`, which fill a box, by one request. Raises like `get`."""
+        blocks = around(boxes)
+        voxels = volume.voxels(blocks)
+        nbytes = math.prod(high - low for low, high in voxels) * volume.item_nbytes
+        key = f"cutout/{volume.key(voxels)}"
+        try:
+            reply = await _asked(self._cutouts, Ask(key, max_nbytes=nbytes + _BLOSC_EXTRA_NBYTES), clients)
+            if reply is None:
+                message = "the server does not have this channel or resolution any more"
+                raise NotFoundError(message, status=404, hint="open it again")
+            return await self._threads.run(lambda: split(reply.body, volume, blocks, boxes))
+        except LimitExceededError as error:
+            message = f"the reply is longer than a Blosc chunk of {nbytes:,} bytes can be"
+            failure: VoxfetchError | TransientError = DataError(message, status=error.status)
+        except CodecError as error:
+            failure = DataError(f"the reply is not the cutout: {error.message}")
+        except (VoxfetchError, TransientError) as error:
+            failure = error
+        # The object that the error will name is one of several in the cutout.
+        error = failure.error if isinstance(failure, TransientError) else failure
+        error.message += f", cutout {key.removeprefix(f'cutout/{volume.path}/')}"
+        raise failure
+
+    def _gathered(self) -> _Gathered:
+        import asyncio
+        from weakref import WeakKeyDictionary
+
+        if self._loops is None:
+            self._loops = WeakKeyDictionary()
+        return self._loops.setdefault(asyncio.get_running_loop(), _Gathered(self))
+
+
+_Place = tuple[str, "Box"]
+"""Path of a volume, and blocks in it: those of an ask, or of a cuboid."""
+
+
+class _Failed(NamedTuple):
+    """What failed as one cutout, and when."""
+
+    places: frozenset[_Place]
+    at_s: float
+
+
+class _Wanted(NamedTuple):
+    """Blocks that somebody waits for."""
+
+    volume: Volume
+    box: Box
+    future: asyncio.Future[bytes]
+
+
+class _Gathered:
+    """What is asked of a store on one loop, until it is sent."""
+
+    def __init__(self, store: BossStore) -> None:
+        self._store = store
+        self._waiting: list[_Wanted] = []
+        self._came_s = 0.0
+        self._expected: set[_Place] = set()
+        self._failed: dict[_Place, _Failed] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def expect(self, place: _Place) -> None:
+        """Notes what is going to be asked for at once."""
+        self._expected.add(place)
+
+    def came(self, place: _Place) -> None:
+        """Notes that something expected is asked for; what failed with it is expected then."""
+        failed = self._failed.pop(place, None)
+        if failed is not None:
+            self._expected.update(one for one in failed.places if one in self._failed)
+        self._expected.discard(place)
+
+    async def get(self, volume: Volume, box: Box, clients: Clients) -> bytes:
+        """Returns the blocks of a box in C order. Raises like `BossStore.get`."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        self.came((volume.path, box))
+        self._came_s = loop.time()
+        if not self._waiting:
+            loop.call_later(_QUIET_S, self._send, clients, self._came_s)
+        wanted = _Wanted(volume, box, loop.create_future())
+        self._waiting.append(wanted)
+        return await wanted.future
+
+    def _send(self, clients: Clients, began_s: float) -> None:
+        """Sends what waits, unless more is to come."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        if now_s - began_s < _MOST_S and (self._expected or now_s - self._came_s < _QUIET_S):
+            loop.call_later(_QUIET_S, self._send, clients, began_s)
+            return
+        waiting = [wanted for wanted in self._waiting if not wanted.future.done()]
+        self._waiting, self._expected = [], set()
+        for volume in dict.fromkeys(wanted.volume for wanted in waiting):
+            of_box: dict[Box, list[asyncio.Future[bytes]]] = {}
+            for wanted in waiting:
+                if wanted.volume == volume:
+                    of_box.setdefault(wanted.box, []).append(wanted.future)
+            for boxes in merged(of_box, max(MAX_CUTOUT_NBYTES // volume.block_nbytes, 1)):
+                futures = [of_box[box] for box in boxes]
+                task = loop.create_task(self._cut(volume, boxes, futures, clients))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                for future in (one for group in futures for one in group):
+                    future.add_done_callback(lambda _, task=task, futures=futures: _give_up(task, futures))
+
+    async def _cut(
+        self, volume: Volume, boxes: Sequence[Box], futures: Sequence[Sequence[asyncio.Future[bytes]]], clients: Clients
+    ) -> None:
+        outcomes: Sequence[bytes | Exception]
+        try:
+            outcomes = await self._store.cut(volume, boxes, clients)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait
+            outcomes = [error] * len(boxes)
+            if isinstance(error, TransientError) and len(boxes) > 1:
+                self._note_failure(frozenset((volume.path, box) for box in boxes))
+        is_one = sum(map(len, futures)) == 1
+        for group, outcome in zip(futures, outcomes, strict=True):
+            for future in group:
+                if future.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    future.set_exception(_copy(outcome, is_one=is_one))
+                else:
+                    future.set_result(outcome)
+
+    def _note_failure(self, places: frozenset[_Place]) -> None:
+        import time
+
+        failed = _Failed(places, time.monotonic())
+        kept = {place: one for place, one in self._failed.items() if failed.at_s - one.at_s < _FORGET_S}
+        self._failed = kept | dict.fromkeys(places, failed)
+
+
+def _give_up(task: asyncio.Task[None], futures: Sequence[Sequence[asyncio.Future[bytes]]]) -> None:
+    """Stops a request that nobody waits for any more."""
+    if all(future.cancelled() for group in futures for future in group):
+        task.cancel()
+
+
+def _copy(error: Exception, *, is_one: bool) -> Exception:
+    """The outcome for one of those who wait: who raises an exception writes to it."""
+    if isinstance(error, TransientError):
+        wait_s = error.retry_after_s if is_one or error.retry_after_s is not None else _AGAIN_S
+        own = cast("StoreError", _copy(error.error, is_one=is_one))
+        return TransientError(own, retry_after_s=wait_s, throttled=error.throttled)
+    if isinstance(error, VoxfetchError):
+        return type(error)(error.message, key=error.key, status=error.status, hint=error.hint)
+    return error
+
+
+async def _asked(store: HttpStore, ask: Ask, clients: Clients) -> Reply | None:
+    try:
+        return await store.get(ask, clients)
+    except (CredentialsError, PermissionDeniedError) as error:
+        error.hint = _HINT
+        raise
+
+
+def _cell(text: str, volume: Volume) -> list[int]:
+    """Where a cuboid lies in the grid of cuboids: t, z, y, x."""
+    numbers = [int(number) for number in text.split("/")]
+    return numbers if volume.has_time else [0, *numbers]
+
+
+def _token_of(credentials: object) -> str:
+    token = cast("Mapping[str, object]", credentials).get("token") if isinstance(credentials, Mapping) else credentials
+    if token is None and credentials is None:
+        return _PUBLIC
+    if not isinstance(token, str) or not token:
+        raise ValueError('credentials of BossDB are a token: credentials={"token": ...}')
+    return token

@@ -1,0 +1,479 @@
+"""BossDB: channels of a server read voxel by voxel, by few cutouts; what it refuses or breaks is an error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import threading
+import time
+
+import numpy as np
+import pytest
+import zarr
+
+import voxfetch as vf
+from tests.servers.boss import BossServer, Channel
+from voxfetch.store.cutouts import BLOCK, CUBOID, Volume, around, merged, split
+
+FIB25 = "tests/data/fib25/fib25.ome.zarr"
+FAST = vf.RetryPolicy(max_attempts=3, base_s=0.01, cap_s=0.02, idle_timeout_s=5)
+
+
+@pytest.fixture(scope="module")
+def em(request):
+    """EM, repeated in y and x so that it takes several cuboids: (36, 600, 1250)."""
+    return np.tile(zarr.open_array(request.config.rootpath / FIB25 / "0")[:36], (1, 3, 5))[:, :600]
+
+
+@pytest.fixture(scope="module")
+def labels(request):
+    """Labels as uint64, (100, 250, 250)."""
+    return zarr.open_array(request.config.rootpath / FIB25 / "labels/groundtruth/0")[:100].astype("uint64")
+
+
+@pytest.fixture(scope="module")
+def channels(em, labels):
+    times = np.stack([em[:20, :70, :600] + n for n in range(3)])
+    return {
+        "fib/one/em": Channel(em),
+        "fib/seg/labels": Channel(labels, method="isotropic"),
+        "fib/wide/em": Channel(em[:20].astype("uint16") * 257, start=(5, 100, 513), resolutions=2),
+        "fib/film/em": Channel(times, resolutions=1),
+        "fib/raw/em": Channel(em[:16], status="NOT_DOWNSAMPLED"),
+        "fib/cloud/em": Channel(em[:16], status="NOT_DOWNSAMPLED", storage="cloudvol"),
+        "fib/mine/em": Channel(em[:16], token="mine"),
+        "fib/base/em": Channel(em[:16], base=1, resolutions=2),
+    }
+
+
+@pytest.fixture
+def server(channels):
+    with BossServer(channels) as server:
+        yield server
+
+
+@pytest.fixture
+def engine():
+    with vf.Engine(retry=FAST) as engine:
+        yield engine
+
+
+def url(server, path):
+    return f"bossdb://{server.url}/{path}"
+
+
+def wait_for(condition):
+    while not condition():
+        time.sleep(0.005)
+
+
+# --- what it is
+
+
+def test_a_channel_is_an_image(server, engine):
+    image = vf.open(url(server, "fib/one/em"), engine=engine)
+    assert isinstance(image, vf.Image)
+    assert (image.name, image.format, image.axes) == ("em", "BossDB", ("z", "y", "x"))
+    assert image.url == url(server, "fib/one/em")
+    assert image.attrs["channel"]["datatype"] == "uint8"
+    assert [level.shape for level in image.levels] == [(36, 600, 1250), (36, 300, 625), (36, 150, 313)]
+    level = image.levels[1]
+    assert (level.format, level.dtype, level.origin) == ("bossdb", np.uint8, (0, 0, 0))
+    assert (level.shards, level.chunks) == ((16, 512, 512), (4, 64, 64))
+    assert (level.scale, level.unit) == ((30, 8, 8), ("nanometer",) * 3)
+    assert level.translation == (0, 2, 2)
+    assert not server.cutouts
+
+
+def test_isotropic_hierarchies_halve_z_too(server, engine):
+    image = vf.open(url(server, "fib/seg/labels"), engine=engine)
+    assert [level.shape for level in image.levels] == [(100, 250, 250), (50, 125, 125), (25, 63, 63)]
+    assert image.levels[2].scale == (120, 16, 16)
+    assert image.levels[2].dtype == np.uint64
+
+
+@pytest.mark.parametrize("resolution", [0, 1, 2])
+@pytest.mark.parametrize("path", ["fib/one/em", "fib/seg/labels"])
+def test_every_voxel(server, engine, channels, path, resolution):
+    expected = channels[path].levels[resolution][1][0]
+    array = vf.open_array(url(server, f"{path}/{resolution}"), engine=engine)
+    np.testing.assert_array_equal(array[...], expected)
+    z, y, x = (extent // 3 for extent in expected.shape)
+    np.testing.assert_array_equal(array[z, y:, 1:x], expected[z, y:, 1:x])
+    np.testing.assert_array_equal(array[:, y, x], expected[:, y, x])
+
+
+def test_boxes_anywhere(server, engine, em):
+    array = vf.open_array(url(server, "fib/one/em"), "0", engine=engine)
+    random = np.random.default_rng(3)
+    for _ in range(30):
+        start = [int(random.integers(0, extent)) for extent in em.shape]
+        shape = [int(random.integers(1, min(extent - at, 300) + 1)) for at, extent in zip(start, em.shape, strict=True)]
+        expected = em[tuple(slice(at, at + extent) for at, extent in zip(start, shape, strict=True))]
+        np.testing.assert_array_equal(array.read_box(start, shape), expected)
+
+
+def test_a_frame_that_does_not_begin_at_zero(server, engine, channels):
+    for resolution in (0, 1):
+        array = vf.open_array(url(server, f"fib/wide/em/{resolution}"), engine=engine)
+        first, expected = channels["fib/wide/em"].levels[resolution]
+        assert (array.origin, array.dtype) == (first, np.uint16)
+        np.testing.assert_array_equal(array[...], expected[0])
+        np.testing.assert_array_equal(
+            array.read_box((first[0], first[1] + 7, first[2] + 3), (2, 90, 100), absolute=True),
+            expected[0, :2, 7:97, 3:103],
+        )
+    level = vf.open(url(server, "fib/wide/em"), engine=engine).levels[1]
+    assert level.translation == (150, 50 * 8 + 2, 256 * 8 + 2)
+
+
+def test_time(server, engine, channels):
+    image = vf.open(url(server, "fib/film/em"), engine=engine)
+    assert (image.axes, image.levels[0].scale) == (("t", "z", "y", "x"), (2, 30, 4, 4))
+    assert image.levels[0].unit == ("second", *["nanometer"] * 3)
+    expected = channels["fib/film/em"].voxels
+    np.testing.assert_array_equal(image.levels[0][...], expected)
+    np.testing.assert_array_equal(image.levels[0][1:, 3, 5:50], expected[1:, 3, 5:50])
+
+
+def test_resolutions_that_hold_nothing_are_no_levels(server, engine, channels):
+    assert len(vf.open(url(server, "fib/raw/em"), engine=engine).levels) == 1
+    assert len(vf.open(url(server, "fib/cloud/em"), engine=engine).levels) == 3
+    # Who names one gets it.
+    named = vf.open_array(url(server, "fib/raw/em/2"), engine=engine)
+    np.testing.assert_array_equal(named[3], channels["fib/raw/em"].levels[2][1][0, 3])
+
+
+def test_hierarchies_that_begin_at_a_coarser_resolution(server, engine, channels):
+    image = vf.open(url(server, "fib/base/em"), engine=engine)
+    assert [level.scale[2] for level in image.levels] == [8, 16]
+    np.testing.assert_array_equal(image.levels[0][3], channels["fib/base/em"].levels[1][1][0, 3])
+
+
+# --- how it is named
+
+
+def test_every_way_to_name_a_channel(server, engine):
+    channel = f"{server.url}/fib/one/em"
+    for source, keywords in [
+        (f"bossdb://{channel}", {}),
+        (f"bossdb://{channel}/", {}),
+        (channel, {"format": "bossdb"}),
+        (f"{channel}|bossdb:", {}),
+        (f"bossdb://{server.url}|bossdb:fib/one/em", {}),
+    ]:
+        assert vf.open(source, engine=engine, **keywords).name == "em"
+    assert vf.open_array(f"bossdb://{channel}", "1", engine=engine).shape == (36, 300, 625)
+    assert vf.open_array(f"bossdb://{channel}/1", engine=engine).shape == (36, 300, 625)
+    assert asyncio.run(vf.open_async(f"bossdb://{channel}", engine=engine)).name == "em"
+
+
+def test_a_name_without_a_server_is_one_of_bossdb_org():
+    from voxfetch.sources import _without_adapters, is_remote
+
+    for source in ("bossdb://coll/exp/chan/2", "coll/exp/chan/2|bossdb:"):
+        assert _without_adapters(source) == ("https://api.bossdb.io/coll/exp/chan/2", "", "bossdb")
+        assert is_remote(source)
+
+
+def test_what_is_no_channel(server, engine):
+    def wrong(path, kind=vf.NotFoundError, **keywords):
+        with pytest.raises(kind) as caught:
+            vf.open(url(server, path), engine=engine, **keywords)
+        return str(caught.value)
+
+    assert "its experiments: base, cloud, film" in wrong("fib", vf.MetadataError)
+    assert "its channels: em" in wrong("fib/one", vf.MetadataError)
+    assert "bossdb://collection/experiment/channel" in wrong("", vf.MetadataError)
+    assert "no channel 'EM'" in wrong("fib/one/EM")
+    assert "no collection 'fob'" in wrong("fob")
+    assert "0 to 2" in wrong("fib/one/em/3")
+    assert "resolutions" in wrong("fib/one/em/0/1")
+    assert "resolutions" in wrong("fib/one/em/x")
+    with pytest.raises(vf.UnsupportedError, match="BossDB is a server"):
+        vf.open("fib/one/em", format="bossdb")
+    with pytest.raises(ValueError, match="region"):
+        vf.open(url(server, "fib/one/em"), options=vf.StoreOptions(region="x"), engine=engine)
+
+
+@pytest.mark.parametrize(
+    ("what", "part"),
+    [
+        ({"datatype": "float32"}, "datatype"),
+        ({"datatype": 3}, "datatype"),
+        ({"base_resolution": -1}, "base_resolution"),
+        ({"num_hierarchy_levels": 1 << 40}, "num_hierarchy_levels"),
+        ({"num_time_samples": "many"}, "num_time_samples"),
+        ({"hierarchy_method": "near_iso"}, "hierarchy_method"),
+        ({"x_stop": -5}, "x_stop"),
+        ({"y_stop": 1 << 70}, "y_stop"),
+        ({"z_voxel_size": 0}, "z_voxel_size"),
+        ({"coord_frame": None}, "coord_frame"),
+        ({"coord_frame": "../../cutout"}, "relative path"),
+    ],
+)
+def test_documents_that_make_no_sense(server, engine, monkeypatch, what, part):
+    answer = server.answer
+
+    def changed(request):
+        status, headers, body = answer(request)
+        members = json.loads(body)
+        return status, headers, json.dumps(members | {k: v for k, v in what.items() if k in members}).encode()
+
+    monkeypatch.setattr(server, "answer", changed)
+    with pytest.raises((vf.MetadataError, vf.UnsupportedError), match=part):
+        vf.open(url(server, "fib/one/em"), engine=engine)
+
+
+# --- what is asked for
+
+
+def test_asks_at_the_same_moment_are_one_cutout(server, engine, em):
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    np.testing.assert_array_equal(array[10:34, 480:600, 500:620], em[10:34, 480:600, 500:620])
+    # In whole blocks, across four cuboids and three layers of them.
+    assert server.cutouts == [(0, ((448, 640), (448, 600), (8, 36)))]
+
+
+def test_a_plane_takes_one_cutout_of_four(server, engine, em):
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    np.testing.assert_array_equal(array[21], em[21])
+    assert server.cutouts == [(0, ((0, 1250), (0, 600), (20, 24)))]
+
+
+def test_large_reads_take_cutouts_of_a_bounded_size(server, engine, em):
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    np.testing.assert_array_equal(array[...], em)
+    sizes = [np.prod([high - low for low, high in box]) for _, box in server.cutouts]
+    assert sum(sizes) == em.size, "no voxel twice, none that is not there"
+    assert max(sizes) <= 16 << 20
+    assert len(sizes) <= 4
+
+
+def test_nothing_is_read_twice_from_the_chunk_cache(channels, em):
+    with BossServer(channels) as server, vf.Engine(chunk_cache_bytes=64 << 20, retry=FAST) as engine:
+        array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+        for z in (4, 5, 6, 7):
+            np.testing.assert_array_equal(array[z, :256, :256], em[z, :256, :256])
+        assert len(server.cutouts) == 1
+
+
+def test_a_read_that_is_cancelled_stops_its_cutout(server, engine, em):
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    server.refusals.append(1.0)
+
+    async def main():
+        task = asyncio.create_task(array.read_async((0, slice(64), slice(64))))
+        await asyncio.to_thread(wait_for, lambda: server.cutouts)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    np.testing.assert_array_equal(array[0, :64, :64], em[0, :64, :64])
+    assert len(server.cutouts) == 2
+
+
+def test_reads_from_many_threads(server, engine, em):
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    wrong = []
+
+    def work(n):
+        got = array[n : n + 9, 100 * n : 100 * n + 90, 500:900]
+        if not np.array_equal(got, em[n : n + 9, 100 * n : 100 * n + 90, 500:900]):
+            wrong.append(n)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# --- who may
+
+
+def test_the_token_goes_along_and_is_never_shown(server, engine, em):
+    secret = vf.StoreOptions(credentials={"token": "mine"})
+    with pytest.raises(vf.PermissionDeniedError, match="token") as caught:
+        vf.open(url(server, "fib/mine/em"), engine=engine)
+    assert caught.value.status == 403
+    image = vf.open(url(server, "fib/mine/em"), options=secret, engine=engine)
+    np.testing.assert_array_equal(image.levels[0][3], em[3])
+    assert {request.headers["authorization"] for request in server.requests[-3:]} == {"Token mine"}
+    as_header = vf.StoreOptions(headers={"Authorization": "Token mine"})
+    assert vf.open(url(server, "fib/mine/em"), options=as_header, engine=engine).name == "em"
+    assert vf.open(url(server, "fib/mine/em"), options=vf.StoreOptions(credentials="mine"), engine=engine).name == "em"
+
+
+def test_a_token_that_is_refused(server, engine):
+    options = vf.StoreOptions(credentials={"token": "hunter2"})
+    with pytest.raises(vf.CredentialsError, match="token") as caught:
+        vf.open(url(server, "fib/one/em"), options=options, engine=engine)
+    assert caught.value.status == 401
+    assert "hunter2" not in repr(caught.value) + str(caught.value) + repr(options)
+    for credentials in ({"secret": "hunter2"}, 5, "", "hunter2\n"):
+        with pytest.raises(ValueError) as wrong:
+            vf.open(url(server, "fib/one/em"), options=vf.StoreOptions(credentials=credentials), engine=engine)
+        assert "hunter2" not in str(wrong.value)
+
+
+def test_a_token_that_expires(server, engine):
+    options = vf.StoreOptions(credentials={"token": "mine"})
+    array = vf.open_array(url(server, "fib/one/em/0"), options=options, engine=engine)
+    server.tokens = ("public",)
+    with pytest.raises(vf.CredentialsError) as caught:
+        array[0, 0]
+    assert "mine" not in str(caught.value)
+    assert "cutout 0:1250/0:64/0:4" in caught.value.message
+
+
+def test_pickled_arrays_and_images_read_on(server, em):
+    options = vf.StoreOptions(credentials={"token": "mine"})
+    image = pickle.loads(pickle.dumps(vf.open(url(server, "fib/one/em"), options=options)))
+    count = len(server.requests)
+    np.testing.assert_array_equal(image.levels[0][5, :70], em[5, :70])
+    assert len(server.requests) == count + 1
+    array = vf.open_array(url(server, "fib/one/em/1"), options=options)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(array))[5], em[5, ::2, ::2])
+    assert "mine" not in repr(array) + repr(image) + array.url
+
+
+# --- what goes wrong
+
+
+def read(server, engine):
+    return vf.open_array(url(server, "fib/one/em/0"), engine=engine)[8:24, :512, 512:1024]
+
+
+def test_a_busy_server_is_asked_again_in_one(server, engine, em):
+    server.refusals += [(503, {"retry-after": "1"}), (429, {}), (500, {})]
+    with vf.Engine(retry=vf.RetryPolicy(max_attempts=5, base_s=0.01, cap_s=0.02)) as engine:
+        np.testing.assert_array_equal(read(server, engine), em[8:24, :512, 512:1024])
+    assert len(server.cutouts) == 4, "those that failed together come together again"
+
+
+def test_a_server_that_fails_for_good(server, engine):
+    server.refusals += [(503, {})] * 3
+    with pytest.raises(vf.RetriesExhaustedError) as caught:
+        read(server, engine)
+    assert (caught.value.status, caught.value.attempts) == (503, 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, vf.NotFoundError), (403, vf.PermissionDeniedError), (400, vf.StoreError), (413, vf.StoreError)],
+)
+def test_refusals(server, engine, status, kind):
+    server.refusals.append((status, {}))
+    with pytest.raises(kind) as caught:
+        read(server, engine)
+    assert caught.value.status == status
+    assert caught.value.key.startswith(url(server, "fib/one/em/0/c/0/0/1"))
+    assert "cutout 512:1024/0:512/8:24" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body[:100],
+        lambda body: b"",
+        lambda body: b"<html>",
+        lambda body: body[:4] + (1).to_bytes(4, "little") + body[8:],
+        lambda body: body + b"\0",
+        lambda body: b"\0" * (8 << 20),
+    ],
+)
+def test_bodies_that_are_not_the_cutout(server, engine, change):
+    server.refusals.append(change)
+    with pytest.raises(vf.DataError) as caught:
+        read(server, engine)
+    assert caught.value.key.startswith(url(server, "fib/one/em/0/c/0/0/1"))
+    assert "cutout 512:1024/0:512/8:24" in caught.value.message
+
+
+def test_a_slow_reply(server, em):
+    server.refusals.append(0.5)
+    with vf.Engine(retry=FAST) as engine:
+        np.testing.assert_array_equal(read(server, engine), em[8:24, :512, 512:1024])
+
+
+def test_closing_the_engine_ends_what_waits(server):
+    engine = vf.Engine(retry=FAST)
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    server.refusals.append(1.0)
+    failure = []
+
+    def work():
+        try:
+            array[0]
+        except vf.StoreError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: server.cutouts)
+    engine.close()
+    thread.join(10)
+    assert failure
+
+
+def test_what_is_stored_is_verified(server, engine):
+    report = vf.open_array(url(server, "fib/seg/labels/1"), engine=engine).verify()
+    assert report.ok
+    assert (report.objects, report.chunks) == (4, 13 * 2 * 2)
+
+
+# --- boxes
+
+
+@pytest.mark.parametrize("cell", [(2, 1, 3, 5), (0, 0, 0, 0), (8, 3, 9, 9)])
+def test_runs_of_blocks_are_boxes(cell):
+    volume = Volume("c/e/h/0", ((0, 9), (6, 57), (70, 5000), (40, 5050)), 2, has_time=True)
+    cuboid, block = volume.cuboid(cell), volume.block_nbytes
+    grid = [high - low for low, high in cuboid.box]
+    numbers = np.arange(np.prod(grid)).reshape(grid)
+    entries = np.frombuffer(cuboid.table, "<u8").reshape(4, 8, 8, 2)
+    stored = entries[entries[..., 1] == block][:, 0]
+    np.testing.assert_array_equal(stored, numbers.ravel() * block)
+    assert (entries[entries[..., 1] != block] == 2**64 - 1).all()
+    assert cuboid.data_nbytes == numbers.size * block
+    for first in range(0, numbers.size, 5):
+        for last in range(first, numbers.size, 3):
+            run = cuboid.run(first * block + 3, last * block + 7)
+            axes = zip(run.box, cuboid.box, strict=True)
+            inside = numbers[tuple(slice(low - at, high - at) for (low, high), (at, _) in axes)].ravel()
+            assert np.array_equal(inside, np.arange(inside[0], inside[0] + inside.size)), "what is sent is one run"
+            assert run.skip == (first - inside[0]) * block + 3
+            assert run.skip + run.nbytes <= inside.size * block
+
+
+def test_groups_fill_boxes_of_a_bounded_size():
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        cells = {tuple((int(at), int(at) + 1) for at in random.integers(0, (2, 9, 9, 9))) for _ in range(60)}
+        groups = merged(cells, 12)
+        assert sorted(box for group in groups for box in group) == sorted(cells)
+        for group in groups:
+            extent = np.prod([high - low for low, high in around(group)])
+            assert extent == len(group) <= 12
+
+
+def test_blocks_of_a_cutout_beyond_the_volume_are_zero():
+    from numcodecs import blosc
+
+    volume = Volume("c/e/h/0", ((0, 1), (2, 6), (0, 70), (10, 100)), 1, has_time=False)
+    blocks = ((0, 1), (0, 3), (0, 2), (0, 2))
+    voxels = volume.voxels(blocks)
+    assert voxels == ((0, 1), (2, 6), (0, 70), (10, 100))
+    values = np.random.default_rng(0).integers(1, 255, (4, 70, 90), np.uint8)
+    encoded = blosc.compress(values.tobytes(), b"lz4", 5, 1, typesize=8)
+    whole = np.zeros((12, 128, 128), np.uint8)
+    whole[2:6, :70, 10:100] = values
+    boxes = [((0, 1), (z, z + 1), (y, y + 1), (0, 2)) for z in range(3) for y in range(2)]
+    for part, (_, z, y, _) in zip(split(encoded, volume, blocks, boxes), boxes, strict=True):
+        row = whole[z[0] * 4 : z[1] * 4, y[0] * 64 : y[1] * 64]
+        assert part == row[:, :, :64].tobytes() + row[:, :, 64:].tobytes()
+    assert (CUBOID, BLOCK) == ((1, 16, 512, 512), (1, 4, 64, 64))
