@@ -382,3 +382,14 @@ def test_stores_of_zarr(make, zarr_format, tmp_path, make_values):
     np.testing.assert_array_equal(vf.open(reader["deep"].store_path)["other"][...], expected["deep/other"])
     with pytest.raises(vf.NotFoundError):
         vf.open(store)["none"]
+
+
+def test_a_map_of_fsspec_is_no_dict_of_references(tmp_path, make_values):
+    values = make_values((20, 30), "uint16")
+    written = zarr.create_array(str(tmp_path / "a"), shape=values.shape, chunks=(8, 8), dtype=values.dtype)
+    written[...] = values
+    filesystem = MemoryFileSystem()
+    for path in (tmp_path / "a").rglob("*"):
+        if path.is_file():
+            filesystem.pipe_file(f"/map/{path.relative_to(tmp_path / 'a').as_posix()}", path.read_bytes())
+    np.testing.assert_array_equal(vf.open(filesystem.get_mapper("/map"))[...], values)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
@@ -31,6 +30,8 @@ from voxfetch.store import check_key, join_key
 from voxfetch.store.local import LocalStore
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from voxfetch.options import StoreOptions
     from voxfetch.store import RemoteStore
 
@@ -124,9 +125,9 @@ def node_of(
     if format not in _FORMATS:
         message = f"format {format!r} is not read by this version"
         raise UnsupportedError(message, hint=f"it reads {', '.join(name for name in _FORMATS if name)}")
-    if isinstance(source, Mapping):
+    if isinstance(source, dict):
         asked = _Asked("kerchunk", (path or "").strip("/"), _FORMATS[format], settings, options)
-        return _node_in_references(_document_of(cast("Mapping[str, Any]", source)), asked)
+        return _node_in_references(_document_of(cast("dict[str, Any]", source)), asked)
     source, container = _without_container(source)
     if format in ("kerchunk", "icechunk"):
         container = cast("Container", format)
@@ -367,7 +368,7 @@ def _node_in_references(document: tuple[RemoteStore, str], asked: _Asked) -> Nod
     return asked.node(ReferenceStore(*document, targets), asked.inside)
 
 
-def _document_of(references: Mapping[str, Any]) -> tuple[RemoteStore, str]:
+def _document_of(references: dict[str, Any]) -> tuple[RemoteStore, str]:
     """A store for references that are no document yet; bytes among them are those of their keys."""
     import json
     from base64 import b64encode
