@@ -190,6 +190,21 @@ def test_chunks_that_were_written_again_lie_elsewhere(written):
     np.testing.assert_array_equal(vf.open_array(path)[...], expected)
 
 
+def test_bytes_between_chunks_are_not_read(written):
+    values = np.random.default_rng(0).integers(0, 256, (64, 64), "u1")
+    path = written(values, (32, 32), (8, 8))
+    data = path.read_bytes()
+    end = struct.unpack_from(">i", data, 11)[0] + struct.unpack_from(">q", data, 39)[0]
+    # As after chunks that were replaced by larger ones, which lie elsewhere.
+    gap = bytes(100_000)
+    data = patched(data, 39, ">q", struct.unpack_from(">q", data, 39)[0] + len(gap))
+    data = patched(data, 16, ">Q", len(data) + len(gap))
+    path.write_bytes(data[:end] + gap + data[end:])
+    read = vf.open_array(path)
+    np.testing.assert_array_equal(read[...], values)
+    assert read.explain((63, 63)).bytes_needed <= 32 * 32 + 32
+
+
 def test_attributes_are_the_metalayers_of_the_trailer(written):
     attributes = {
         "voxel": [1.5, 2, 3],

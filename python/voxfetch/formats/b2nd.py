@@ -47,6 +47,7 @@ __all__ = ["COPY", "SPARSE", "find", "is_b2nd"]
 _MAGIC = b"\xa8b2frame\0"
 _METALAYERS_AT = 87
 _TRAILER_END_NBYTES = 23
+_CHUNK_HEADER_NBYTES = 32
 _TAIL_NBYTES = 64 << 10
 _HEAD_NBYTES = 16 << 10
 _MAX_CHUNKS = 1 << 24
@@ -291,7 +292,7 @@ def _extents(value: object, axes: object) -> list[int]:
 
 
 def _places(file: _File, header: _Header, cells: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64], bool]:
-    """(offset of each chunk in the file, its bytes and those up to the next, whether those without are NaN)."""
+    """(offset of each chunk in the file, its bytes and some that follow it, whether those without are NaN)."""
     if cells == 0:
         return np.zeros(0, np.uint64), np.zeros(0, np.uint64), False
     start, end = header.nbytes + header.chunks_nbytes, header.frame_nbytes - header.trailer_nbytes
@@ -312,10 +313,11 @@ def _places(file: _File, header: _Header, cells: int) -> tuple[NDArray[np.uint64
         raise MetadataError(f"chunks of unknown special values, {sorted(kinds)}")
     if kinds >= {1, 2}:
         raise UnsupportedError("some chunks that are all zeros and others all NaN", hint=COPY)
-    # Chunks lie in any order, and bytes between them belong to none.
+    # Chunks lie in any order, and bytes between them belong to none; one that is not compressed is the largest.
     starts = np.unique(np.append(offsets[stored], header.chunks_nbytes))
     nbytes = np.zeros(cells, np.uint64)
-    nbytes[stored] = starts[np.searchsorted(starts, offsets[stored]) + 1] - offsets[stored]
+    room = starts[np.searchsorted(starts, offsets[stored]) + 1] - offsets[stored]
+    nbytes[stored] = np.minimum(room, header.chunk_nbytes + _CHUNK_HEADER_NBYTES)
     places = np.full(cells, MISSING, np.uint64)
     places[stored] = offsets[stored] + header.nbytes
     return places, nbytes, 2 in kinds

@@ -178,6 +178,10 @@ impl<'a> Blosc2Chunk<'a> {
                 out.copy_from_slice(bytes.ok_or_else(|| refuse(format!("no block {index}")))?);
                 return Ok(());
             }
+            Content::Repeated(&[value]) => {
+                out.fill(value);
+                return Ok(());
+            }
             Content::Repeated(value) => {
                 out.chunks_mut(value.len()).for_each(|place| place.copy_from_slice(&value[..place.len()]));
                 return Ok(());

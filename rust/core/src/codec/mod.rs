@@ -94,6 +94,11 @@ impl CodecContext {
     /// Gives back memory of a decoder when it is more than `kept_nbytes`.
     pub fn trim(&mut self, kept_nbytes: usize) {
         self.zstd.trim(kept_nbytes);
+        for memory in [&mut self.block, &mut self.filtered, &mut self.boxed] {
+            if memory.capacity() > kept_nbytes {
+                *memory = Vec::new();
+            }
+        }
     }
 }
 
