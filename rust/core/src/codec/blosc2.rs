@@ -418,6 +418,27 @@ mod tests {
     }
 
     #[test]
+    fn one_value_for_all() {
+        let with = |typesize: u8, kind: u8, value: &[u8]| {
+            let mut chunk = chunk(0, NONE, 32, &[]);
+            chunk.extend(value);
+            (chunk[3], chunk[12], chunk[31]) = (typesize, 32 + value.len() as u8, kind << 4);
+            decode_chunk(&chunk, 100)
+        };
+        for kind in [1, 4] {
+            assert_eq!(with(2, kind, &[]).unwrap(), [0; 32]);
+        }
+        assert_eq!(with(4, 2, &[]).unwrap(), f32::NAN.to_le_bytes().repeat(8));
+        assert_eq!(with(8, 2, &[]).unwrap(), f64::NAN.to_le_bytes().repeat(4));
+        assert_eq!(with(2, 3, &[1, 2, 3, 4]).unwrap(), [1, 2, 3, 4].repeat(8));
+        assert_eq!(with(1, 3, &[9]).unwrap(), [9; 32]);
+        for (typesize, kind, value) in [(2, 2, &[][..]), (2, 3, &[]), (2, 3, &[1, 2, 3]), (2, 3, &[1; 32]), (2, 5, &[])]
+        {
+            with(typesize, kind, value).unwrap_err();
+        }
+    }
+
+    #[test]
     fn delta_needs_the_first_block_for_the_others() {
         let (first, second) = (raw(&[1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]), raw(&[0xf; 16]));
         let chunk = chunk(FLAG_NOT_SPLIT, [3, 0, 0, 0, 0, 0], 32, &[&first, &second]);
