@@ -7,13 +7,17 @@ import json
 import pickle
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import zarr
 
 import voxfetch as vf
+from tests.servers.asking import run
 from tests.servers.boss import BossServer, Channel
+from voxfetch.store import Ask
+from voxfetch.store.boss import BossStore
 from voxfetch.store.cutouts import BLOCK, CUBOID, Volume, around, merged, split
 
 FIB25 = "tests/data/fib25/fib25.ome.zarr"
@@ -80,7 +84,7 @@ def test_a_channel_is_an_image(server, engine):
     assert [level.shape for level in image.levels] == [(36, 600, 1250), (36, 300, 625), (36, 150, 313)]
     level = image.levels[1]
     assert (level.format, level.dtype, level.origin) == ("bossdb", np.uint8, (0, 0, 0))
-    assert (level.shards, level.chunks) == ((16, 512, 512), (4, 64, 64))
+    assert (level.shards, level.chunks, level.codecs) == ((16, 512, 512), (4, 64, 64), "bytes")
     assert (level.scale, level.unit) == ((30, 8, 8), ("nanometer",) * 3)
     assert level.translation == (0, 2, 2)
     assert not server.cutouts
@@ -273,6 +277,33 @@ def test_a_read_that_is_cancelled_stops_its_cutout(server, engine, em):
     asyncio.run(main())
     np.testing.assert_array_equal(array[0, :64, :64], em[0, :64, :64])
     assert len(server.cutouts) == 2
+
+
+def test_a_cutout_stops_when_nobody_waits_for_it_any_more():
+    volume = Volume("fib/one/em/0", ((0, 1), (0, 36), (0, 600), (0, 1250)), 1, has_time=False)
+    store = BossStore("http://127.0.0.1:9").with_volumes([volume])
+
+    async def work(clients):
+        begun, stopped = asyncio.Event(), asyncio.Event()
+
+        async def hang(_):
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopped.set()
+
+        clients = SimpleNamespace(wholes=clients.wholes, get=hang)
+        asks = [Ask("fib/one/em/0/c/0/0/0", n * volume.block_nbytes, (n + 1) * volume.block_nbytes) for n in range(2)]
+        first, second = (asyncio.create_task(store.get(ask, clients)) for ask in asks)
+        await begun.wait()
+        first.cancel()
+        await asyncio.sleep(0.05)
+        assert not stopped.is_set()
+        second.cancel()
+        await asyncio.wait_for(stopped.wait(), 5)
+
+    run(work)
 
 
 def test_reads_from_many_threads(server, engine, em):

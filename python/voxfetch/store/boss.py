@@ -43,10 +43,8 @@ __all__ = ["BossStore"]
 _QUIET_S = 0.005
 # ... but no longer than this.
 _MOST_S = 0.1
-# Asks that failed together are to be put together again: waits drawn by lot would send each alone. How long it is
-# remembered which these are: by then nobody tries again.
+# Asks that failed together are to come together again: waits drawn by lot would send each alone.
 _AGAIN_S = 0.5
-_FORGET_S = 150.0
 # What a Blosc chunk that does not compress takes beside its bytes.
 _BLOSC_EXTRA_NBYTES = 1 << 16
 _PUBLIC = "public"
@@ -177,14 +175,7 @@ class BossStore:
 
 
 _Place = tuple[str, "Box"]
-"""Path of a volume, and blocks in it: those of an ask, or of a cuboid."""
-
-
-class _Failed(NamedTuple):
-    """What failed as one cutout, and when."""
-
-    places: frozenset[_Place]
-    at_s: float
+"""Path of a volume, and the blocks of a cuboid in it."""
 
 
 class _Wanted(NamedTuple):
@@ -203,7 +194,6 @@ class _Gathered:
         self._waiting: list[_Wanted] = []
         self._came_s = 0.0
         self._expected: set[_Place] = set()
-        self._failed: dict[_Place, _Failed] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def expect(self, place: _Place) -> None:
@@ -211,10 +201,7 @@ class _Gathered:
         self._expected.add(place)
 
     def came(self, place: _Place) -> None:
-        """Notes that something expected is asked for; what failed with it is expected then."""
-        failed = self._failed.pop(place, None)
-        if failed is not None:
-            self._expected.update(one for one in failed.places if one in self._failed)
+        """Notes that something expected is asked for."""
         self._expected.discard(place)
 
     async def get(self, volume: Volume, box: Box, clients: Clients) -> bytes:
@@ -222,7 +209,6 @@ class _Gathered:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        self.came((volume.path, box))
         self._came_s = loop.time()
         if not self._waiting:
             loop.call_later(_QUIET_S, self._send, clients, self._came_s)
@@ -262,8 +248,6 @@ class _Gathered:
             outcomes = await self._store.cut(volume, boxes, clients)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait
             outcomes = [error] * len(boxes)
-            if isinstance(error, TransientError) and len(boxes) > 1:
-                self._note_failure(frozenset((volume.path, box) for box in boxes))
         is_one = sum(map(len, futures)) == 1
         for group, outcome in zip(futures, outcomes, strict=True):
             for future in group:
@@ -273,13 +257,6 @@ class _Gathered:
                     future.set_exception(_copy(outcome, is_one=is_one))
                 else:
                     future.set_result(outcome)
-
-    def _note_failure(self, places: frozenset[_Place]) -> None:
-        import time
-
-        failed = _Failed(places, time.monotonic())
-        kept = {place: one for place, one in self._failed.items() if failed.at_s - one.at_s < _FORGET_S}
-        self._failed = kept | dict.fromkeys(places, failed)
 
 
 def _give_up(task: asyncio.Task[None], futures: Sequence[Sequence[asyncio.Future[bytes]]]) -> None:
