@@ -114,6 +114,7 @@ def test_requests_for_the_structures_of_a_large_file(large, engine):
         array = vf.open_array(f"{server.url}/a.h5", "deep/3/a", engine=engine)
         asked = ranges(server)
         assert asked[:2] == ["bytes=-65536", "bytes=0-262143"]
+        assert all(request.if_match for request in server.requests[1:])
         # Nothing twice, and little of it.
         assert max(Counter(asked).values()) == 1
         assert len(asked) < 16
