@@ -66,11 +66,26 @@ impl Decoder {
             bytes.copy_from_slice(encoded);
             Ok(())
         })?;
-        let decoded = PyBuffer::<u8>::get(&self.decode.bind(py).call1((encoded, limit))?)?;
+        let stop = StopAtExit;
+        let decoded = self.decode.bind(py).call1((encoded, limit));
+        std::mem::forget(stop);
+        let decoded = PyBuffer::<u8>::get(&decoded?)?;
         if decoded.len_bytes() as u64 > limit {
             return Ok(Err(Error::codec(self.name.clone(), format!("decodes to more than {limit} bytes"))));
         }
         decoded.to_vec(py).map(Ok)
+    }
+}
+
+/// Stops a thread for good that Python unwinds, which it does before 3.14 to threads that run it while it shuts down: what is
+/// further up would give back a GIL that it does not have. A panic may pass.
+struct StopAtExit;
+
+impl Drop for StopAtExit {
+    fn drop(&mut self) {
+        while !std::thread::panicking() {
+            std::thread::park();
+        }
     }
 }
 
