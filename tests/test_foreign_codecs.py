@@ -65,6 +65,10 @@ class Turned(Codec):
                 self.kept.append(buf)
             case "array":
                 return np.frombuffer(data, np.uint8).reshape(4, -1)
+            case "first axis fastest":
+                return np.frombuffer(data, np.uint8).reshape(4, -1, order="F")
+            case "first axis fastest in memory":
+                return np.asfortranarray(np.frombuffer(data, np.uint8).reshape(4, -1))
             case "every second":
                 return np.frombuffer(data, np.uint8).repeat(2)[::2]
             case "wide":
@@ -168,9 +172,13 @@ def test_zarr3_arrays(codecs, shards, tmp_path):
 
 def test_what_a_decoder_may_return(tmp_path):
     expected = volume()
-    for does in ("array", "every second", "wide", "keep", "slow"):
+    for does in ("array", "first axis fastest", "every second", "wide", "keep", "slow"):
         path = written(tmp_path / does.replace(" ", "_"), expected, does)
         np.testing.assert_array_equal(vf.open_array(path)[...], expected)
+    # In version 3 the elements count, in version 2 the memory.
+    codecs = [{**TURNED, "configuration": {"does": "first axis fastest in memory"}}]
+    path = zarr3(tmp_path / "v3", expected[:16, :16], chunks=(8, 8), codecs=codecs)
+    np.testing.assert_array_equal(vf.open_array(path)[...], expected[:16, :16])
     # What a decoder keeps stays as it was.
     assert Turned(does="keep").decode(Turned.kept[0]) == expected[:8, :16].tobytes()
 
