@@ -8,6 +8,7 @@ import pickle
 import struct
 import threading
 import warnings
+from pathlib import Path
 
 import numcodecs
 import numpy as np
@@ -18,6 +19,7 @@ from zarr.core.dtype import VariableLengthBytes
 import voxfetch as vf
 from tests.servers.faulty import FaultyServer
 
+DATA = Path(__file__).parent / "data"
 WORDS = ["", "a", "voxel", "Würfel", "体素", "x" * 300]
 UTF8, BYTES = {"id": "vlen-utf8"}, {"id": "vlen-bytes"}
 
@@ -112,6 +114,30 @@ def test_transposed_chunks_are_read_as_they_lie(tmp_path):
     transpose = zarr.codecs.TransposeCodec(order=(1, 0))
     path = written(tmp_path / "a", strings((20, 28)), zarr_format=3, chunks=(5, 7), filters=transpose)
     same(vf.open_array(path)[...], zarr.open_array(str(path))[...].astype(object))
+
+
+FOREIGN = [
+    "neuroglancer/zarr_v2/from_zarr-python/data.zarr/3d.chunked.O/.zarray",
+    "zarrita.js/v2/data.zarr/3d.chunked.O/.zarray",
+    "zarrita.js/v3/data.zarr/1d.chunked.string.vlen/zarr.json",
+    "zarrita.js/v3/data.zarr/1d.contiguous.string.compressed/zarr.json",
+    "zarrita.js/v3/data.zarr/1d.contiguous.string.vlen/zarr.json",
+    "zarrita.js/v3/data.zarr/1d.string.empty/zarr.json",
+    "zarrita.js/v3/data.zarr/2d.chunked.string.vlen/zarr.json",
+    "zarrs/issue_287.zarr/meta/collection/zarr.json",
+    "zarrs/v3/cities.zarr/zarr.json",
+    "zarrs/zarr_python_compat/str_v2_fv_null.zarr/.zarray",
+    "zarrs/zarr_python_compat/v3_bytes.zarr/zarr.json",
+]
+
+
+@pytest.mark.parametrize("document", FOREIGN)
+def test_arrays_of_other_projects_are_those_of_zarr_python(document):
+    path, version = DATA / document, 2 if document.endswith(".zarray") else 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = zarr.open_array(str(path.parent), mode="r", zarr_format=version)[...]
+    same(vf.open_array(path.parent, format=f"zarr{version}")[...], np.asarray(expected).astype(object))
 
 
 def test_what_is_outside_or_missing_is_the_fill_value(layout, tmp_path):
