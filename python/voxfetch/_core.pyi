@@ -242,7 +242,7 @@ class Read:
 
 @final
 class LocalEngine:
-    """Reads arrays from disk: plan, positioned reads, decode and scatter, without the GIL.
+    """Reads arrays from disk: plan, positioned reads, decode and scatter, without the GIL but for codecs of Python.
 
     Holds worker threads, open files, shard indexes and decoded chunks. Works after `fork`: the child starts its own.
     """
@@ -364,7 +364,7 @@ class RemoteEngine:
     """The remote reads of an engine in one process, for the one thread that owns the network.
 
     Calls go in, requests come out; replies go in, endings come out. Decoding runs on the engine's workers, without the
-    GIL. Nothing here waits.
+    GIL but for codecs of Python. Nothing here waits.
     """
 
     def __new__(cls, local: LocalEngine) -> Self: ...

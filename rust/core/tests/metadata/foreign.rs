@@ -83,8 +83,10 @@ fn they_stand_after_bytes_or_for_bytes() {
 #[test]
 fn where_they_may_not_stand() {
     let (m, u) = ("MetadataError", "UnsupportedError");
-    let table: [(String, &str, &str); 5] = [
-        (format!("[{REPEAT}, \"bytes\"]"), m, "cannot follow"),
+    let table: [(String, &str, &str); 7] = [
+        (format!("[{REPEAT}, \"bytes\"]"), u, "codecs: codec `elsewhere.repeat` before `bytes`"),
+        (format!("[\"bytes\", {REPEAT}, \"bytes\"]"), u, "codecs: codec `elsewhere.repeat` before `bytes`"),
+        (r#"["bytes", "gzip", "bytes"]"#.into(), m, "cannot follow"),
         (r#"["bytes", "elsewhere.refused"]"#.into(), u, "refused"),
         (r#"["bytes", "nowhere"]"#.into(), u, "codecs[1]: codec `nowhere`"),
         (r#"["nowhere"]"#.into(), u, "codecs[0]: codec `nowhere`"),

@@ -57,7 +57,14 @@ pub(super) fn v3_list(node: &Node<'_>, mut input: Input<'_>) -> Result<CodecList
     for (place, item) in node.items(MAX_CODECS)?.enumerate() {
         let codec = Extension::parse(item)?;
         match v3_codec(&codec, &mut input)? {
-            Some(spec) => specs.push(place, spec),
+            Some(spec) => {
+                // One decoded elsewhere was taken for what turns the array into bytes, and is not.
+                if let (false, Some(CodecSpec::Foreign(before))) = (spec.is_bytes_to_bytes(), specs.last()) {
+                    let what = format!("{}: codec `{}` before `{}`", node.at, before.name, codec.name);
+                    return Err(Error::unsupported(what, "array -> array codecs are not decoded in Python"));
+                }
+                specs.push(place, spec);
+            }
             None if !codec.must_understand => {}
             None => {
                 // The first that is none of elements turns the array into bytes: that is `bytes`, and then the codec.
