@@ -6,9 +6,7 @@ mod chunk;
 use libfuzzer_sys::fuzz_target;
 use voxfetch_core::codec::fuzzing;
 use voxfetch_core::dtype::DataType;
-use voxfetch_core::metadata::{
-    BitPacking, CastSpec, ElementCodec, ElementStep, OutOfRange, PaddingByte, Rounding,
-};
+use voxfetch_core::metadata::{BitPacking, CastSpec, ElementCodec, ElementStep, OutOfRange, PaddingByte, Rounding};
 
 fn dtype(number: u8) -> DataType {
     match number % 12 {
@@ -23,7 +21,8 @@ fn dtype(number: u8) -> DataType {
 fuzz_target!(|input: ([u8; 3], [u8; 3], u8, [u8; 16], &[u8])| {
     let ([decoded, encoded, step], settings, count, numbers, stored) = input;
     let (decoded, mut encoded) = (dtype(decoded), dtype(encoded));
-    let [one, other] = [&numbers[..8], &numbers[8..]].map(|bytes| f64::from_bits(u64::from_le_bytes(bytes.try_into().unwrap())));
+    let [one, other] =
+        [&numbers[..8], &numbers[8..]].map(|bytes| f64::from_bits(u64::from_le_bytes(bytes.try_into().unwrap())));
     let rounding = [
         Rounding::NearestEven,
         Rounding::NearestAway,

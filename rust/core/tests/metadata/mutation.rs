@@ -53,7 +53,7 @@ fn seeds() -> Vec<String> {
         document(V3, &[("codecs", elements), ("data_type", "\"float32\"")]),
         document(V3, &[("codecs", packed), ("data_type", "\"int16\"")]),
         document(V2, &[("filters", filters), ("dtype", "\">u2\"")]),
-        document(V2, &[("filters", hdf5), ("compressor", r#"{"id": "lzma", "format": 2}"#)]),
+        document(V2, &[("filters", hdf5)]),
         document(V3, &[("chunk_grid", rectilinear), ("data_type", "\"int4\"")]),
         document(V3, &[("data_type", record), ("fill_value", r#"{"t": "NaT", "b": {"c": 1.5}}"#)]),
         document(V2, &[("dtype", r#"[["a", ">u2"], ["b", [["c", "<f4"]], [2, 3]]]"#), ("fill_value", "\"AAAA\"")]),
