@@ -142,6 +142,7 @@ DOCUMENTS_V2: dict[str, tuple[Any, type | tuple[type, ...]]] = {
     "record of many bytes": (document_v2(dtype=[["a", "<u2", [1 << 40, 1 << 40]]], fill_value=None), LIMIT),
     "record in a record too deep": (document_v2(dtype=_deep_record(100), fill_value=None), LIMIT),
     "filter": (document_v2(filters=[{"id": "rot13"}]), UNSUPPORTED),
+    "filter of other elements": (document_v2(filters=[{"id": "delta", "dtype": "<u8"}]), METADATA),
     "filter that makes objects": (document_v2(filters=[{"id": "vlen-utf8"}], fill_value=None), METADATA),
     "numbers as objects": (document_v2(dtype="|O", filters=[{"id": "rot13"}], fill_value=None), UNSUPPORTED),
     "objects with a wrong fill value": (

@@ -11,6 +11,7 @@ usage: python3 rust/fuzz/seeds.py
 import gzip
 import hashlib
 import json
+import lzma
 import math
 import random
 import struct
@@ -90,6 +91,19 @@ def codecs() -> None:
         next(lines)  # versions of the encoders
         for record in map(json.loads, lines):
             codec(record["codec"], record["nbytes"], bytes.fromhex(record["hex"]))
+
+
+def checksums_and_hdf5() -> None:
+    """(kind and end u8, initial value u32, size u16, bytes); (filter, elementsize, blocksize u8, size u16, bytes)."""
+    decoded = bytes(range(1, 17))
+    for kind, checksum in ((0, zlib.crc32), (2, zlib.adler32)):
+        stored = struct.pack("<I", checksum(decoded))
+        for at_start, encoded in ((0, decoded + stored), (1, stored + decoded)):
+            save("codec_checksum", struct.pack("<BIH", kind << 1 | at_start, 0, len(decoded) - 1) + encoded)
+    header = struct.pack(">QI", 16, 16)
+    block = struct.pack(">I", 18) + b"\xf0\x01" + decoded
+    for number, encoded in enumerate((b"\x0f" + decoded, header + block, decoded, header + block)):
+        save("codec_hdf5", struct.pack("<BBBH", number, 2, 8, len(decoded) - 1) + encoded)
 
 
 def chunks() -> None:
@@ -264,6 +278,8 @@ def main() -> None:
     for level in (0, 1, 9):
         decoded = b"one chunk of a few bytes" * 5
         codec("zlib", len(decoded), zlib.compress(decoded, level))
+        codec("lzma", len(decoded), lzma.compress(decoded, lzma.FORMAT_ALONE))
+    checksums_and_hdf5()
     shard_index()
     wkw()
     b2nd()
