@@ -31,6 +31,7 @@ mod lzma_alone;
 pub mod n5_block;
 mod number;
 mod prepared;
+mod scale_offset;
 mod shuffle;
 mod simd;
 mod sink;

@@ -3,7 +3,9 @@
 use super::blosc::BloscChunk;
 use super::deflate::Container;
 use super::sink::{check_len, resize};
-use super::{CodecContext, b2nd, brotli, bz2, foreign, hdf5, lz4, lz4_java, lzf, lzma_alone, shuffle, xz};
+use super::{
+    CodecContext, b2nd, brotli, bz2, foreign, hdf5, lz4, lz4_java, lzf, lzma_alone, scale_offset, shuffle, xz,
+};
 use crate::error::{Error, Result};
 use crate::metadata::{BitshuffleInner, CodecSpec};
 
@@ -36,6 +38,7 @@ pub(super) fn decode_exact(
         CodecSpec::Hdf5Bitshuffle(spec) => hdf5::decode_bitshuffle(spec, context, encoded, out),
         CodecSpec::Foreign(codec) => foreign::decode_exact(codec, encoded, out),
         CodecSpec::Brotli => brotli::decode_exact(encoded, out),
+        CodecSpec::Hdf5ScaleOffset(spec) => scale_offset::decode_exact(spec, encoded, out),
         _ => Err(not_a_compressor(codec)),
     }
 }
@@ -73,6 +76,7 @@ pub(super) fn decode_bounded(
         CodecSpec::Xz => xz::decode_bounded(encoded, limit, out),
         CodecSpec::LzmaAlone => lzma_alone::decode_bounded(encoded, limit, out),
         CodecSpec::Hdf5Lzf => lzf::decode_bounded(encoded, limit, out),
+        CodecSpec::Hdf5ScaleOffset(spec) => scale_offset::decode_bounded(spec, encoded, limit, out),
         CodecSpec::Shuffle { .. } | CodecSpec::Hdf5Lz4 | CodecSpec::Hdf5Bitshuffle(_) => {
             let (name, is_framed) = match codec {
                 CodecSpec::Hdf5Bitshuffle(spec) => ("hdf5_bitshuffle", spec.inner != BitshuffleInner::None),

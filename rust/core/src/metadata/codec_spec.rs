@@ -85,6 +85,8 @@ pub enum CodecSpec {
     Hdf5Bitshuffle(BitshuffleSpec),
     /// bytes -> bytes. One that is decoded outside of the core.
     Foreign(ForeignCodec),
+    /// bytes -> bytes. Integers above the smallest of them, in fewer bits (HDF5 filter 6).
+    Hdf5ScaleOffset(ScaleOffsetSpec),
 }
 
 impl CodecSpec {
@@ -119,6 +121,7 @@ impl CodecSpec {
             Self::Hdf5Lz4 => "hdf5_lz4",
             Self::Hdf5Bitshuffle(_) => "hdf5_bitshuffle",
             Self::Foreign(codec) => &codec.name,
+            Self::Hdf5ScaleOffset(_) => "hdf5_scaleoffset",
         }
     }
 
@@ -212,6 +215,19 @@ impl ChecksumKind {
             Self::JenkinsLookup3 { .. } => "jenkins_lookup3",
         }
     }
+}
+
+/// Settings of `hdf5_scaleoffset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScaleOffsetSpec {
+    /// Bytes of one element.
+    pub elementsize: usize,
+    /// Elements of a chunk.
+    pub elements: usize,
+    /// Byte order of the decoded elements.
+    pub endian: Endian,
+    /// The value that elements of ones stand for; only the bytes of an element count.
+    pub fill: Option<u64>,
 }
 
 /// Settings of `hdf5_bitshuffle`.

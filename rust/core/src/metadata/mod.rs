@@ -23,7 +23,7 @@ pub mod zarr;
 pub use chunk_table::{ChunkTable, Places, TableVersion};
 pub use codec_spec::{
     B2ndSpec, BitshuffleInner, BitshuffleSpec, BloscShuffle, BloscSpec, ChecksumKind, ChecksumSpec, CodecList,
-    CodecSpec, IndexLocation, ShardingSpec,
+    CodecSpec, IndexLocation, ScaleOffsetSpec, ShardingSpec,
 };
 pub use element_codec::{BitPacking, CastSpec, ElementCodec, ElementStep, OutOfRange, PaddingByte, Rounding};
 pub use grid::AxisGrid;

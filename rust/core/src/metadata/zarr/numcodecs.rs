@@ -12,7 +12,7 @@ use crate::metadata::json::Node;
 use crate::metadata::limits::MAX_ITEM_NBYTES;
 use crate::metadata::{
     BitPacking, BitshuffleInner, BitshuffleSpec, ChecksumKind, ChecksumSpec, CodecSpec, ElementCodec, ElementStep,
-    PaddingByte,
+    PaddingByte, ScaleOffsetSpec,
 };
 
 /// What can be read, for messages.
@@ -35,6 +35,7 @@ pub(super) fn settings(id: &str) -> Option<&'static [&'static str]> {
         "jenkins_lookup3" => &["initval", "prefix", "id"],
         "fletcher32" | "packbits" | "hdf5_lzf" | "hdf5_lz4" => &["id"],
         "hdf5_bitshuffle" => &["elementsize", "cname", "blocksize", "id"],
+        "hdf5_scaleoffset" => &["elementsize", "elements", "endian", "fill", "id"],
         "delta" => &["dtype", "astype", "id"],
         "fixedscaleoffset" => &["scale", "offset", "dtype", "astype", "id"],
         "quantize" => &["digits", "dtype", "astype", "id"],
@@ -93,6 +94,20 @@ pub(super) fn codec<'v>(
             };
             let blocksize = known("blocksize").map_or(Ok(0), |node| node.integer(0, u32::MAX.into()))? as usize;
             CodecSpec::Hdf5Bitshuffle(BitshuffleSpec { elementsize, blocksize, inner })
+        }
+        "hdf5_scaleoffset" => {
+            let number = |name, most| -> Result<usize> { Ok(require(name)?.integer(0, most)? as usize) };
+            let endian = require("endian")?;
+            CodecSpec::Hdf5ScaleOffset(ScaleOffsetSpec {
+                elementsize: number("elementsize", MAX_ITEM_NBYTES)?,
+                elements: number("elements", u32::MAX.into())?,
+                endian: match endian.str()? {
+                    "little" => Endian::Little,
+                    "big" => Endian::Big,
+                    _ => return Err(endian.expected("little or big")),
+                },
+                fill: known("fill").map(|node| node.integer(0, u64::MAX)).transpose()?.map(|fill| fill as u64),
+            })
         }
         "delta" => {
             let (decoded, encoded) = dtypes(("dtype", "astype"), &known, input)?;
