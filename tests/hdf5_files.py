@@ -41,7 +41,7 @@ FILTERS = {
 }
 #: Filters that are refused: keywords, and the name and number in the message.
 REFUSED = {
-    "scale-offset": ({"scaleoffset": 0}, "scale-offset \\(6\\)"),
+    "scale-offset": ({"scaleoffset": 2, "dtype": "f4"}, "scale-offset of floating point numbers \\(6\\)"),
     "zfp": (dict(hdf5plugin.Zfp(rate=8)), "ZFP \\(32013\\)"),
     "blosc2": (dict(hdf5plugin.Blosc2()), "Blosc2 \\(32026\\)"),
 }

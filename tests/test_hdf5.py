@@ -197,12 +197,36 @@ def test_a_checksum_that_differs(tmp_path, engine):
     assert (report.problem_count, report.chunks) == (1, 3)
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">i2", "<u4", ">u4", "<i8", ">i8", "<u8"])
+@pytest.mark.parametrize("bits", [0, 1, 3, 5])
+def test_integers_in_fewer_bits(dtype, bits, tmp_path, engine):
+    dtype = np.dtype(dtype)
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    path = tmp_path / "a.h5"
+    cases = {
+        "one value": [7] * 40,
+        "few": [5, 9, 6, 5] * 10,
+        "all bits": [least, most] * 20,
+        "all but two": [least + 1, most - 1] * 20,
+        "small": range(40),
+        "at the end": [most - i for i in range(40)],
+    }
+    with h5py.File(path, "w") as file:
+        for name, values in cases.items():
+            for fill in dict.fromkeys((None, 0, 9, int(most), int(least))):
+                keywords = {"scaleoffset": bits, "fillvalue": fill, "compression": "gzip"}
+                file.create_dataset(f"{name} {fill}", data=np.array(values, dtype), chunks=(17,), **keywords)
+    with h5py.File(path) as file:
+        for name in file:
+            same(vf.open_array(path, name, engine=engine), file[name][...])
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_filters_that_are_refused_by_name(name, tmp_path):
     keywords, named = REFUSED[name]
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
-        file.create_dataset("a", data=voxels((16, 16), "i4"), chunks=(8, 8), **keywords)
+        file.create_dataset("a", data=voxels((16, 16), "i4"), **{"chunks": (8, 8), **keywords})
     with pytest.raises(vf.UnsupportedError, match=named) as caught:
         vf.open_array(path, "a")
     assert "h5repack" in caught.value.hint

@@ -169,6 +169,17 @@ def test_bigdataviewer_with_several_setups_and_times(tmp_path, engine):
     assert "(image, 2 levels)" in opened.tree()
 
 
+def test_bigdataviewer_as_java_writes_it(engine):
+    opened = vf.open(BDV, engine=engine)
+    with h5py.File(BDV) as file:
+        for setup in range(3):
+            image = opened[f"t00000/s{setup:02}"]
+            assert image.name == f"channel {setup + 1}"
+            assert "hdf5_scaleoffset" in image.level(0).codecs
+            for i, level in enumerate(image.levels):
+                np.testing.assert_array_equal(level[...], file[f"t00000/s{setup:02}/{i}/cells"][...])
+
+
 def test_bigdataviewer_whose_type_is_told(tmp_path, engine):
     path = tmp_path / "a.h5"
     write_bdv(path, dtype="i2", data_type="int16")

@@ -36,7 +36,7 @@ _BITSHUFFLED = {0: "none", 2: "lz4", 3: "zstd"}
 _REFUSED = {
     4: "szip",
     5: "n-bit",
-    6: "scale-offset",
+    6: "scale-offset of floating point numbers",
     305: "LZO",
     32003: "Snappy",
     32010: "VBZ",
@@ -160,6 +160,16 @@ def _codec(number: int, values: Sequence[int], item_nbytes: int, what: str) -> d
     if number == 2:
         # Written by the library when the dataset is made; without it the element has its own size.
         return {"id": "shuffle", "elementsize": int(values[0]) if values else item_nbytes}
+    if number == 6 and len(values) > 9 and values[0] == 2:
+        # Kind, digits, elements of a chunk, class, bytes, sign, byte order, whether there is a fill value, its words.
+        _, _, elements, _, size, _, order, has_fill, *words = (int(value) for value in values[:10])
+        return {
+            "id": "hdf5_scaleoffset",
+            "elementsize": size,
+            "elements": elements,
+            "endian": "big" if order else "little",
+            "fill": words[0] | words[1] << 32 if has_fill else None,
+        }
     if number == 32008:
         size = int(values[2]) if len(values) > 2 else item_nbytes
         method = int(values[4]) if len(values) > 4 else 0
