@@ -151,7 +151,7 @@ impl ReadCache {
     /// The cache as a visit to one object uses it, which holds the chunks in cell `cell` of the grid of objects.
     #[must_use]
     pub fn of_object(&self, stored: StoredVersion, array: &PreparedArray, verify: Verify, cell: &[u64]) -> ObjectCache {
-        let object = Arc::new(Decoded { stored, chunk_hash: array.chunk_hash(), verify });
+        let object = Arc::new(Decoded { stored, chunk_hash: array.chunk_hash(cell), verify });
         ObjectCache { read: self.clone(), object, first: array.first_chunk(cell) }
     }
 }

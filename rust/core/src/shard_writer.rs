@@ -43,15 +43,11 @@ pub fn check_whole(array: &ArrayMeta, start: &[u64], counts: &[u64]) -> Result<(
 /// `Unsupported` for a codec that is only read.
 pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
     array.levels.iter().try_for_each(|level| layout(level).map(|_| ()))?;
-    match array.chunk_form {
-        ChunkForm::Elements => {}
-        ChunkForm::Cell => {
-            return Err(Error::unsupported(
-                "writing chunks of different extents",
-                "write an array with a regular grid",
-            ));
-        }
-        ChunkForm::N5Block | ChunkForm::Volume(_) => return Err(not_written()),
+    if array.is_irregular() {
+        return Err(Error::unsupported("writing chunks of different extents", "write an array with a regular grid"));
+    }
+    if array.chunk_form != ChunkForm::Elements {
+        return Err(not_written());
     }
     let mut codecs = array.levels.iter().flat_map(|level| &level.outer).chain(&array.chunk_codecs);
     match codecs.find(|codec| matches!(codec, CodecSpec::Blosc(_))) {

@@ -293,8 +293,15 @@ impl Plan {
     pub fn chunk_position(&self, visit: &Visit<'_>, chunk: u64) -> Vec<u64> {
         let mut position = vec![0; visit.shard.len()];
         self.chunk_coordinates(visit.array, chunk, &mut position);
+        let array = &self.arrays[visit.array];
         for (axis, coordinate) in position.iter_mut().enumerate() {
-            *coordinate += visit.shard[axis] * self.chunk_grids[visit.array][axis];
+            *coordinate += match &array.shard_grid[axis] {
+                // Each shard is a whole number of chunks.
+                grid @ AxisGrid::Offsets(_) if !array.levels.is_empty() => {
+                    grid.start(visit.shard[axis]) / array.chunk_shape[axis]
+                }
+                _ => visit.shard[axis] * self.chunk_grids[visit.array][axis],
+            };
         }
         position
     }

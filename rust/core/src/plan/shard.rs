@@ -80,7 +80,8 @@ pub fn resolve(
     let mut last: Vec<Option<(ByteRange, Arc<ShardIndex>)>> = vec![None; array.levels.len()];
     let mut coordinates = [0u64; MAX_RANK];
     let coordinates = &mut coordinates[..array.rank()];
-    let is_nested = array.levels.len() > 1;
+    // Else the entries of the one index are numbered as the chunks are.
+    let by_place = array.levels.len() > 1 || array.is_irregular();
     let mut parts = Vec::with_capacity(array.rank());
     let mut first = 0;
     'chunks: while first < items.len() {
@@ -88,7 +89,7 @@ pub fn resolve(
         let end = first + items[first..].iter().take_while(|item| item.chunk == chunk).count();
         let group = first..end;
         first = end;
-        if is_nested {
+        if by_place {
             plan.chunk_coordinates(visit.array, chunk, coordinates);
         }
         let mut range = ByteRange { start: 0, end: object_nbytes };
@@ -109,8 +110,7 @@ pub fn resolve(
                     }
                 },
             };
-            // With one level its entries are the chunks.
-            let found = index.get(if is_nested { array.entry(level, &visit.shard, coordinates) } else { chunk });
+            let found = index.get(if by_place { array.entry(level, &visit.shard, coordinates) } else { chunk });
             match found {
                 Ok(Some(place)) if array.levels[level].index.is_absolute() => range = place,
                 Ok(Some(within)) => {
