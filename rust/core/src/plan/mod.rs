@@ -114,7 +114,7 @@ pub const MAX_ITEMS: u64 = 1 << 25;
 #[derive(Debug)]
 pub struct Plan {
     arrays: Vec<Arc<PreparedArray>>,
-    /// Chunks along each axis of a stored object, for each array.
+    /// Chunks along each axis of a stored object, for each array; of the largest, where they differ. Chunks are numbered so.
     chunk_grids: Vec<Vec<u64>>,
     reads: Vec<ReadSpec>,
     visits: Visits,
@@ -216,7 +216,7 @@ impl Plan {
         &self.reads
     }
 
-    /// Chunks along each axis of a stored object of array number `array`.
+    /// Chunks along each axis of a stored object of array number `array`; of the largest, where they differ.
     #[must_use]
     pub fn chunk_grid(&self, array: usize) -> &[u64] {
         &self.chunk_grids[array]
