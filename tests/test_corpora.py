@@ -252,7 +252,8 @@ def test_outcome(row: Row, tmp_path: Path) -> None:
 def test_every_array_has_a_row() -> None:
     groups_too = DATA.rglob("zarr.json")
     v3 = [path for path in groups_too if json.loads(path.read_text(encoding="utf-8"))["node_type"] == "array"]
-    documents = [*DATA.rglob(".zarray"), *v3]
+    # Arrays of `zarr` have their voxels beside them and tests of their own.
+    documents = [path for path in [*DATA.rglob(".zarray"), *v3] if not path.is_relative_to(DATA / "zarr")]
     assert sorted(path.relative_to(DATA).as_posix() for path in documents) == sorted(row.path for row in zarr_rows())
 
 

@@ -14,8 +14,8 @@ import voxfetch as vf
 from tests.servers.faulty import FaultyServer
 
 DATA = Path(__file__).parent / "data" / "zarr" / "zarr-python-3.4.2"
-NAMES = ["plane", "plane_raw", "volume", "shrunk"]
-CHUNKS = {"plane": (8, 8), "plane_raw": (15, 13), "volume": (4, 3, 4), "shrunk": (7,)}
+NAMES = ["plane", "plane_raw", "volume", "shrunk", "shards"]
+CHUNKS = {"plane": (8, 8), "plane_raw": (15, 13), "volume": (4, 3, 4), "shrunk": (7,), "shards": (2, 1)}
 
 
 @pytest.fixture(params=[0, 64 << 20], ids=["no cache", "cache"])
@@ -44,8 +44,8 @@ def same(got, expected):
 @pytest.mark.parametrize("name", NAMES)
 def test_whole_arrays(opened, name):
     array, expected = opened(name)
-    assert (array.shape, array.dtype, array.shards) == (expected.shape, expected.dtype, None)
-    assert array.chunks == CHUNKS[name]
+    assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
+    assert (array.chunks, array.shards) == (CHUNKS[name], (10, 8) if name == "shards" else None)
     for _ in range(2):
         same(array[...], expected)
     same(array.read(order="F"), expected)
@@ -99,6 +99,34 @@ def test_explain(engine):
     assert (report.chunks, report.chunks_missing, report.requests) == (2, 0, 2)
     report = array.explain((slice(2, 3), slice(0, 5)))
     assert (report.chunks, report.requests) == (1, 1)
+
+
+def test_explain_shards(engine):
+    array = vf.open_array(DATA / "shards.zarr", engine=engine)
+    report = array.explain()
+    assert (report.shards, report.chunks, report.chunks_missing) == (6, 10 * 13, 0)
+    # The index of the second shard, 3 x 5 chunks, and of the third, 5 x 5.
+    report = array.explain((slice(8, 12), slice(0, 2)))
+    assert (report.shards, report.chunks, report.bytes_from_cache) == (2, 4, (15 + 25) * 16 + 2 * 4)
+
+
+def test_a_broken_chunk_is_named_by_its_place(tmp_path):
+    shutil.copytree(DATA / "shards.zarr", tmp_path / "a")
+    shard = tmp_path / "a" / "c" / "2" / "1"
+    stored = bytearray(shard.read_bytes())
+    stored[:4] = b"none"
+    shard.write_bytes(stored)
+    array = vf.open_array(tmp_path / "a")
+    problems = array.verify().problems
+    # Rows of chunks 5 to 9, columns 5 to 12 are those of this shard; its first stored chunk may be any of them.
+    assert len(problems) == 1
+    row, column = problems[0].chunk
+    assert (5 <= row < 10, 5 <= column < 13) == (True, True)
+    with pytest.raises(vf.CodecError) as caught:
+        array[...]
+    assert caught.value.chunk == (row, column)
+    with pytest.raises(vf.CodecError):
+        array[2 * row, column]
 
 
 def test_only_what_is_needed_is_asked_for():
@@ -182,9 +210,10 @@ def test_an_object_of_another_cell_is_noticed_also_when_kept(tmp_path):
 
 
 def test_what_is_not_done(tmp_path, make_values):
-    with pytest.raises(vf.UnsupportedError, match="shards of different extents"):
-        vf.open_array(DATA / "shards.zarr")
     grid, edges = GRIDS[0]
-    array = vf.open_array(by_hand(tmp_path / "a", grid, edges, make_values((10, 7), "int32")), mode="r+")
-    with pytest.raises(vf.UnsupportedError, match="chunks of different extents"):
-        array[...] = 1
+    by_hand(tmp_path / "chunks", grid, edges, make_values((10, 7), "int32"))
+    shutil.copytree(DATA / "shards.zarr", tmp_path / "shards")
+    for name in ("chunks", "shards"):
+        array = vf.open_array(tmp_path / name, mode="r+")
+        with pytest.raises(vf.UnsupportedError, match="chunks of different extents"):
+            array[...] = 1

@@ -154,7 +154,10 @@ class Array:
 
     @property
     def shards(self) -> tuple[int, ...] | None:
-        """Extent of a shard, the stored object that holds chunks, in voxels; None when unsharded."""
+        """Extent of a shard, the stored object that holds chunks, in voxels; None when unsharded.
+
+        Where shards differ in extent it is the largest along each axis.
+        """
         return self._shards
 
     @property

@@ -95,7 +95,7 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
         found = np.dtype(dtype).newbyteorder("=")
     except TypeError as error:
         raise UnsupportedError(f"dtype: {error}") from None
-    if found.kind not in "biufc" or found.itemsize > 16 or found.name == "float128" or found.isbuiltin != 1:
+    if found.kind not in "biufc" or found.itemsize > 16 or found.name == "float128" or found.type.__module__ != "numpy":
         message = f"dtype {found} cannot be written"
         raise UnsupportedError(message, hint="bool, integers, float16 to float64, complex64 and complex128 can")
     return found

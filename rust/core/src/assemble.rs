@@ -241,7 +241,7 @@ impl Assembly<'_> {
         bytes: &[u8],
     ) -> Result<()> {
         let array = &*self.plan.arrays()[visit.array];
-        let Some(spec) = array.levels.get(level) else {
+        let Some(spec) = array.level_in(level, &visit.shard) else {
             return groups.iter().try_for_each(|items| self.deliver(worker, visit, items, Some(bytes.into())));
         };
         let decoded;

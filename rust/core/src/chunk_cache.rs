@@ -158,7 +158,7 @@ impl ReadCache {
         verify: Verify,
         cell: &[u64],
     ) -> Option<ObjectCache> {
-        let object = || Arc::new(Decoded { stored, chunk_hash: array.chunk_hash(), verify });
+        let object = || Arc::new(Decoded { stored, chunk_hash: array.chunk_hash(cell), verify });
         let first = array.first_chunk(cell);
         array.has_lasting_chunks().then(|| ObjectCache { read: self.clone(), object: object(), first })
     }

@@ -43,15 +43,11 @@ pub fn check_whole(array: &ArrayMeta, start: &[u64], counts: &[u64]) -> Result<(
 /// `Unsupported` for a codec that is only read.
 pub fn check_codecs(array: &ArrayMeta) -> Result<()> {
     array.levels.iter().try_for_each(|level| layout(level).map(|_| ()))?;
-    match array.chunk_form {
-        ChunkForm::Elements => {}
-        ChunkForm::Cell => {
-            return Err(Error::unsupported(
-                "writing chunks of different extents",
-                "write an array with a regular grid",
-            ));
-        }
-        ChunkForm::Clipped | ChunkForm::N5Block | ChunkForm::Volume(_) => return Err(not_written()),
+    if array.is_irregular() {
+        return Err(Error::unsupported("writing chunks of different extents", "write an array with a regular grid"));
+    }
+    if array.chunk_form != ChunkForm::Elements {
+        return Err(not_written());
     }
     if let Some(codec) = array.chunk_elements.first() {
         return Err(Error::unsupported(format!("writing the {} codec", codec.name), "make the array without it"));

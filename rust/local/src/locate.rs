@@ -205,8 +205,8 @@ pub fn locate(
     if meta.table().and_then(ChunkTable::version).is_some_and(|version| !file.id.is(version)) {
         return Err(ChunkTable::changed());
     }
-    let mut source =
-        Source { caches, meta, file: &file, fetch: how.fetch_indexes, cost: IndexCost::default(), changed: false };
+    let (cell, fetch, cost) = (&*visit.shard, how.fetch_indexes, IndexCost::default());
+    let mut source = Source { caches, meta, cell, file: &file, fetch, cost, changed: false };
     let mut resolved = resolve(plan, visit, items, file.id.nbytes, &mut source);
     let (indexes, changed) = (source.cost, source.changed);
     if changed {
@@ -234,6 +234,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 struct Source<'a> {
     caches: &'a Caches,
     meta: &'a PreparedArray,
+    /// Grid coordinates of the object.
+    cell: &'a [u64],
     file: &'a OpenFile,
     fetch: bool,
     cost: IndexCost,
@@ -242,15 +244,10 @@ struct Source<'a> {
 
 impl IndexSource for Source<'_> {
     fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>> {
-        let cached = |caches: &Caches| {
-            caches
-                .indexes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(&(self.file.id, self.meta.layout_hash(), shard))
-                .cloned()
-        };
-        let spec = self.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
+        let key = (self.file.id, self.meta.layout_hash(self.cell), shard);
+        let cached = |caches: &Caches| caches.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let spec = self.meta.level_in(level, self.cell);
+        let spec = spec.ok_or_else(|| Error::internal("an index level the array lacks"))?;
         let object_nbytes = self.file.id.nbytes;
         if let Some(known) = spec.index.known(object_nbytes) {
             spec.index.check_object(object_nbytes)?;
@@ -279,7 +276,7 @@ impl IndexSource for Source<'_> {
         self.cost.depth = self.cost.depth.max(level as u64 + 1);
         let mut indexes = self.caches.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         let nbytes = index.memory_nbytes();
-        indexes.insert((self.file.id, self.meta.layout_hash(), shard), Arc::clone(&index), nbytes);
+        indexes.insert(key, Arc::clone(&index), nbytes);
         Ok(Some(index))
     }
 }

@@ -13,7 +13,7 @@ pub type Outputs = Vec<Option<Output>>;
 pub fn carry_out<B: AsRef<[u8]>>(job: &Job<Outputs, B>, worker: &mut Worker) -> Outcome {
     let body = job.body.as_ref().map_or(&[][..], AsRef::as_ref);
     match &job.task {
-        Task::Index(task) => Outcome::Index(task.array.meta.levels.get(task.level).map_or_else(
+        Task::Index(task) => Outcome::Index(task.array.meta.level_in(task.level, &task.cell).map_or_else(
             || Err(Error::internal("an index level the array lacks")),
             |spec| {
                 let encoded =

@@ -118,17 +118,28 @@ impl PreparedArray {
         self.outer.get(level)?.as_ref()
     }
 
-    /// Equal for arrays whose shards have their indexes in the same places and forms, or whose chunks are of one size.
+    /// Equal for arrays that have the index of the stored object in cell `cell` in the same place and form, or whose chunks
+    /// there are of one size.
     #[must_use]
-    pub fn layout_hash(&self) -> u64 {
-        self.layout_hash
+    pub fn layout_hash(&self, cell: &[u64]) -> u64 {
+        self.hash_in(self.layout_hash, cell)
     }
 
-    /// Equal for arrays that decode the same chunks from the same stored object: it covers all that leads from an object and
-    /// the number of a chunk in it to elements.
+    /// Equal for arrays that decode the same chunks from the stored object in cell `cell`: it covers all that leads from an
+    /// object and the number of a chunk in it to elements.
     #[must_use]
-    pub fn chunk_hash(&self) -> u64 {
-        self.chunk_hash
+    pub fn chunk_hash(&self, cell: &[u64]) -> u64 {
+        self.hash_in(self.chunk_hash, cell)
+    }
+
+    /// With the extent of the cell where cells differ, as equal objects may be one file.
+    fn hash_in(&self, hash: u64, cell: &[u64]) -> u64 {
+        if !self.is_irregular() {
+            return hash;
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        (hash, self.cell_extent(cell)).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether decoded chunks mean the same to every read: numbers that stand for elements belong to one.

@@ -58,6 +58,40 @@ pub struct WkwFile {
     pub data_offset: u64,
 }
 
+impl IndexLayout {
+    /// The layout of words that lie along `axes`, the slowest first, of which the one past those of `grid` is (offset,
+    /// nbytes): strides of the others, stride of that.
+    pub(super) fn strides_along(axes: &[usize], grid: &[u64]) -> (Vec<u64>, u64) {
+        let (mut strides, mut pair_stride, mut stride) = (vec![1; grid.len()], 1, 1u64);
+        for &axis in axes.iter().rev() {
+            let extent = match (strides.get_mut(axis), grid.get(axis)) {
+                (Some(slot), Some(&extent)) => {
+                    *slot = stride;
+                    extent
+                }
+                _ => {
+                    pair_stride = stride;
+                    2
+                }
+            };
+            stride = stride.saturating_mul(extent); // At most twice the number of entries, which is bounded.
+        }
+        (strides, pair_stride)
+    }
+
+    /// The same layout for a shard with `grid` entries along each axis, no more than this one has.
+    #[must_use]
+    pub fn over(&self, grid: &[u64]) -> Self {
+        let mut axes: Vec<usize> = (0..=grid.len()).collect();
+        // Axes of one entry have the stride of another, but then their place does not matter.
+        axes.sort_by_key(|&axis| std::cmp::Reverse(self.strides.get(axis).copied().unwrap_or(self.pair_stride)));
+        let (strides, pair_stride) = Self::strides_along(&axes, grid);
+        let entries = grid.iter().fold(1u64, |entries, &n| entries.saturating_mul(n)).min(self.entries);
+        let nbytes = 16 * entries + 4 * self.checksums.len() as u64;
+        Self { entries, strides, pair_stride, nbytes, ..self.clone() }
+    }
+}
+
 impl WkwFile {
     /// Bytes of the header of a file.
     pub const HEADER_NBYTES: u64 = 16;

@@ -57,7 +57,8 @@ pub struct ArrayMeta {
     pub origin: Vec<i64>,
     /// Grid coordinates -> key of the stored object.
     pub keys: KeyEncoding,
-    /// Shard levels from the stored object inwards; empty when the array is unsharded.
+    /// Shard levels from the stored object inwards, of the largest object where they differ; empty when the array is
+    /// unsharded.
     pub levels: Vec<ShardLevel>,
     /// Extent of a chunk, the smallest unit that is decoded; the largest along each axis where they differ.
     pub chunk_shape: Vec<u64>,
@@ -123,7 +124,7 @@ impl ArrayMeta {
         self.shape.len()
     }
 
-    /// Extent of a stored object when the array is sharded into boxes.
+    /// Extent of a stored object when the array is sharded into boxes; the largest along each axis where they differ.
     #[must_use]
     pub fn shard_shape(&self) -> Option<Vec<u64>> {
         // What lies in a precomputed shard, or in a file with a table, is no box.
@@ -142,28 +143,53 @@ impl ArrayMeta {
         if let KeyEncoding::Table(table) = &self.keys {
             return table.entry(cell, coordinates);
         }
+        let Some(spec) = self.level_in(level, cell) else { return 0 };
         let deeper = self.levels.get(level + 1..).unwrap_or(&[]);
-        let grid = self.levels.get(level).map_or(&[][..], |spec| &spec.grid);
-        grid.iter().enumerate().fold(0, |number, (axis, &n)| {
+        spec.grid.iter().enumerate().fold(0, |number, (axis, &n)| {
             let inside: u64 = deeper.iter().map(|spec| spec.grid[axis]).product();
             number * n + coordinates[axis] / inside % n
         })
+    }
+
+    /// True when stored objects differ in extent.
+    #[must_use]
+    pub fn is_irregular(&self) -> bool {
+        self.shard_grid.iter().any(|axis| matches!(axis, AxisGrid::Offsets(_)))
+    }
+
+    /// Extent along each axis of the stored object in cell `cell`.
+    pub(crate) fn cell_extent(&self, cell: &[u64]) -> Vec<u64> {
+        self.shard_grid.iter().zip(cell).map(|(axis, &cell)| axis.extent(cell)).collect()
+    }
+
+    /// Level `level` of sharding in the stored object in cell `cell`.
+    #[must_use]
+    pub fn level_in(&self, level: usize, cell: &[u64]) -> Option<Cow<'_, ShardLevel>> {
+        let spec = self.levels.get(level)?;
+        if level > 0 || !self.is_irregular() {
+            return Some(Cow::Borrowed(spec));
+        }
+        let extents = self.cell_extent(cell);
+        let grid: Vec<u64> = extents.iter().zip(&spec.entry_shape).map(|(extent, entry)| extent / entry).collect();
+        let index = match &spec.index {
+            IndexSpec::ShardingIndexed(layout) => IndexSpec::ShardingIndexed(layout.over(&grid)),
+            other => other.clone(),
+        };
+        Some(Cow::Owned(ShardLevel { grid, index, ..spec.clone() }))
     }
 
     /// The decoded form of the chunks of the stored object in cell `cell`.
     #[must_use]
     pub fn chunk_box(&self, cell: &[u64]) -> ChunkBox<'_> {
         let extent = match self.chunk_form {
-            ChunkForm::Cell => {
-                Cow::Owned(self.shard_grid.iter().zip(cell).map(|(grid, &cell)| grid.extent(cell)).collect())
-            }
+            ChunkForm::Cell => Cow::Owned(self.cell_extent(cell)),
             _ => Cow::Borrowed(&*self.chunk_shape),
         };
         ChunkBox { array: self, extent }
     }
 
     /// Number in its stored object of the first chunk in cell `cell` of the grid of objects. Where objects hold chunks from
-    /// anywhere (precomputed shards), it is the chunk's id; where chunks differ in extent, one for each extent, as equal
+    /// anywhere (precomputed shards), it is the chunk's id; where chunks end with the array, one for each extent, as equal
     /// objects may be one file.
     #[must_use]
     pub fn first_chunk(&self, cell: &[u64]) -> u64 {
@@ -175,10 +201,6 @@ impl ArrayMeta {
                 axes.fold(0, |number, ((&shape, grid), (&cell, &chunk))| {
                     number * (chunk + 1) + chunk.min(shape.saturating_sub(grid.start(cell)))
                 })
-            }
-            _ if self.chunk_form == ChunkForm::Cell => {
-                let extents = self.chunk_box(cell).extent;
-                extents.iter().zip(&self.chunk_shape).fold(0, |number, (extent, chunk)| number * (chunk + 1) + extent)
             }
             _ => 0,
         }

@@ -45,7 +45,7 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
     if fill_value.len() != dtype.item_size() || dimension_names.len() != rank {
         return Err(Error::internal("fill value or dimension names of the wrong length"));
     }
-    let chunk_form = if irregular_grid.is_some() { ChunkForm::Cell } else { ChunkForm::Elements };
+    let irregular = irregular_grid.is_some();
     let shard_grid = irregular_grid.map_or_else(|| grid(&shape, &chunk_shape), counted)?;
 
     let mut order: Vec<usize> = (0..rank).collect();
@@ -81,18 +81,15 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
             let what = format!("{at}[{place}]: `{}` before `sharding_indexed`", codec.name);
             return Err(Error::unsupported(what, "codecs that change elements are read inside of shards"));
         }
-        if chunk_form == ChunkForm::Cell {
-            return Err(Error::unsupported(
-                "shards of different extents",
-                "write the array with a regular grid of shards",
-            ));
-        }
         at = format!("{at}[{place}].configuration");
         if levels.len() == MAX_SHARD_LEVELS {
             let limit = MAX_SHARD_LEVELS as u64;
             return Err(Error::limit(format!("{at}: levels of sharding"), limit + 1, limit));
         }
         let (level_grid, entry_shape) = subdivide(&chunk_shape, &spec.chunk_shape, &order, &at)?;
+        if levels.is_empty() {
+            shard_grid.iter().zip(&entry_shape).try_for_each(|(axis, &entry)| check_cells(axis, entry, &at))?;
+        }
         let layout = index_layout(&level_grid, &order, &spec.index_codecs, spec.index_location, &at)?;
         let outer = parts.bytes_to_bytes.to_vec();
         chunk_shape.clone_from(&entry_shape);
@@ -115,6 +112,7 @@ pub fn resolve(parsed: Parsed) -> Result<ArrayMeta> {
         let what = "elements of no fixed size, without a codec that knows them as the first";
         return Err(Error::unsupported(what, "read are vlen-utf8, vlen-bytes and others of their kind"));
     }
+    let chunk_form = if irregular && levels.is_empty() { ChunkForm::Cell } else { ChunkForm::Elements };
     Ok(ArrayMeta {
         chunk_nbytes: nbytes,
         chunk_elements,
@@ -220,17 +218,31 @@ fn compose(order: &[usize], permutation: &[usize], at: impl Fn() -> String) -> R
         .ok_or_else(|| Error::metadata(at(), format!("{permutation:?} is not a permutation of {} axes", order.len())))
 }
 
+/// Checks that each cell of an axis is a whole number of entries of `entry` voxels.
+fn check_cells(axis: &AxisGrid, entry: u64, at: &str) -> Result<()> {
+    let AxisGrid::Offsets(_) = axis else { return Ok(()) };
+    match (0..axis.cells()).map(|cell| axis.extent(cell)).find(|extent| !extent.is_multiple_of(entry)) {
+        None => Ok(()),
+        Some(whole) => Err(not_divided(entry, whole, at)),
+    }
+}
+
+fn not_divided(entry: u64, whole: u64, at: &str) -> Error {
+    let what = format!("{entry} does not divide the shard's extent {whole}");
+    Error::metadata(format!("{at}.chunk_shape"), what)
+}
+
 /// Grid and entry shape of a shard, in array order. `stored` is the shape of an entry in stored order.
 fn subdivide(shard: &[u64], stored: &[u64], order: &[usize], at: &str) -> Result<(Vec<u64>, Vec<u64>)> {
-    let at = || format!("{at}.chunk_shape");
     if stored.len() != order.len() {
-        return Err(Error::metadata(at(), format!("{} axes, the array has {}", stored.len(), order.len())));
+        let what = format!("{} axes, the array has {}", stored.len(), order.len());
+        return Err(Error::metadata(format!("{at}.chunk_shape"), what));
     }
     let (mut level_grid, mut entry_shape) = (vec![1; shard.len()], vec![1; shard.len()]);
     for (&axis, &extent) in order.iter().zip(stored) {
         let whole = shard.get(axis).copied().unwrap_or_default();
         if extent == 0 || !whole.is_multiple_of(extent) {
-            return Err(Error::metadata(at(), format!("{extent} does not divide the shard's extent {whole}")));
+            return Err(not_divided(extent, whole, at));
         }
         if let (Some(cells), Some(entry)) = (level_grid.get_mut(axis), entry_shape.get_mut(axis)) {
             (*cells, *entry) = (whole / extent, extent);
@@ -275,20 +287,7 @@ fn index_layout(
         };
         axes = compose(&axes, order, || format!("{at}[{}].configuration.order", codecs.place(position)))?;
     }
-    let (mut strides, mut pair_stride, mut stride) = (vec![1; rank], 1, 1u64);
-    for &axis in axes.iter().rev() {
-        let extent = match strides.get_mut(axis) {
-            Some(slot) => {
-                *slot = stride;
-                level_grid.get(axis).copied().unwrap_or(1)
-            }
-            None => {
-                pair_stride = stride;
-                2
-            }
-        };
-        stride = stride.saturating_mul(extent); // At most twice the number of entries, which is bounded above.
-    }
+    let (strides, pair_stride) = IndexLayout::strides_along(&axes, level_grid);
     Ok(IndexLayout { location, endian: *endian, entries, strides, pair_stride, checksums, nbytes })
 }
 

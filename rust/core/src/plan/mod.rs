@@ -114,7 +114,7 @@ pub const MAX_ITEMS: u64 = 1 << 25;
 #[derive(Debug)]
 pub struct Plan {
     arrays: Vec<Arc<PreparedArray>>,
-    /// Chunks along each axis of a stored object, for each array.
+    /// Chunks along each axis of a stored object, for each array; of the largest, where they differ. Chunks are numbered so.
     chunk_grids: Vec<Vec<u64>>,
     reads: Vec<ReadSpec>,
     visits: Visits,
@@ -216,7 +216,7 @@ impl Plan {
         &self.reads
     }
 
-    /// Chunks along each axis of a stored object of array number `array`.
+    /// Chunks along each axis of a stored object of array number `array`; of the largest, where they differ.
     #[must_use]
     pub fn chunk_grid(&self, array: usize) -> &[u64] {
         &self.chunk_grids[array]
@@ -293,8 +293,15 @@ impl Plan {
     pub fn chunk_position(&self, visit: &Visit<'_>, chunk: u64) -> Vec<u64> {
         let mut position = vec![0; visit.shard.len()];
         self.chunk_coordinates(visit.array, chunk, &mut position);
+        let array = &self.arrays[visit.array];
         for (axis, coordinate) in position.iter_mut().enumerate() {
-            *coordinate += visit.shard[axis] * self.chunk_grids[visit.array][axis];
+            *coordinate += match &array.shard_grid[axis] {
+                // Each shard is a whole number of chunks.
+                grid @ AxisGrid::Offsets(_) if !array.levels.is_empty() => {
+                    grid.start(visit.shard[axis]) / array.chunk_shape[axis]
+                }
+                _ => visit.shard[axis] * self.chunk_grids[visit.array][axis],
+            };
         }
         position
     }

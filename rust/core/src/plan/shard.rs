@@ -9,7 +9,6 @@ use std::sync::Arc;
 use crate::codec::BlockTable;
 use crate::error::{Error, Result};
 use crate::index::ShardIndex;
-use crate::metadata::KeyEncoding;
 use crate::plan::{AxisPart, Item, Plan, Visit};
 use crate::subset::{ByteRange, MAX_RANK};
 
@@ -81,8 +80,8 @@ pub fn resolve(
     let mut last: Vec<Option<(ByteRange, Arc<ShardIndex>)>> = vec![None; array.levels.len()];
     let mut coordinates = [0u64; MAX_RANK];
     let coordinates = &mut coordinates[..array.rank()];
-    // Entries are the chunks of one visit, in order, where there is one level that is no table.
-    let is_nested = array.levels.len() > 1 || matches!(array.keys, KeyEncoding::Table(_));
+    // Else the entries of the one index are numbered as the chunks are.
+    let by_place = array.levels.len() > 1 || array.is_irregular() || array.table().is_some();
     let mut parts = Vec::with_capacity(array.rank());
     let mut first = 0;
     'chunks: while first < items.len() {
@@ -90,7 +89,7 @@ pub fn resolve(
         let end = first + items[first..].iter().take_while(|item| item.chunk == chunk).count();
         let group = first..end;
         first = end;
-        if is_nested {
+        if by_place {
             plan.chunk_coordinates(visit.array, chunk, coordinates);
         }
         let mut range = ByteRange { start: 0, end: object_nbytes };
@@ -111,7 +110,7 @@ pub fn resolve(
                     }
                 },
             };
-            let found = index.get(if is_nested { array.entry(level, &visit.shard, coordinates) } else { chunk });
+            let found = index.get(if by_place { array.entry(level, &visit.shard, coordinates) } else { chunk });
             match found {
                 Ok(Some(place)) if array.levels[level].index.is_absolute() => range = place,
                 Ok(Some(within)) => {

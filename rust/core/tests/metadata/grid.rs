@@ -1,6 +1,6 @@
 //! Chunk grids of version 3.
 
-use voxfetch_core::metadata::{ArrayMeta, AxisGrid, ChunkForm};
+use voxfetch_core::metadata::{ArrayMeta, AxisGrid, ChunkForm, IndexLayout};
 
 use super::{INDEX, assert_error, shards, v3};
 
@@ -52,16 +52,48 @@ fn grids_of_zarrs() {
 #[test]
 fn an_empty_axis_has_no_cells() {
     let meta = v3(&[("shape", "[0, 7]"), ("chunk_grid", &rectilinear("[[3, 4], [2, 5]]"))]).unwrap();
-    assert_eq!(cells(&meta), [vec![], vec![(0, 2), (2, 5)]]);
+    assert_eq!((cells(&meta), &*meta.chunk_shape), (vec![vec![], vec![(0, 2), (2, 5)]], &[3, 5][..]));
+    let bounded = r#"{"name": "zarrs.regular_bounded", "configuration": {"chunk_shape": [4, 7]}}"#;
+    let meta = v3(&[("shape", "[0, 7]"), ("chunk_grid", bounded)]).unwrap();
+    assert_eq!((cells(&meta), &*meta.chunk_shape), (vec![vec![], vec![(0, 7)]], &[4, 7][..]));
 }
 
+/// As if each were a shard of a regular grid.
 #[test]
-fn equal_cells_may_be_shards() {
-    let sharded = shards(&format!(r#"{{"chunk_shape": [2, 3], "index_codecs": {INDEX}, "codecs": ["bytes"]}}"#));
-    let meta = v3(&[("chunk_grid", &rectilinear("[[[4, 3]], [6, 6]]")), ("codecs", &sharded)]).unwrap();
-    assert_eq!(meta.shard_shape().unwrap(), [4, 6]);
-    let different = v3(&[("chunk_grid", &rectilinear("[[4, 6], [6, 6]]")), ("codecs", &sharded)]);
-    assert_error(different, "UnsupportedError", "shards of different extents");
+fn shards_of_different_extents() {
+    let sharded = |chunk_shape: &str, index: &str| {
+        shards(&format!(r#"{{"chunk_shape": {chunk_shape}, "index_codecs": {index}, "codecs": ["bytes"]}}"#))
+    };
+    let transposed = |order: &str| {
+        format!(r#"[{{"name": "transpose", "configuration": {{"order": {order}}}}}, "bytes", "crc32c", "crc32c"]"#)
+    };
+    let irregular = ("chunk_grid", &*rectilinear("[[2, 8, 4], [6, 3, 9]]"));
+    for index in [INDEX.into(), transposed("[2, 0, 1]"), transposed("[1, 2, 0]"), transposed("[1, 0, 2]")] {
+        let codecs = sharded("[2, 3]", &index);
+        let meta = v3(&[irregular, ("codecs", &codecs)]).unwrap();
+        assert_eq!((meta.chunk_form, &*meta.chunk_shape), (ChunkForm::Elements, &[2, 3][..]));
+        assert_eq!(meta.shard_shape().unwrap(), [8, 6]);
+        for (cell, extent) in [([0, 0], "[2, 6]"), ([1, 0], "[8, 6]"), ([1, 1], "[8, 3]"), ([0, 1], "[2, 3]")] {
+            let grid = format!(r#"{{"name": "regular", "configuration": {{"chunk_shape": {extent}}}}}"#);
+            let alone = v3(&[("chunk_grid", &grid), ("codecs", &codecs)]).unwrap();
+            let (level, expected) = (meta.level_in(0, &cell).unwrap(), &alone.levels[0]);
+            assert_eq!((&level.grid, &level.entry_shape), (&expected.grid, &expected.entry_shape));
+            let (layout, expected) = (level.layout().unwrap(), expected.layout().unwrap());
+            assert_eq!((layout.entries, layout.nbytes), (expected.entries, expected.nbytes), "{extent} {index}");
+            // Along an axis of one entry the stride does not matter.
+            let strides = |layout: &IndexLayout| {
+                let axes = level.grid.iter().zip(&layout.strides).filter(|(n, _)| **n > 1).map(|(_, stride)| *stride);
+                (axes.collect::<Vec<_>>(), layout.pair_stride)
+            };
+            assert_eq!(strides(layout), strides(expected), "{extent} {index}");
+        }
+    }
+    let broken = v3(&[irregular, ("codecs", &sharded("[4, 3]", INDEX))]);
+    assert_error(
+        broken,
+        "MetadataError",
+        "codecs[0].configuration.chunk_shape: 4 does not divide the shard's extent 2",
+    );
 }
 
 #[test]
@@ -69,7 +101,7 @@ fn broken_grids() {
     let (m, u, l) = ("MetadataError", "UnsupportedError", "LimitExceededError");
     let table: &[(&str, &str, &str)] = &[
         ("[[4, 5], 7]", m, "chunk_shapes[0]: the extents add up to 9, the axis has 10 voxels"),
-        ("[[], 7]", m, "chunk_shapes[0]: the extents add up to 0"),
+        ("[[], 7]", m, "chunk_shapes[0]: expected at least one extent"),
         ("[[4, 0, 6], 7]", m, "chunk_shapes[0][1]"),
         ("[[10, 0], 7]", m, "chunk_shapes[0][1]"),
         ("[[[4, 0], 10], 7]", m, "chunk_shapes[0][0][1]"),

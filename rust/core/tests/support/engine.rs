@@ -64,7 +64,7 @@ pub fn carry_out(plan: &Plan, outputs: &[Output], objects: &[Objects], verify: V
                 break resolved;
             }
             for (level, shard) in resolved.needs {
-                let spec = &array.levels[level];
+                let spec = array.level_in(level, &visit.shard).unwrap();
                 let range = spec.index.range(shard)?.unwrap();
                 let encoded = &object[range.start as usize..range.end as usize];
                 let index = spec.index.decode(&spec.grid, encoded, shard, object.len() as u64)?;

@@ -34,7 +34,7 @@ pub struct Layout {
     pub document: String,
     pub shard_shape: Vec<u64>,
     pub chunk_shape: Vec<u64>,
-    /// Extents of the stored objects along each axis, where they differ: then they are the chunks.
+    /// Extents of the stored objects along each axis, where they differ.
     pub edges: Option<Vec<Vec<u64>>>,
     pub codecs: Vec<Codec>,
     /// Bytes of the units of a voxel that byte order reverses, one after the other.
@@ -59,14 +59,14 @@ impl Layout {
     /// Grid coordinates of the chunk that holds a voxel, which may lie beyond the array in a chunk at its edge.
     pub fn chunk_of(&self, at: &[u64]) -> Vec<u64> {
         let along = |(axis, &place): (usize, &u64)| match &self.edges {
-            None => place / self.chunk_shape[axis],
-            Some(edges) => {
+            Some(edges) if self.shard_shape == self.chunk_shape => {
                 let ends = edges[axis].iter().scan(0, |end, edge| {
                     *end += edge;
                     Some(*end)
                 });
                 ends.take_while(|&end| end <= place).count() as u64
             }
+            _ => place / self.chunk_shape[axis],
         };
         at.iter().enumerate().map(along).collect()
     }
@@ -100,9 +100,10 @@ impl Layout {
             .zip(&counts)
             .map(|(&shard, &n)| if choices.chance(40) { 0 } else { shard * n - choices.below(shard) })
             .collect();
-        let irregular = entries.is_empty() && choices.chance(3);
-        let edges =
-            irregular.then(|| shape.iter().zip(&shard_shape).map(|(&n, &most)| edges(choices, n, most)).collect());
+        let entry = entries.first().cloned().unwrap_or_else(|| vec![1; rank]);
+        let edges = choices.chance(3).then(|| {
+            (0..rank).map(|axis| edges(choices, shape[axis], entry[axis], shard_shape[axis] / entry[axis])).collect()
+        });
         let grid = match &edges {
             None => json!({"name": "regular", "configuration": {"chunk_shape": shard_shape}}),
             Some(edges) => json!({"name": "rectilinear", "configuration": {"kind": "inline", "chunk_shapes": edges}}),
@@ -131,13 +132,13 @@ fn record() -> Value {
     fields(&[field("a", json!("uint8")), field("b", inner), field("e", json!("int16"))])
 }
 
-/// Extents of at most `most` that cover `extent` voxels, and perhaps more.
-fn edges(choices: &mut Choices<'_>, extent: u64, most: u64) -> Vec<u64> {
+/// Extents of at most `most` units that cover `extent` voxels, and perhaps more.
+fn edges(choices: &mut Choices<'_>, extent: u64, unit: u64, most: u64) -> Vec<u64> {
     let mut edges = Vec::new();
-    while edges.iter().sum::<u64>() < extent {
-        edges.push(1 + choices.below(most));
+    while edges.is_empty() || edges.iter().sum::<u64>() < extent {
+        edges.push(unit * (1 + choices.below(most)));
     }
-    edges.extend((0..choices.below(3)).map(|_| most));
+    edges.extend((0..choices.below(3)).map(|_| unit * most));
     edges
 }
 

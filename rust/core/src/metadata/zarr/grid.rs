@@ -66,7 +66,7 @@ pub(super) fn v3(node: Node<'_>, shape: &[u64]) -> Result<Grid> {
     Ok(Grid { chunk_shape, irregular })
 }
 
-/// Runs of cells of one extent, (extent, count), as far as the array reaches; neighbours differ in extent.
+/// Runs of cells of one extent, (extent, count), as far as the array reaches; at least one, neighbours differ in extent.
 struct Runs(Vec<(u64, u64)>);
 
 impl Runs {
@@ -115,9 +115,13 @@ fn edges(node: &Node<'_>, extent: u64) -> Result<Runs> {
         end = end.saturating_add(step.saturating_mul(count));
         match runs.last_mut() {
             Some(last) if last.0 == step => last.1 = last.1.saturating_add(count),
-            _ if count > 0 => runs.push((step, count)),
-            _ => {}
+            Some(_) if count == 0 => {}
+            // Of an axis without voxels the first tells how long cells would be.
+            _ => runs.push((step, count)),
         }
+    }
+    if runs.is_empty() {
+        return Err(node.expected("at least one extent"));
     }
     if end < extent {
         return Err(node.error(format!("the extents add up to {end}, the axis has {extent} voxels")));
@@ -128,7 +132,7 @@ fn edges(node: &Node<'_>, extent: u64) -> Result<Runs> {
 /// Cells of `step` voxels, the last of which ends with the axis.
 fn bounded(step: u64, extent: u64) -> Result<Runs> {
     let runs = [(step, extent / step), (extent % step, 1)];
-    Ok(Runs(runs.into_iter().filter(|&(edge, count)| edge > 0 && count > 0).collect()))
+    Ok(Runs(runs.into_iter().filter(|&(edge, count)| edge > 0 && (count > 0 || extent == 0)).collect()))
 }
 
 /// An extent of a cell.

@@ -158,6 +158,8 @@ pub enum Task<P> {
 pub struct IndexTask {
     /// The array.
     pub array: Arc<RemoteArray>,
+    /// Grid coordinates of the object.
+    pub cell: Vec<u64>,
     /// Nesting level.
     pub level: usize,
     /// Bytes of the shard in its object.

@@ -109,6 +109,8 @@ pub(super) struct Want {
 pub(super) struct Object {
     pub name: Name,
     pub array: Arc<RemoteArray>,
+    /// Grid coordinates; of an object that holds chunks from anywhere those of one of them.
+    pub cell: Vec<u64>,
     pub known: Option<Known>,
     /// Raised when the object turns out to be another one; replies to older requests are dropped.
     pub epoch: u32,
@@ -129,10 +131,11 @@ pub(super) struct Object {
 }
 
 impl Object {
-    pub fn new(name: Name, array: Arc<RemoteArray>, known: Option<Known>) -> Self {
+    pub fn new(name: Name, array: Arc<RemoteArray>, cell: Vec<u64>, known: Option<Known>) -> Self {
         Self {
             name,
             array,
+            cell,
             known,
             epoch: 0,
             visits: BTreeSet::new(),
@@ -162,6 +165,7 @@ impl Object {
 pub(super) struct Indexes<'a> {
     pub known: &'a HashMap<(usize, ByteRange), Result<Arc<ShardIndex>>>,
     pub array: &'a RemoteArray,
+    pub cell: &'a [u64],
     pub object_nbytes: u64,
     /// Bytes of the indexes that were used, as stored.
     pub nbytes: u64,
@@ -170,8 +174,8 @@ pub(super) struct Indexes<'a> {
 
 impl IndexSource for Indexes<'_> {
     fn index(&mut self, level: usize, shard: ByteRange) -> Result<Option<Arc<ShardIndex>>> {
-        let spec =
-            self.array.meta.levels.get(level).ok_or_else(|| Error::internal("an index level the array lacks"))?;
+        let spec = self.array.meta.level_in(level, self.cell);
+        let spec = spec.ok_or_else(|| Error::internal("an index level the array lacks"))?;
         match self.known.get(&(level, shard)) {
             None => Ok(spec.index.known(self.object_nbytes).map(Arc::new)),
             Some(Err(error)) => Err(error.clone()),

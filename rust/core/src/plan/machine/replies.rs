@@ -71,14 +71,16 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         match flight.kind {
             Kind::Root { whole } => {
                 let total = version.total.unwrap_or(UNKNOWN_NBYTES);
-                let index = &array.meta.levels[0].index;
+                let cell = object.cell.clone();
+                let level = array.meta.level_in(0, &cell);
                 // Of an object of unknown size the suffix ends where the object does.
                 let is_suffix = matches!(flight.what, What::Suffix(_));
                 let start = if version.total.is_none() && is_suffix { total - nbytes } else { start };
                 let end = start + nbytes;
                 let object_nbytes = if whole { nbytes } else { total };
                 let shard = ByteRange { start: 0, end: object_nbytes };
-                let found = index.range(shard).and_then(|range| {
+                let range = level.map_or(Ok(None), |level| level.index.range(shard));
+                let found = range.and_then(|range| {
                     range
                         .filter(|range| start <= range.start && range.end <= end)
                         .ok_or_else(|| Error::shard_index("the reply does not hold the index"))
@@ -90,7 +92,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                         let root = Some((version, whole));
                         let epoch = flight.epoch;
                         let task =
-                            IndexTask { array, level: 0, shard, encoded, object_nbytes, object: id, epoch, root };
+                            IndexTask { array, cell, level: 0, shard, encoded, object_nbytes, object: id, epoch, root };
                         self.jobs.push(Job { task: Task::Index(task), body: Some(body), nbytes });
                         true
                     }
@@ -103,7 +105,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             Kind::Inner { level, shard } => {
                 let encoded = 0..nbytes as usize;
                 let (epoch, object_nbytes) = (flight.epoch, version.total.unwrap_or(UNKNOWN_NBYTES));
-                let task = IndexTask { array, level, shard, encoded, object_nbytes, object: id, epoch, root: None };
+                let cell = object.cell.clone();
+                let task =
+                    IndexTask { array, cell, level, shard, encoded, object_nbytes, object: id, epoch, root: None };
                 self.jobs.push(Job { task: Task::Index(task), body: Some(body), nbytes });
                 true
             }

@@ -75,10 +75,10 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         }
         let name = Name {
             store: Arc::clone(&array.store),
-            layout: array.meta.layout_hash(),
+            layout: array.meta.layout_hash(&visit.shard),
             key: array.key(&visit.shard).into(),
         };
-        let object = self.activate(name, array, now_s);
+        let object = self.activate(name, array, &visit.shard, now_s);
         let visit_id = self.new_id();
         if let Some(batch) = self.batches.get_mut(&id) {
             batch.begin(number, visit_id, &calls);
@@ -106,7 +106,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     }
 
     /// The object of this name among those that reads are busy with.
-    pub(super) fn activate(&mut self, name: Name, array: &Arc<RemoteArray>, now_s: f64) -> u64 {
+    fn activate(&mut self, name: Name, array: &Arc<RemoteArray>, cell: &[u64], now_s: f64) -> u64 {
         let is_trusted = |known: &Known| now_s - known.since_s() <= array.trust_s;
         if let Some(&id) = self.names.get(&name)
             && self.objects.get(&id).is_some_and(|object| object.known.as_ref().is_none_or(is_trusted))
@@ -119,7 +119,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         self.begun.1 += 1;
         let id = self.new_id();
         self.names.insert(name.clone(), id);
-        self.objects.insert(id, Object::new(name, Arc::clone(array), known));
+        self.objects.insert(id, Object::new(name, Arc::clone(array), cell.to_vec(), known));
         id
     }
 
@@ -162,7 +162,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 return None;
             }
         };
-        let mut source = Indexes { known, array, object_nbytes, nbytes: 0, hits: 0 };
+        let mut source = Indexes { known, array, cell: &plan_visit.shard, object_nbytes, nbytes: 0, hits: 0 };
         let mut resolved = resolve(&shared.plan, &plan_visit, &visit.items, object_nbytes, &mut source);
         if visit.waited == 0 {
             batch.tally.bytes_from_cache += source.nbytes;
@@ -196,8 +196,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             return;
         }
         let whole = array.is_small() && !object.is_large && !matches!(mode, Mode::Explain { .. });
-        let index = &array.meta.levels[0].index;
-        let nbytes = index.nbytes();
+        let Some(level) = array.meta.level_in(0, &object.cell) else { return };
+        let (index, nbytes) = (&level.index, level.index.nbytes());
         let (what, nbytes) = match index.location() {
             _ if whole => (What::Whole(array.meta.max_shard_nbytes(0)), SMALL_SHARD_NBYTES),
             IndexLocation::End => (What::Suffix(nbytes), nbytes),
