@@ -39,6 +39,8 @@ DOCUMENTS: dict[Format, tuple[str, ...]] = {
     "wkw": ("header.wkw", "datasource-properties.json"),
     # Last, because any folder with a document is a group of N5.
     "n5": ("attributes.json", "s0/attributes.json"),
+    # A server and no folder.
+    "bossdb": (),
 }
 #: Of a format, the file by which a folder above describes what lies below it, and how many folders below at most.
 _ABOVE: dict[Format, tuple[str, int | None]] = {
@@ -50,6 +52,7 @@ _FINDERS: dict[Format, Callable[[Store, str, Settings], Node | None]] = {
     "precomputed": precomputed.find,
     "wkw": wkw.find,
     "n5": n5.find,
+    "bossdb": bossdb.find,
 }
 
 n5_child_names = n5.child_names
@@ -64,9 +67,6 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
 
     Raises `MetadataError`, `UnsupportedError`, `LimitExceededError`, `PermissionDeniedError`, `StoreError`.
     """
-    if format == "bossdb":
-        # A server and no folder: nothing there is found by the name of a file.
-        return bossdb.find(store, path, settings)
     # A document of one format, or one that nobody may see, says nothing of the next: it counts if no other fits. Stores
     # that hide their listing answer "forbidden" for what does not exist.
     wrong: list[VoxfetchError] = []
@@ -76,7 +76,7 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
         if isinstance(document, bytes):
             return zarr.node_zarr3(store, path, document, settings)
         refused += [document] if document is not None else []
-    asked: list[Format] = [name for name in DOCUMENTS if name != "zarr3" and format in (None, name)]
+    asked: list[Format] = [name for name in _asked(format) if name != "zarr3"]
     keys = [join_key(path, document) for name in asked for document in DOCUMENTS[name]]
     near = store.ahead([*keys, *_higher(path, asked)]) if keys else store
     for name in asked:
@@ -98,6 +98,11 @@ def find_node(store: Store, path: str, *, format: Format | None, settings: Setti
     return None
 
 
+def _asked(format: Format | None) -> list[Format]:  # noqa: A002
+    """The formats to look for: one that no file tells by its name only where it is named, none that lie in one file."""
+    return [name for name in DOCUMENTS if (DOCUMENTS[name] if format is None else name == format)]
+
+
 def _found(format: Format, near: Store, path: str, settings: Settings) -> Node | VoxfetchError | None:  # noqa: A002
     """The node of one format, None for none, or what is wrong with its documents."""
     try:
@@ -114,5 +119,4 @@ def _higher(path: str, asked: Sequence[Format]) -> list[str]:
 
 def tried(format: Format | None) -> str:  # noqa: A002 - the word of the public names
     """Returns which formats were looked for at a place and by which files."""
-    asked = ((name, files) for name, files in DOCUMENTS.items() if format in (None, name))
-    return ", ".join(f"{name} ({', '.join(files)})" for name, files in asked)
+    return ", ".join(f"{name} ({', '.join(DOCUMENTS[name])})" for name in _asked(format))
