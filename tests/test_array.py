@@ -785,7 +785,7 @@ def test_refused_sources(source, error, says):
 
 
 def test_refused_folders(tmp_path, volume):
-    with pytest.raises(vf.NotFoundError, match=r"zarr\.json, \.zarray, \.zgroup"):
+    with pytest.raises(vf.NotFoundError, match=r"zarr3 \(zarr\.json\), zarr2 \(\.zarray, \.zgroup"):
         vf.open(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(vf.UnsupportedError, match="this is a file"):
@@ -795,7 +795,9 @@ def test_refused_folders(tmp_path, volume):
             vf.open_array(tmp_path, path)
     with pytest.raises(vf.NotFoundError):
         vf.open(volume.path, format="zarr2")
-    with pytest.raises(vf.UnsupportedError, match="hdf5"):
+    with pytest.raises(vf.UnsupportedError, match="tiff"):
+        vf.open(volume.path, format="tiff")
+    with pytest.raises(vf.UnsupportedError, match="not an HDF5 file"):
         vf.open(volume.path, format="hdf5")
     for keywords in ({"mode": "w"}, {"format_options": {"dimension_separator": ":"}}):
         with pytest.raises(ValueError, match="must be"):

@@ -238,7 +238,9 @@ def one_chunk_v3(folder: Path, like: np.ndarray, chunk: bytes) -> None:
 
 
 def sha256(array: np.ndarray) -> str:
-    """Hash of the C-order little-endian bytes."""
+    """Hash of the C-order little-endian bytes, of objects of what Python shows of them as a list."""
+    if array.dtype.hasobject:
+        return hashlib.sha256(repr(array.tolist()).encode()).hexdigest()
     little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
     return hashlib.sha256(little.tobytes()).hexdigest()
 

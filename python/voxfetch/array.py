@@ -84,13 +84,13 @@ class Array:
             meta = document_meta(objects)
             return meta if table is None else table.meta(meta, key)
 
+        self._meta = meta = described(Objects(keeps=False))
         if self._remote is None:
             document = self._document_name if table is None else table.files[0]
             placed = partial(local_array, root=self._base, document=document, options=self._options)
         else:
             path = self._path if table is None else ""
             placed = partial(remote_array, store=self._remote, path=path, url=self._base, options=self._options)
-        self._meta = meta = described(Objects(keeps=False))
         self._core_array = placed(meta)
         self._dtype = numpy_dtype(meta.dtype, self._root)
         if self._names is not None and len(self._names) != len(meta.shape):

@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from voxfetch.engine import Engine, default_engine
-from voxfetch.errors import PermissionDeniedError
-from voxfetch.store import check_key, join_key
+from voxfetch.errors import PermissionDeniedError, VoxfetchError
+from voxfetch.store import Ask, Reply, check_key, join_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from voxfetch.scheduler import Scheduler
-    from voxfetch.store import Ask, RemoteStore, Reply
+    from voxfetch.store import RemoteStore
 
     Found = bytes | None | PermissionDeniedError
 
-__all__ = ["RemoteDocuments"]
+__all__ = ["Beginning", "RemoteDocuments"]
 
 
 class RemoteDocuments:
     """Whole documents of a remote store, fetched on the I/O thread of an engine. Pickles without the engine."""
 
-    __slots__ = ("_engine", "_known", "remote")
+    __slots__ = ("_beginning", "_engine", "_known", "remote")
 
     def __init__(
         self, remote: RemoteStore, engine: Engine | None = None, known: dict[str, Found] | None = None
@@ -31,6 +31,7 @@ class RemoteDocuments:
         self.remote = remote
         self._engine = engine
         self._known = known or {}
+        self._beginning: Beginning | None = None
 
     def __repr__(self) -> str:
         return f"RemoteDocuments({self.url!r})"
@@ -73,7 +74,17 @@ class RemoteDocuments:
 
     def ahead(self, keys: Sequence[str]) -> RemoteDocuments:
         """Returns this store with these documents fetched at once."""
+        beginning, self._beginning = self._beginning, None
+        if beginning is not None:
+            scheduler = self._scheduler()
+            scheduler.run(lambda: beginning.look(scheduler, self.remote, keys, self._known))
         return RemoteDocuments(self.remote, self._engine, dict(zip(keys, self.get_many(keys), strict=True)))
+
+    def looking_at(self, beginning: Beginning) -> RemoteDocuments:
+        """Returns this store, which looks at the beginning of an object with the first documents fetched ahead."""
+        documents = RemoteDocuments(self.remote, self._engine, dict(self._known))
+        documents._beginning = beginning
+        return documents
 
     def of(self, remote: RemoteStore) -> RemoteDocuments:
         """Returns the documents of another store, fetched in the same way."""
@@ -91,3 +102,33 @@ class RemoteDocuments:
 
     def _scheduler(self) -> Scheduler:
         return (self._engine or default_engine()).scheduler
+
+
+class Beginning:
+    """The first `nbytes` bytes of an object that may be no document; `body` is None until they are there."""
+
+    def __init__(self, key: str, nbytes: int) -> None:
+        self.key = key
+        self.nbytes = nbytes
+        self.body: bytes | None = None
+
+    async def look(
+        self, scheduler: Scheduler, store: RemoteStore, keys: Sequence[str], known: dict[str, Found]
+    ) -> None:
+        """Fetches them and, at the same time, the documents of `keys` into `known`."""
+        import asyncio
+
+        unknown = [key for key in keys if key not in known]
+        reply, found = await asyncio.gather(
+            scheduler.metadata(store, Ask(self.key, 0, self.nbytes)),
+            scheduler.documents(store, unknown),
+            return_exceptions=True,
+        )
+        if isinstance(found, BaseException):
+            raise found
+        known.update(zip(unknown, found, strict=True))
+        # Where it cannot be told, there is none.
+        if isinstance(reply, BaseException) and not isinstance(reply, VoxfetchError):
+            raise reply
+        if isinstance(reply, Reply):
+            self.body = bytes(reply.body)

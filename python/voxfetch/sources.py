@@ -310,11 +310,13 @@ def _remote_node(source: object, store: RemoteDocuments, asked: _Asked) -> Node:
     except NotFoundError:
         if wanted is not None or found.was_read:
             raise
-    try:
+    if wanted is not None or named:
         return open_node(store, path, format=wanted, settings=settings)
+    beginning = hdf5.beginning_of(file)
+    try:
+        return open_node(store.looking_at(beginning), path, settings=settings)
     except NotFoundError:
-        # Asked for last, because it takes another round trip.
-        if wanted is not None or named or not hdf5.is_remote_hdf5(store, file):
+        if not hdf5.begins_hdf5(beginning):
             raise
         return hdf5.find(hdf5.Hdf5File(store, file, settings.chunk_tables), inside, settings)
 

@@ -7,7 +7,8 @@ script stops. What neither reads is left to zarrs (by way of zarrista). Which ar
 error, follows from the rules below, which state what this version promises: they do not ask voxfetch. Keys are the
 paths of the array documents below ``tests/data`` (``zarr.json`` or ``.zarray``; some folders have both). Values are
 
-    {"shape", "dtype", "sha256", "readers"}   to be read; sha256 of the C-order little-endian bytes of the whole array
+    {"shape", "dtype", "sha256", "readers"}   to be read; sha256 of the C-order little-endian bytes of the whole array, of
+                                              objects of what Python shows of them as a list
     {"refused", "names", "reason"}            class of the error, words of which the message has one, for people
 """
 
@@ -37,7 +38,7 @@ COLLECTIONS = {
 
 V3_TYPES = re.compile(
     r"bool|u?int(2|4|8|16|32|64)|b?float(16|32|64)|complex(64|128)|float[468]_\w+|r\d+|raw_bytes|null_terminated_bytes"
-    r"|fixed_length_utf32|numpy\.(datetime|timedelta)64|struct(ured)?"
+    r"|fixed_length_utf32|numpy\.(datetime|timedelta)64|struct(ured)?|string|bytes|variable_length_bytes|binary"
 )
 V3_CODECS = {
     "bytes",
@@ -51,9 +52,13 @@ V3_CODECS = {
 V3_CODECS |= {"packbits", "scale_offset", "cast_value", "bitround"}
 V2_COMPRESSORS = {"blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle"}
 V2_COMPRESSORS |= {"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"}
+# Through numcodecs.
+V2_COMPRESSORS |= {"pcodec", "zfpy"}
 V2_FILTERS = V2_COMPRESSORS | {"delta", "fixedscaleoffset", "astype", "quantize", "bitround", "packbits"}
 V3_CODECS |= {f"numcodecs.{name}" for name in V2_FILTERS}
-V2_TYPES = re.compile(r"[<>|]([biufcSUV]\d+|[mM]8\[.*\])")
+V3_CODECS |= {"vlen-utf8", "vlen-bytes"}
+V2_FILTERS |= {"vlen-utf8", "vlen-bytes"}
+V2_TYPES = re.compile(r"[<>|]([biufcSUV]\d+|[mM]8\[.*\]|O)")
 
 
 def array_documents(folder: Path) -> list[Path]:
@@ -122,7 +127,13 @@ LAST_READER = {f"zarrista {version('zarrista')}": with_zarrista}
 
 
 def little_endian(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind in "OT":
+        return array.astype(object)
     return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).reshape(array.shape)
+
+
+def as_bytes(array: np.ndarray) -> bytes:
+    return repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
 
 
 def content(path: Path, zarr_format: int) -> dict:
@@ -143,7 +154,7 @@ def content(path: Path, zarr_format: int) -> dict:
     if not answers:
         message = f"{path}: nobody reads it"
         raise RuntimeError(message)
-    hashes = {hashlib.sha256(answer.tobytes()).hexdigest() for answer in answers.values()}
+    hashes = {hashlib.sha256(as_bytes(answer)).hexdigest() for answer in answers.values()}
     if len(hashes) > 1:
         message = f"{path}: the readers disagree: {answers}"
         raise RuntimeError(message)

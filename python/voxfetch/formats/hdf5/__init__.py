@@ -16,7 +16,7 @@ import numpy as np
 
 from voxfetch.documents import RemoteDocuments
 from voxfetch.errors import UnsupportedError
-from voxfetch.formats.hdf5.file import Hdf5File, is_hdf5, is_remote_hdf5
+from voxfetch.formats.hdf5.file import Hdf5File, beginning_of, begins_hdf5, is_hdf5
 from voxfetch.formats.hdf5.image import image_at, meant_shape, meant_type
 from voxfetch.formats.hdf5.kept import kept_table
 from voxfetch.formats.hdf5.library import library
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from voxfetch.formats.hdf5.file import Opened
     from voxfetch.node import Settings
 
-__all__ = ["Hdf5File", "child", "child_names", "find", "is_hdf5", "is_remote_hdf5"]
+__all__ = ["Hdf5File", "beginning_of", "begins_hdf5", "child", "child_names", "find", "is_hdf5"]
 
 
 def find(file: Hdf5File, path: str, settings: Settings) -> Node:

@@ -10,6 +10,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from voxfetch.documents import Beginning
 from voxfetch.errors import (
     DataError,
     LimitExceededError,
@@ -21,7 +22,7 @@ from voxfetch.errors import (
 from voxfetch.formats.hdf5.library import library
 from voxfetch.formats.hdf5.remote import Blocks, RemoteFile
 from voxfetch.formats.hdf5.values import FAILURES, member_names
-from voxfetch.store import Ask, join_key
+from voxfetch.store import join_key
 from voxfetch.store.local import LocalStore, regular_file, translated
 from voxfetch.table import FileVersion
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from voxfetch.documents import RemoteDocuments
     from voxfetch.table import ObjectVersion
 
-__all__ = ["Hdf5File", "Opened", "is_hdf5", "is_remote_hdf5"]
+__all__ = ["Hdf5File", "Opened", "beginning_of", "begins_hdf5", "is_hdf5"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FIRST_USER_BLOCK_NBYTES = 512
@@ -193,10 +194,11 @@ def is_hdf5(path: str) -> bool:
         return False
 
 
-def is_remote_hdf5(store: RemoteDocuments, key: str) -> bool:
-    """Returns whether an object begins as an HDF5 file does; False also where that cannot be told."""
-    try:
-        reply = store.ask(Ask(key, 0, len(_SIGNATURE)))
-    except VoxfetchError:
-        return False
-    return reply is not None and bytes(reply.body) == _SIGNATURE
+def beginning_of(key: str) -> Beginning:
+    """Returns as much of the beginning of an object as tells that it is an HDF5 file, not fetched yet."""
+    return Beginning(key, len(_SIGNATURE))
+
+
+def begins_hdf5(beginning: Beginning) -> bool:
+    """Returns whether an object begins as an HDF5 file does; False also where that could not be told."""
+    return beginning.body == _SIGNATURE

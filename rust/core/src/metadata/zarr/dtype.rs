@@ -73,9 +73,21 @@ fn v3_record(extension: &Extension<'_>) -> Result<DataType> {
             (item.require("name")?, item.require("data_type")?)
         };
         let name = name.str().ok().filter(|name| !name.is_empty()).ok_or_else(|| name.expected("a name"))?;
-        fields.push(Field { name: name.to_owned(), dtype: v3(dtype)?, shape: Vec::new(), endian: None });
+        let found = of_fixed_size(v3(dtype.clone())?, &dtype)?;
+        fields.push(Field { name: name.to_owned(), dtype: found, shape: Vec::new(), endian: None });
     }
     record(&list, fields)
+}
+
+/// The type of a field, which no codec could make an object of.
+fn of_fixed_size(dtype: DataType, node: &Node<'_>) -> Result<DataType> {
+    match dtype {
+        DataType::Object => {
+            let name = node.value.as_str().map_or_else(|| node.value.to_string(), str::to_owned);
+            Err(Error::unsupported(format!("data type `{name:.40}` in a record"), "fields have a fixed size"))
+        }
+        dtype => Ok(dtype),
+    }
 }
 
 /// A version 2 list of fields: `[name, type]` or `[name, type, shape]`. A field without a name (numpy describes padding so)
@@ -93,7 +105,8 @@ fn v2_record(node: &Node<'_>) -> Result<DataType> {
             _ => return Err(item.expected("a name, a type and perhaps a shape")),
         };
         let name = if name.is_empty() { format!("f{number}") } else { name.to_owned() };
-        let (dtype, endian) = v2(dtype)?;
+        let (found, endian) = v2(dtype)?;
+        let dtype = of_fixed_size(found, dtype)?;
         fields.push(Field { name, dtype, shape, endian: Some(endian) });
     }
     record(node, fields)
