@@ -465,3 +465,9 @@ def test_a_grid_of_any_size(engine):
             continue
         assert shape[0] > 0
         assert chunks[0] > 0
+
+
+def test_generators_that_take_long():
+    """Texts that are short whatever they take to work out."""
+    with pytest.raises(vf.LimitExceededError, match="steps"):
+        parse_references(generated(key="{{i-i}}" * 60, dimensions={"i": {"stop": 1 << 17}}))

@@ -25,6 +25,8 @@ _LOCAL_MAX_REQUEST_BYTES = 1 << 20
 # That of remote stores: a request costs a round trip, and parts of a region come faster over several connections.
 _REMOTE_MAX_GAP_BYTES = 64 << 10
 _REMOTE_MAX_REQUEST_BYTES = 1 << 20
+# A larger gap is no use, and would reach from one object into the next where several are one address space.
+_MOST_GAP_BYTES = 1 << 38
 
 
 def array_meta(
@@ -75,7 +77,7 @@ def remote_array(
         path,
         identity=store.identity,
         url=url,
-        max_gap_bytes=_REMOTE_MAX_GAP_BYTES if gap is None else gap,
+        max_gap_bytes=_REMOTE_MAX_GAP_BYTES if gap is None else min(gap, _MOST_GAP_BYTES),
         max_request_bytes=_REMOTE_MAX_REQUEST_BYTES if cut is None else cut,
         verify_checksums=options.verify == "full",
         missing_is_error=options.on_missing == "raise",

@@ -16,12 +16,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote
 
-from voxfetch.errors import MetadataError, NotFoundError, PermissionDeniedError, UnsupportedError, VoxfetchError
+from voxfetch.errors import (
+    LimitExceededError,
+    MetadataError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnsupportedError,
+    VoxfetchError,
+)
 from voxfetch.formats.around import above, around
 from voxfetch.ngff import Axis, Dataset, Multiscale
 from voxfetch.node import Described, Node, Settings, inside, known_child, parse_json
 from voxfetch.store import join_key
-from voxfetch.store.local import file_url
+from voxfetch.store.local import LocalStore, file_url
 from voxfetch.values import as_list, as_object
 
 if TYPE_CHECKING:
@@ -111,14 +118,23 @@ def find(store: Store, path: str, settings: Settings) -> Node | None:
     return Node(store, path, "wkw", "array", document, {}, settings=settings)
 
 
+# Folders of a store far away that are listed for the extent of a mag alone, one after the other.
+_MOST_LISTINGS = 1_000
+
+
 def _extent_of_files(store: Store, path: str, header: bytes) -> _Box:
     key = join_key(store.url, path, HEADER)
     hint = f"open the folder with the dataset's {PROPERTIES} and name the mag in it, such as open_array(URL, 'color/1')"
     voxels = 1 << ((header[4] & 15) + (header[4] >> 4)) if len(header) > 4 else 1
     low, high = [1 << 62] * 3, [0] * 3
+    listings = 0
     try:
         for z in store.list(path):
             for y in store.list(join_key(path, z)) if _FILE.fullmatch(z) else ():
+                listings += 1
+                if listings > _MOST_LISTINGS and not isinstance(store, LocalStore):
+                    message = f"a WKW mag of more than {_MOST_LISTINGS:,} folders, whose extent only their names tell"
+                    raise LimitExceededError(message, key=key, hint=hint)
                 for x in store.list(join_key(path, z, y)) if _FILE.fullmatch(y) else ():
                     places = [_FILE.fullmatch(name) for name in (x, y, z)]
                     for axis, place in enumerate(places):

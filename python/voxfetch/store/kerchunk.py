@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import math
 import re
 from array import array
 from base64 import b64decode
@@ -31,6 +32,8 @@ MAX_NBYTES = 512 << 20
 """Bytes of the largest document, and of all texts that its templates make."""
 MAX_REFERENCES = 1 << 22
 MAX_GENERATED = 1 << 20
+MAX_GENERATED_STEPS = 1 << 24
+"""Parts of expressions that are worked out for all of them: some ten seconds."""
 MAX_TEXT = 8 << 10
 """Letters of a URL, a template or what they become."""
 INLINE = -1
@@ -260,7 +263,7 @@ def _generate(columns: _Columns, generators: object, names: Mapping[str, str]) -
     """Adds the references that `gen` stands for."""
     if not isinstance(generators, list):
         raise MetadataError(f"gen: a list was expected, not {_short(generators)}")
-    left = min(MAX_GENERATED, MAX_REFERENCES - len(columns.keys))
+    left, steps = min(MAX_GENERATED, MAX_REFERENCES - len(columns.keys)), MAX_GENERATED_STEPS
     for one in cast("list[object]", generators):
         generator = _object(one, "gen")
         dimensions = _dimensions(generator.get("dimensions"))
@@ -269,20 +272,33 @@ def _generate(columns: _Columns, generators: object, names: Mapping[str, str]) -
             left //= max(len(values), 1)
         if left < 1:
             raise LimitExceededError(f"gen: more than {MAX_GENERATED:,} references")
-        left = _generated(columns, generator, dimensions, names)
+        parts = _generator_parts(generator)
+        expressions = (part for all_of_one in parts for part in all_of_one if not isinstance(part, str))
+        nodes = sum(1 for expression in expressions for _ in ast.walk(expression))
+        steps -= (nodes + len(parts)) * math.prod(map(len, dimensions.values()))
+        if steps < 0:
+            raise LimitExceededError(f"gen: more than {MAX_GENERATED_STEPS:,} steps to work them out")
+        left = _generated(columns, parts, dimensions, names)
 
 
-def _generated(
-    columns: _Columns, generator: Mapping[str, Any], dimensions: Mapping[str, Sequence[int]], names: Mapping[str, str]
-) -> int:
-    """Adds the references of one generator; returns how many more there may be."""
+def _generator_parts(generator: Mapping[str, Any]) -> list[list[str | ast.expr]]:
+    """The texts of a generator taken apart: key, URL and, for parts of objects, offset and length."""
     ranged = [name for name in ("offset", "length") if name in generator]
     if len(ranged) == 1:
         raise MetadataError(f"gen: {ranged[0]!r} alone; a range has both offset and length")
-    parts = {name: _parts(_text(str(generator.get(name, "")), f"gen.{name}")) for name in ("key", "url", *ranged)}
+    return [_parts(_text(str(generator.get(name, "")), f"gen.{name}")) for name in ("key", "url", *ranged)]
+
+
+def _generated(
+    columns: _Columns,
+    parts: Sequence[Sequence[str | ast.expr]],
+    dimensions: Mapping[str, Sequence[int]],
+    names: Mapping[str, str],
+) -> int:
+    """Adds the references of one generator; returns how many more there may be."""
     for combination in itertools.product(*dimensions.values()):
         values = {**names, **dict(zip(dimensions, combination, strict=True))}
-        key, url, *numbers = (_rendered(one, values) for one in parts.values())
+        key, url, *numbers = (_rendered(one, values) for one in parts)
         columns.count(key)
         for number in numbers:
             if not _NUMBER.fullmatch(number.strip()):
