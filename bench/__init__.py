@@ -4,6 +4,7 @@ Run from the root of the repository as ``python -m bench --help``; README.md say
 
     workloads.py  what is read: boxes as data, seeded
     volumes.py    what it is read from: synthetic and real volumes, written by foreign writers, cached
+    layouts.py    how they are stored, and all volumes by name
     writers.py    those writers, one function a format
     formats.py    formats beside Zarr, from disk and over HTTP, in one report
     engines/      who reads it: one adapter a library, one interface

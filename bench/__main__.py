@@ -11,12 +11,13 @@ from bench import formats, start
 from bench.arguments import add_names, add_timing
 from bench.document import publish
 from bench.engines import ENGINE_GROUPS, ENGINES
+from bench.layouts import VOLUME_GROUPS, VOLUMES
 from bench.limits import command as limits
 from bench.remote import command as remote
 from bench.remote.runner import check_range_server
 from bench.report import markdown
 from bench.runner import Settings, check, run, say
-from bench.volumes import SIZES, VOLUME_GROUPS, VOLUMES, MissingSourceError, Size, build
+from bench.volumes import SIZES, MissingSourceError, Size, build
 from bench.workloads import WORKLOAD_GROUPS, WORKLOADS
 
 
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     answers.add_argument("--seed", default="voxfetch")
     _add_volumes(commands.add_parser("build", help="builds volumes ahead of a run"), size="medium", volumes="shards")
     remote.add_arguments(commands.add_parser("remote", help="reads over HTTP from a server with settable delays"))
-    formats.add_arguments(commands.add_parser("formats", help="WKW, N5, precomputed, ZIP: from disk and over HTTP"))
+    formats.add_arguments(commands.add_parser("formats", help="WKW, N5, HDF5 and others: from disk and over HTTP"))
     again = commands.add_parser("report", help="Markdown of a stored run, on standard output")
     again.add_argument("results", type=Path)
     return parser

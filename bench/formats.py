@@ -15,10 +15,11 @@ from bench import report, runner
 from bench.arguments import add_names, add_timing
 from bench.document import best_peer, engines, head, one_line, publish, table
 from bench.engines import OWN
+from bench.layouts import VOLUME_GROUPS, VOLUMES
 from bench.remote import report as remote_report
 from bench.remote import runner as remote_runner
-from bench.remote.workloads import FORMAT_READS
-from bench.volumes import SIZES, VOLUME_GROUPS, VOLUMES
+from bench.remote.workloads import FORMAT_READS, ON_FORMATS
+from bench.volumes import SIZES
 from bench.workloads import WORKLOAD_GROUPS
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ READERS: dict[Format, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (OWN, *_TENSORSTORES, "cloudvolume"),
     ),
     "zip": ((OWN, "tensorstore", "zarr"), (OWN, "tensorstore")),
+    "hdf5": ((OWN, "h5py", "zarr-kerchunk"), (OWN, "h5py", "remfile", "zarr-kerchunk")),
+    "references": ((OWN, "h5py", "zarr-kerchunk"), (OWN, "h5py", "remfile", "zarr-kerchunk")),
+    "b2nd": ((OWN, "blosc2", "blosc2-mmap"), (OWN,)),
 }
 LOCAL, REMOTE = "local", "http"
 #: Some readers wait for ever (bench/README.md).
@@ -93,7 +97,7 @@ def _remote_settings(
     options: argparse.Namespace, volumes: tuple[str, ...], readers: tuple[str, ...]
 ) -> remote_runner.Settings:
     return remote_runner.Settings(
-        options.size, readers, tuple(f"{volume}_{read}" for volume in volumes for read in FORMAT_READS),
+        options.size, readers, tuple(name for name, workload in ON_FORMATS.items() if workload.volume in volumes),
         repeat=options.repeat, seed=options.seed, budget_s=options.budget, crops=1, sustained_gib=1,
         few=options.size == "small", reply_timeout_s=REPLY_TIMEOUT_S,
     )  # fmt: skip
@@ -141,15 +145,20 @@ def _columns(document: dict[str, Any], volume: str) -> dict[str, dict[str, float
     found = {read: report.medians(document[LOCAL], volume, read) for read in LOCAL_READS}
     found |= {
         f"{read}, {REMOTE}": remote_report.medians(document[REMOTE], f"{volume}_{read}")
-        for read in FORMAT_READS
-        if document[REMOTE]["workloads"]
+        for read in _remote_reads(document)
     }
     return {heading: times for heading, times in found.items() if times or document[LOCAL]["workloads"]}
 
 
 def _headings(document: dict[str, Any]) -> list[str]:
     local = list(LOCAL_READS) if document[LOCAL]["workloads"] else []
-    return local + [f"{read}, {REMOTE}" for read in FORMAT_READS if document[REMOTE]["workloads"]]
+    return local + [f"{read}, {REMOTE}" for read in _remote_reads(document)]
+
+
+def _remote_reads(document: dict[str, Any]) -> list[str]:
+    """Those that any volume of the document has, as not all have the same."""
+    found = {name.rpartition("_")[2] for name in document[REMOTE]["workloads"]}
+    return [read for read in FORMAT_READS if read in found]
 
 
 def _standing(document: dict[str, Any], volumes: dict[str, Any]) -> list[str]:

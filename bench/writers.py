@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.volumes import Array, Layout
+    from bench.layouts import Layout
+    from bench.volumes import Array
 
-Format = Literal["zarr3", "zarr", "zip", "wkw", "n5", "precomputed"]
-Writer = Literal["zarr", "tensorstore", "wkw"]
+Format = Literal["zarr3", "zarr", "zip", "wkw", "n5", "precomputed", "hdf5", "references", "b2nd"]
+Writer = Literal["zarr", "tensorstore", "wkw", "h5py", "kerchunk", "blosc2"]
+
+#: The array in an HDF5 file, and in references to it.
+DATASET = "voxels"
+#: In references the URL of their file is this template, so that they hold wherever both lie.
+TEMPLATE = "file"
 
 _INDEX: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 _WKW_BLOCK_TYPES = {"raw": 1, "lz4": 2, "lz4hc": 3}
@@ -122,6 +128,30 @@ def _wkw(path: Path, voxels: Array, layout: Layout) -> None:
         dataset.close()
 
 
+def _hdf5(path: Path, voxels: Array, layout: Layout) -> None:
+    """The file, and references to it beside, so that who reads either has the same bytes."""
+    import h5py
+    from kerchunk.hdf import SingleHdf5ToZarr
+
+    file = path.with_suffix(".h5")
+    with h5py.File(file, "w") as hdf5:
+        array = hdf5.create_dataset(
+            DATASET, voxels.shape, voxels.dtype, chunks=layout.chunk, fillvalue=0, **layout.codecs[0]
+        )
+        _write_shards(array, voxels, layout)
+    with file.open("rb") as stored:  # given a path, kerchunk takes that for the URL
+        references: dict[str, Any] = SingleHdf5ToZarr(stored, url=f"{{{{{TEMPLATE}}}}}").translate()
+    references["templates"] = {TEMPLATE: file.name}
+    path.with_suffix(".json").write_text(json.dumps(references))
+
+
+def _b2nd(path: Path, voxels: Array, layout: Layout) -> None:
+    import blosc2
+
+    array = blosc2.zeros(voxels.shape, voxels.dtype, chunks=layout.chunk, urlpath=str(path), mode="w", contiguous=True)
+    _write_shards(array, voxels, layout)
+
+
 def _write_shards(array: Any, voxels: Array, layout: Layout) -> None:
     """Whole shards, or whole layers of chunks, so that no writer reads back what it wrote."""
     stored = layout.shard or (layout.chunk[0], *voxels.shape[1:])
@@ -140,6 +170,9 @@ WRITERS: dict[tuple[Writer, Format], Callable[[Path, Array, Layout], None]] = {
     ("tensorstore", "n5"): _tensorstore_n5,
     ("tensorstore", "precomputed"): _tensorstore_precomputed,
     ("wkw", "wkw"): _wkw,
+    ("h5py", "hdf5"): _hdf5,
+    ("kerchunk", "references"): _hdf5,
+    ("blosc2", "b2nd"): _b2nd,
 }
 
 

@@ -24,6 +24,7 @@ from bench import __main__ as command
 from bench import formats, planes, start
 from bench.arguments import add_names
 from bench.engines import load
+from bench.layouts import VOLUME_GROUPS, VOLUMES
 from bench.limits import command as limits
 from bench.remote.engines import load as load_remote
 from bench.remote.server import Server
@@ -32,7 +33,7 @@ from bench.remote.worker import RemoteWorker
 from bench.remote.workloads import WORKLOADS as REMOTE_WORKLOADS
 from bench.remote.workloads import plan as remote_plan
 from bench.report import markdown
-from bench.volumes import VOLUME_GROUPS, VOLUMES, build, linked
+from bench.volumes import build, linked
 from bench.worker import WrongAnswerError, compare
 from bench.workloads import WORKLOADS, Box, plan
 
@@ -83,7 +84,7 @@ def test_layouts(cache, name):
 
 @pytest.mark.parametrize("name", VOLUME_GROUPS["formats"])
 def test_formats_are_what_their_readers_read(cache, name):
-    pytest.importorskip("wkw" if name.startswith("wkw") else "tensorstore")
+    pytest.importorskip(VOLUMES[name][1].writer)
     volume = build(name, "small")
     readers, _ = formats.READERS[volume.format]
     read = []
@@ -418,6 +419,20 @@ def test_a_cold_chunk(range_server, name, requests):
     assert [sample["get"] for sample in samples] == [requests] * 2
 
 
+@pytest.mark.parametrize(("name", "writer"), [("hdf5", "h5py"), ("references", "kerchunk"), ("b2nd", "blosc2")])
+def test_opened_and_read(range_server, name, writer):
+    """Opening belongs to the sample: its requests are among those counted."""
+    pytest.importorskip(writer)
+    workload = REMOTE_WORKLOADS[f"{name}_first"]
+    assert f"{name}_cold" not in REMOTE_WORKLOADS
+    volume = prepare([workload.name], "small", repeat=1, crops=1, sustained_bytes=1, few=True)[name]
+    with closing(RemoteWorker()) as worker:
+        worker.load("voxfetch", range_server.port)
+        run = {"seed": "s", "count": 2, "limit_s": 60, "delayed": False}
+        samples = worker.run(workload.name, volume.as_json(), 1, **run)["samples"]
+    assert all(2 <= sample["get"] <= workload.requests_at_most for sample in samples)
+
+
 def test_formats(cache, range_server, bench, monkeypatch):
     pytest.importorskip("tensorstore")
     monkeypatch.setattr("bench.remote.runner.SERVED", cache)
@@ -425,7 +440,7 @@ def test_formats(cache, range_server, bench, monkeypatch):
     readers = {"n5": (("voxfetch", "voxfetch-f", "tensorstore"), ("voxfetch", "tensorstore"))}
     monkeypatch.setattr("bench.formats.READERS", readers)
     document, text = bench("formats", "--size", "small", "--repeat", "1", "--volumes", "n5_labels")
-    for where, reads in (("local", 3 * len(formats.LOCAL_READS)), ("http", 2 * len(formats.FORMAT_READS))):
+    for where, reads in (("local", 3 * len(formats.LOCAL_READS)), ("http", 2 * 3)):
         results = document[where]["results"]
         assert len(results) == reads
         assert not any(result["problem"] for result in results)

@@ -39,8 +39,14 @@ ENGINES: dict[str, tuple[str, str]] = {
     "wkw": ("wkw", "default"),
     "z5py": ("z5py", "default"),
     "cloudvolume": ("cloudvolume", "default"),
+    "h5py": ("h5py", "default"),
+    "zarr-kerchunk": ("zarr", "kerchunk"),
+    "blosc2": ("blosc2", "default"),
+    "blosc2-mmap": ("blosc2", "mmap"),
 }
-_FOR_FORMATS = (f"{OWN}-f", "tensorstore-f", "wkw", "z5py", "cloudvolume")
+_FOR_FORMATS = (
+    f"{OWN}-f", "tensorstore-f", "wkw", "z5py", "cloudvolume", "h5py", "zarr-kerchunk", "blosc2", "blosc2-mmap",
+)  # fmt: skip
 #: Names that stand for several engines.
 ENGINE_GROUPS = {
     "of_zarr": tuple(name for name in ENGINES if name not in _FOR_FORMATS),

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bench.engines import Engine, x_is_fastest
+from bench.writers import DATASET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +33,10 @@ def load(variant: str) -> Engine:
 
 
 def opened(vf: Any, source: str, volume: Volume) -> Any:
-    """The array of a volume at a path or URL: what has levels is opened as an image."""
-    return vf.open_image(source).level(0) if volume.format == "precomputed" else vf.open_array(source)
+    """The array of a volume at a path or URL: what has levels is opened as an image, what has names by its name."""
+    if volume.format == "precomputed":
+        return vf.open_image(source).level(0)
+    return vf.open_array(source, DATASET if volume.format in ("hdf5", "references") else "")
 
 
 class _Handle:

@@ -1,4 +1,6 @@
-"""zarr-python with its default pipeline, and with the Rust pipeline of zarrs-python (strict: no silent fallback)."""
+"""zarr-python with its default pipeline, with the Rust pipeline of zarrs-python (strict: no silent fallback), and over
+references of kerchunk to HDF5.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bench.engines import Engine, known
+from bench.writers import DATASET, TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def load(variant: str) -> Engine:
-    """variant: "default" or "zarrs"."""
+    """variant: "default", "zarrs" or "kerchunk"."""
     import zarr
 
     versions = {"zarr": version("zarr"), "numcodecs": version("numcodecs")}
@@ -30,12 +33,41 @@ def load(variant: str) -> Engine:
         zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True})
         settings = f"zarrs.ZarrsCodecPipeline, strict; {settings}"
 
+    if variant == "kerchunk":
+        versions |= {"fsspec": version("fsspec")}
+        settings = f"{OVER_REFERENCES}; {settings}"
+
     def open_volume(volume: Volume) -> _Handle:
+        if variant == "kerchunk":
+            return _Handle(open_references(volume, str(volume.path.parent), "file"))
         known(volume, "zarr3", "zarr", *(("zip",) if variant == "default" else ()))
         store = zarr.storage.ZipStore(volume.path, mode="r") if volume.format == "zip" else str(volume.path)
         return _Handle(zarr.open_array(store, mode="r"))
 
     return Engine(versions, settings, open_volume)
+
+
+OVER_REFERENCES = "FsspecStore over fsspec's ReferenceFileSystem"
+
+
+def open_references(volume: Volume, folder: str, protocol: str) -> Any:
+    """The array of zarr-python through the references at ``folder``, a path or URL, which lead to the file there."""
+    import fsspec
+    import zarr
+
+    known(volume, "hdf5", "references")
+    name = volume.path.stem
+    system = fsspec.filesystem(
+        "reference",
+        fo=f"{folder}/{name}.json",
+        template_overrides={TEMPLATE: f"{folder}/{name}.h5"},
+        remote_protocol=protocol,
+        remote_options={"asynchronous": True} if protocol == "http" else {},
+        asynchronous=True,
+        skip_instance_cache=True,
+    )
+    store = zarr.storage.FsspecStore(system, read_only=True)
+    return zarr.open_array(store, path=DATASET, mode="r", zarr_format=2)
 
 
 class _Handle:

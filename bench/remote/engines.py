@@ -221,13 +221,15 @@ def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
         versions,
         "; ".join(settings),
         lacks,
-        lambda volume: _Zarr(zarr.open_array(**where(_zarr_path(volume), volume.zarr_format)), sync),
+        lambda volume: Zarr(zarr.open_array(**where(_zarr_path(volume), volume.zarr_format)), sync),
         lambda path: zarr.open_array(**where(path)).shape,
         lambda path: sync(open_levels(path)),
     )
 
 
-class _Zarr:
+class Zarr:
+    """An array of zarr-python."""
+
     def __init__(self, array: Any, sync: Any) -> None:
         self._array = array
         self._sync = sync  # on zarr's own loop, to which the sessions of fsspec belong
@@ -334,11 +336,15 @@ ENGINES: dict[str, Callable[[str], Engine]] = {
     "obstore": _obstore,
     "webknossos": _format_engine("webknossos"),
     "cloudvolume": _format_engine("cloudvolume"),
+    "h5py": _format_engine("h5py"),
+    "remfile": _format_engine("remfile"),
+    "zarr-kerchunk": _format_engine("zarr_kerchunk"),
 }
+_FOR_FORMATS = ("webknossos", "cloudvolume", "h5py", "remfile", "zarr-kerchunk")
 #: Names that stand for several engines.
 ENGINE_GROUPS = {
-    "of_zarr": tuple(name for name in ENGINES if name not in ("webknossos", "cloudvolume")),
-    "of_formats": (OWN, "tensorstore", "tensorstore-best", "webknossos", "cloudvolume"),
+    "of_zarr": tuple(name for name in ENGINES if name not in _FOR_FORMATS),
+    "of_formats": (OWN, "tensorstore", "tensorstore-best", *_FOR_FORMATS),
 }
 #: Not readers: what the network and an HTTP client allow.
 FLOORS = ("obstore",)

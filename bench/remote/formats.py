@@ -1,4 +1,6 @@
-"""Who reads formats beside Zarr over HTTP, and nothing else: webknossos (WKW), cloud-volume (precomputed)."""
+"""Who reads formats beside Zarr over HTTP, and nothing else: webknossos (WKW), cloud-volume (precomputed), h5py and
+remfile (HDF5), zarr-python over references of kerchunk.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bench.engines import UnsupportedVolumeError, known
-from bench.remote.engines import Array, Engine
+from bench.remote.engines import ZARR_CONCURRENCY, ZARR_WORKERS, Array, Engine, Zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from bench.remote.volumes import RemoteVolume
     from bench.workloads import Box
@@ -68,6 +70,62 @@ def cloudvolume(url: str) -> Engine:
         CONFIGURATION,
         "merges nothing; many boxes: one by one",
         open_volume,
+        _no_arrays,
+        None,
+    )
+
+
+def h5py(url: str) -> Engine:
+    """h5py over a file of fsspec."""
+    import fsspec
+
+    system = fsspec.filesystem("http")
+    return _over_file(
+        lambda path: system.open(f"{url}/{path}"), ("fsspec", "aiohttp"), "h5py.File of fsspec's HTTP file, defaults"
+    )
+
+
+def remfile(url: str) -> Engine:
+    """h5py over a file of remfile."""
+    from remfile import File
+
+    return _over_file(lambda path: File(f"{url}/{path}"), ("remfile",), "h5py.File of remfile.File, defaults")
+
+
+def _over_file(open_file: Callable[[str], Any], packages: tuple[str, ...], configuration: str) -> Engine:
+    """h5py over what looks like a file."""
+    import h5py
+
+    from bench.engines.h5py import Handle
+
+    def open_volume(volume: RemoteVolume) -> Handle:
+        known(volume.volume, "hdf5", "references")
+        return Handle(h5py.File(open_file(f"{volume.folder}/{volume.volume.path.stem}.h5"), "r"))
+
+    return Engine(
+        {name: version(name) for name in ("h5py", *packages)},
+        f"{configuration}; many boxes: one by one",
+        "one request at a time",
+        open_volume,
+        _no_arrays,
+        None,
+    )
+
+
+def zarr_kerchunk(url: str) -> Engine:
+    """zarr-python over references of kerchunk."""
+    import zarr
+    from zarr.core.sync import sync
+
+    from bench.engines.zarr import OVER_REFERENCES, open_references
+
+    options = {"async.concurrency": ZARR_CONCURRENCY, "threading.max_workers": ZARR_WORKERS}
+    zarr.config.set(options)
+    return Engine(
+        {name: version(name) for name in ("zarr", "fsspec", "aiohttp")},
+        f"{OVER_REFERENCES}, {options}",
+        "merges nothing; no reads of many boxes (asyncio.gather)",
+        lambda volume: Zarr(open_references(volume.volume, f"{url}/{volume.folder}", "http"), sync),
         _no_arrays,
         None,
     )

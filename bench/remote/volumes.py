@@ -49,6 +49,11 @@ class RemoteVolume:
         return self.volume.path.relative_to(SERVED).as_posix()
 
     @property
+    def folder(self) -> str:
+        """The folder that it lies in, below the root of the server."""
+        return self.volume.path.parent.relative_to(SERVED).as_posix()
+
+    @property
     def root(self) -> Path:
         """The folder of a volume of ``bench.volumes``, which has all that belongs to it."""
         return next(path for path in self.volume.path.parents if path.name == self.volume.name)
@@ -116,7 +121,7 @@ def prepare(
         base = build(LINKED.get(name, name), size)
         if name not in LINKED:
             volumes[name] = volume = RemoteVolume(base, base)
-            if any(WORKLOADS[n].kind == "cold" and WORKLOADS[n].volume == name for n in names):
+            if any(WORKLOADS[n].kind in ("cold", "first") and WORKLOADS[n].volume == name for n in names):
                 _make_copies(volume, count * (repeat + 1))
             continue
         grid = [-(-n // s) for n, s in zip(base.shape, base.object_shape, strict=True)]
@@ -148,7 +153,8 @@ def _make_copies(volume: RemoteVolume, count: int) -> None:
 
 def stored_files(volumes: Iterable[RemoteVolume | Path]) -> list[Path]:
     """The real files behind them, to be read into the page cache."""
-    bases = {v.base.path for v in volumes if isinstance(v, RemoteVolume)}
+    paths = {v.base.path for v in volumes if isinstance(v, RemoteVolume)}
+    bases = {path if path.is_dir() else path.parent for path in paths}  # references lead to the file beside them
     return sorted(file for base in bases for file in (base, *base.rglob("*")) if file.is_file())
 
 

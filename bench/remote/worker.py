@@ -57,7 +57,7 @@ class RemoteWorker:
         if spec.kind in ("array", "image"):
             return {"samples": self._open(spec, volume, run, count, delayed=delayed)}
         remote = RemoteVolume.from_json(volume)
-        if spec.kind == "cold":
+        if spec.kind in ("cold", "first"):
             return {"samples": self._cold(spec, remote, run, count, seed, delayed=delayed)}
         handle = self._handle(remote)
         boxes = plan(spec, remote, min(run, 1) if spec.fresh else run, count=count, seed=seed)
@@ -152,8 +152,13 @@ class RemoteWorker:
         samples = []
         for number, box in enumerate(plan(spec, volume, run, count=count, seed=seed), count * run):
             copy = volume.copy(number)
-            handle = self._handle(copy)
-            answers, sample = self._sample(spec, lambda handle=handle, box=box: [handle.read(box)], delayed=delayed)
+            call: Callable[[], Sequence[Any]]
+            if spec.kind == "first":
+                call = lambda copy=copy, box=box: [self._loaded()[0].open(copy).read(box)]  # noqa: E731
+            else:
+                handle = self._handle(copy)
+                call = lambda handle=handle, box=box: [handle.read(box)]  # noqa: E731
+            answers, sample = self._sample(spec, call, delayed=delayed)
             samples.append(sample)
             self._check(answers, [box], copy, spec.name)
         return samples

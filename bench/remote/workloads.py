@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bench.volumes import VOLUME_GROUPS, VOLUMES
+from bench.layouts import VOLUME_GROUPS, VOLUMES
 from bench.workloads import FEW, PLANE_EXTENT_MAX, SPATIAL_AXES, Box
 
 if TYPE_CHECKING:
@@ -26,19 +26,20 @@ class Remote:
     kind: "each" = ``count`` reads, one after the other, each a sample; "threads" = ``count`` reads from 8 threads, each
     thread its share one after the other, one sample; "many" = ``count`` boxes asked for at once, one sample; "array",
     "image" = ``count`` opened, each a sample; "sustained" = one block after the other, one sample; "cold" = ``count``
-    reads, each a sample, each of a copy of the volume that was opened and never read.
+    reads, each a sample, each of a copy of the volume that was opened and never read; "first" = the same of a copy that
+    was not opened before: one sample is opening and reading.
 
-    place: "anywhere"; "chunk" = on the grid of chunks, and of "cold" one chunk; "shards" = each box in a shard that no
-    read has touched before, "shard_chunks" = and on the grid of chunks. ``prime``: one voxel of each shard is read
-    before a run, so that indexes are known to those that keep them. ``fresh``: a new process for each run, and its
-    memory is measured.
+    place: "anywhere"; "chunk" = on the grid of chunks, and of "cold" and "first" one chunk; "shards" = each box in a
+    shard that no read has touched before, "shard_chunks" = and on the grid of chunks. ``prime``: one voxel of each
+    shard is read before a run, so that indexes are known to those that keep them. ``fresh``: a new process for each
+    run, and its memory is measured.
     ``requests_at_most`` bounds what voxfetch may ask for in one sample, where that does not depend on the volume.
     """
 
     name: str
     what: str
     volume: str
-    kind: Literal["each", "threads", "many", "array", "image", "sustained", "cold"]
+    kind: Literal["each", "threads", "many", "array", "image", "sustained", "cold", "first"]
     extent: tuple[int | None, int | None, int | None] = (None, None, None)
     count: int = 1
     place: Literal["anywhere", "chunk", "shards", "shard_chunks"] = "anywhere"
@@ -105,7 +106,9 @@ _ON_ZARR: dict[str, Remote] = {
     )
 }  # fmt: skip
 #: What is read of each format beside Zarr, and the name of its workload.
-FORMAT_READS = ("box128", "xy", "cold")
+FORMAT_READS = ("box128", "xy", "cold", "first")
+#: Format -> requests of "first", read of these instead of "cold": some readers find chunks when they open, some later.
+_OPENED_TOO = {"hdf5": 3, "references": 3, "b2nd": 3}
 
 
 def _on_format(volume: str) -> tuple[Remote, ...]:
@@ -113,14 +116,21 @@ def _on_format(volume: str) -> tuple[Remote, ...]:
     layout = VOLUMES[volume][1]
     prime = layout.shard is not None
     at_most = 1 if not prime else 3 if layout.format in ("precomputed", "zip") else 2
+    if layout.format in _OPENED_TOO:
+        last = Remote(
+            f"{volume}_first", "open, and read one chunk: both are timed", volume, "first", count=3, place="chunk",
+            requests_at_most=_OPENED_TOO[layout.format],
+        )  # fmt: skip
+    else:
+        last = Remote(
+            f"{volume}_cold", "one chunk of a volume opened and never read", volume, "cold", count=3, place="chunk",
+            requests_at_most=at_most,
+        )  # fmt: skip
     return (
         Remote(f"{volume}_box128", "one 128^3 box, unaligned", volume, "each", (128, 128, 128), 3, prime=prime),
         Remote(f"{volume}_xy", "one plane z = const, at most 1024^2", volume, "each", _PLANE, 3, prime=prime),
-        Remote(
-            f"{volume}_cold", "one chunk of a volume opened and never read", volume, "cold", count=3, place="chunk",
-            requests_at_most=at_most,
-        ),
-    )  # fmt: skip
+        last,
+    )
 
 
 ON_FORMATS = {w.name: w for volume in VOLUME_GROUPS["formats"] for w in _on_format(volume)}
@@ -145,7 +155,7 @@ def plan(workload: Remote, volume: RemoteVolume, run: int, *, count: int, seed: 
         return blocks[:-1] if run else blocks[-1:]
     if workload.place not in ("shards", "shard_chunks"):
         extent = tuple(_extent(workload, a, n) for a, n in zip(axes, base, strict=True))
-        if workload.kind == "cold":
+        if workload.kind in ("cold", "first"):
             extent = align
         return [Box(_start(rng, base, extent, align), extent) for _ in range(count)]
     if len(volume.cells) < count * (run + 1):
