@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from voxfetch.engine import Engine, default_engine
-from voxfetch.errors import PermissionDeniedError, VoxfetchError
+from voxfetch.errors import ObjectChangedError, PermissionDeniedError, VoxfetchError
 from voxfetch.store import Ask, Reply, check_key, join_key
 
 if TYPE_CHECKING:
@@ -66,11 +66,41 @@ class RemoteDocuments:
             fetched = dict(zip(unknown, scheduler.run(lambda: scheduler.documents(self.remote, unknown)), strict=True))
         return [fetched[key] if key in fetched else self._known[key] for key in keys]
 
-    def ask(self, ask: Ask) -> Reply | None:
-        """Returns what is asked for of an object that is no document, None when there is none."""
-        check_key(ask.key)
+    def ask(self, *asks: Ask) -> list[Reply | None]:
+        """Returns what is asked for, at once, of objects that are no documents, None when there is none."""
+        for ask in asks:
+            check_key(ask.key)
         scheduler = self._scheduler()
-        return scheduler.run(lambda: scheduler.metadata(self.remote, ask))
+
+        async def together() -> list[Reply | None]:
+            import asyncio
+
+            return await asyncio.gather(*(scheduler.metadata(self.remote, ask) for ask in asks))
+
+        return scheduler.run(together)
+
+    def ends(self, key: str, first_nbytes: int, last_nbytes: int) -> tuple[Reply | None, Reply | None]:
+        """Returns the last bytes of an object and, asked for at the same time, the first; None of one without so many.
+
+        Both are None where there is none.
+        """
+        check_key(key)
+        scheduler = self._scheduler()
+
+        async def together() -> tuple[Reply | None, Reply | None]:
+            import asyncio
+
+            last, first = await asyncio.gather(
+                scheduler.metadata(self.remote, Ask(key, suffix=last_nbytes)),
+                scheduler.metadata(self.remote, Ask(key, 0, first_nbytes)),
+                return_exceptions=True,
+            )
+            for reply in (last, first):
+                if isinstance(reply, BaseException) and not (reply is first and isinstance(reply, ObjectChangedError)):
+                    raise reply
+            return cast("Reply | None", last), None if isinstance(first, BaseException) else first
+
+        return scheduler.run(together)
 
     def ahead(self, keys: Sequence[str]) -> RemoteDocuments:
         """Returns this store with these documents fetched at once."""

@@ -91,7 +91,7 @@ class _File:
                 self.version = _file_version(descriptor)
             self.nbytes = self.version.nbytes
             return
-        reply = store.ask(Ask(key, suffix=_TAIL_NBYTES))
+        (reply,) = store.ask(Ask(key, suffix=_TAIL_NBYTES))
         if reply is None:
             raise _no_file(self.place)
         body = memoryview(reply.body)
@@ -113,7 +113,7 @@ class _File:
             return self._read_local(start, end)
         end_asked = min(max(end, more), self.nbytes)
         etag = cast("ObjectVersion", self.version).etag
-        reply = self._store.ask(Ask(self._key, start, end_asked, if_match=etag, max_nbytes=end_asked - start))
+        (reply,) = self._store.ask(Ask(self._key, start, end_asked, if_match=etag, max_nbytes=end_asked - start))
         if reply is None:
             raise _no_file(self.place)
         self._check(ObjectVersion(reply.etag, reply.modified, reply.total))

@@ -2,22 +2,24 @@
 
 Bytes come in blocks through the engine, which tries again as for any other request, and are kept, within a limit, for
 what is looked up later. Structures of HDF5 are small, and lie at the beginning, at the end, or anywhere in between: the
-end is read first, which also tells the size and the version; then more of the beginning; then blocks, more at once
-where they follow each other. Whatever comes later has to be of the same version.
+end, which also tells the size and the version, and the beginning are read first, then blocks, more at once where they
+follow each other. Of a B-tree of chunks the nodes below one are fetched many at once, though the library
+reads them one by one. Whatever comes later has to be of the same version.
 """
 
 from __future__ import annotations
 
 import gc
 import io
-from typing import TYPE_CHECKING
+from struct import Struct
+from typing import TYPE_CHECKING, TypeVar
 
 from voxfetch.errors import DataError, NotFoundError, ObjectChangedError, RangeNotHonouredError
 from voxfetch.store import Ask, join_key
 from voxfetch.table import ObjectVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from typing_extensions import Buffer
 
@@ -26,11 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "RemoteFile"]
 
+_T = TypeVar("_T")
+
 _BLOCK_NBYTES = 64 << 10
 _TAIL_NBYTES = 64 << 10
 _HEAD_NBYTES = 256 << 10
 _MAX_ASK_NBYTES = 1 << 20
 _MAX_KEPT_NBYTES = 16 << 20
+_MOST_AT_ONCE = 32
+_NODE_HEAD = Struct("<4sBBHQQ")
+_CHILDREN = 64
 
 
 class Blocks:
@@ -43,16 +50,19 @@ class Blocks:
         self._store = store
         self._key = key
         self._kept: dict[int, bytes] = {}
+        self._soon: list[int] = []
         self._next = -1
         self._ahead = 1
-        reply = self._asked(Ask(key, suffix=_TAIL_NBYTES))
+        reply, head = self._waiting(lambda: store.ends(key, _HEAD_NBYTES, _TAIL_NBYTES))
+        if reply is None:
+            raise self._gone()
         if reply.total is None:
             raise RangeNotHonouredError("the store does not say how large the file is", key=self._place)
         self.nbytes = reply.total
         self.version = ObjectVersion(reply.etag, reply.modified, reply.total)
-        self._keep(reply.start, memoryview(reply.body))
-        if reply.start > 0:
-            self._fetch(0, min(-(-_HEAD_NBYTES // _BLOCK_NBYTES), self._count))
+        self._take(reply, *(() if head is None else (head,)))
+        if reply.start > 0 and head is None:
+            self._fetch((0, self._count))
 
     @property
     def _place(self) -> str:
@@ -68,6 +78,9 @@ class Blocks:
         while start < end:
             number, at = divmod(start, _BLOCK_NBYTES)
             block = self._kept.pop(number, None)
+            if block is None and number in self._soon:
+                self._fetch_soon(number)
+                block = self._kept.pop(number)
             if block is None:
                 block = self._missing(number, end)
             self._kept[number] = block
@@ -77,6 +90,17 @@ class Blocks:
             yield piece
             start += len(piece)
 
+    def expect(self, places: Sequence[int]) -> None:
+        """Takes note of bytes that will be read soon, in this order."""
+        self._soon = list(dict.fromkeys(place // _BLOCK_NBYTES for place in places if place < self.nbytes))
+
+    def _fetch_soon(self, number: int) -> None:
+        """Fetches a block that was expected, and those that are expected after it."""
+        at = self._soon.index(number)
+        spans = [(each, 1) for each in self._soon[at : at + _MOST_AT_ONCE] if each not in self._kept]
+        self._soon = self._soon[at + _MOST_AT_ONCE :]
+        self._fetch(*spans)
+
     def _missing(self, number: int, end: int) -> bytes:
         """Fetches a block, what is wanted of those that follow, and more where that goes on."""
         self._ahead = min(2 * self._ahead, _MAX_ASK_NBYTES // _BLOCK_NBYTES) if number == self._next else 1
@@ -84,17 +108,24 @@ class Blocks:
         count = min(max(wanted, self._ahead), _MAX_ASK_NBYTES // _BLOCK_NBYTES, self._count - number)
         known = next((i for i in range(1, count) if number + i in self._kept), count)
         self._next = number + known
-        self._fetch(number, known)
+        self._fetch((number, known))
         return self._kept.pop(number)
 
-    def _fetch(self, number: int, count: int) -> None:
-        start, end = number * _BLOCK_NBYTES, min((number + count) * _BLOCK_NBYTES, self.nbytes)
-        reply = self._asked(Ask(self._key, start, end, if_match=self.version.etag))
-        theirs = ObjectVersion(reply.etag, reply.modified, reply.total)
-        both = zip(self.version, theirs, strict=True)
-        if any(own is not None and other is not None and own != other for own, other in both):
-            raise ObjectChangedError("the file was replaced while its structures were read", key=self._place)
-        self._keep(reply.start, memoryview(reply.body))
+    def _fetch(self, *spans: tuple[int, int]) -> None:
+        """Fetches, at once, so many blocks from each of these on."""
+        asks: list[Ask] = []
+        for number, count in spans:
+            start, end = number * _BLOCK_NBYTES, min((number + count) * _BLOCK_NBYTES, self.nbytes)
+            asks.append(Ask(self._key, start, end, if_match=self.version.etag))
+        self._take(*self._asked(*asks))
+
+    def _take(self, *replies: Reply) -> None:
+        for reply in replies:
+            theirs = ObjectVersion(reply.etag, reply.modified, reply.total)
+            both = zip(self.version, theirs, strict=True)
+            if any(own is not None and other is not None and own != other for own, other in both):
+                raise ObjectChangedError("the file was replaced while its structures were read", key=self._place)
+            self._keep(reply.start, memoryview(reply.body))
 
     def _keep(self, start: int, body: memoryview) -> None:
         """Takes the whole blocks of a body; one that is cut by the end of the file is whole."""
@@ -107,20 +138,27 @@ class Blocks:
         while len(self._kept) > _MAX_KEPT_NBYTES // _BLOCK_NBYTES:
             del self._kept[next(iter(self._kept))]
 
-    def _asked(self, ask: Ask) -> Reply:
+    def _asked(self, *asks: Ask) -> list[Reply]:
+        replies = self._waiting(lambda: self._store.ask(*asks))
+        found = [reply for reply in replies if reply is not None]
+        if len(found) < len(replies):
+            raise self._gone()
+        return found
+
+    def _gone(self) -> NotFoundError:
+        hint = "check the spelling; a folder needs a / at its end"
+        return NotFoundError("there is no such file", key=self._place, hint=hint)
+
+    def _waiting(self, work: Callable[[], _T]) -> _T:
         # h5py holds a lock here that it also takes when one of its objects is freed. Were a cycle of garbage that holds
         # such an object collected on the engine's thread, which knows nothing of it, both would wait for ever.
         collects = gc.isenabled()
         gc.disable()
         try:
-            reply = self._store.ask(ask)
+            return work()
         finally:
             if collects:
                 gc.enable()
-        if reply is None:
-            hint = "check the spelling; a folder needs a / at its end"
-            raise NotFoundError("there is no such file", key=self._place, hint=hint)
-        return reply
 
 
 class RemoteFile(io.RawIOBase):
@@ -161,4 +199,23 @@ class RemoteFile(io.RawIOBase):
             self.error = error
             raise
         self._at += done
+        if children := nodes_below(bytes(out[: _NODE_HEAD.size]), out[:done]):
+            self._blocks.expect(children)
         return done
+
+
+def nodes_below(head: bytes, node: memoryview) -> list[int]:
+    """Returns where the nodes lie that a node of a B-tree of chunks points to, none for any other bytes.
+
+    The tree is that of version 1, with offsets of 8 bytes and 2 * 32 children a node, as nearly all files have it; of
+    others nothing is known beforehand. Source: HDF5 File Format Specification 3.0, III.A.1 "Version 1 B-trees".
+    """
+    if len(head) < _NODE_HEAD.size:
+        return []
+    sign, kind, level, used, _, _ = _NODE_HEAD.unpack(head)
+    # A key, a child, a key, ... and a last key.
+    key_nbytes, rest = divmod(len(node) - _NODE_HEAD.size - 8 * _CHILDREN, _CHILDREN + 1)
+    if sign != b"TREE" or kind != 1 or level == 0 or rest or key_nbytes < 16 or used > _CHILDREN:
+        return []
+    firsts = (_NODE_HEAD.size + key_nbytes + i * (key_nbytes + 8) for i in range(used))
+    return [int.from_bytes(node[first : first + 8], "little") for first in firsts]
