@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import blosc2
@@ -214,6 +215,17 @@ def test_attributes_are_the_metalayers_of_the_trailer(written):
     }
     array = vf.open_array(written(np.zeros((8, 8), "u1"), attributes={**attributes, "raw": b"12"}))
     assert array.attrs == attributes
+
+
+@pytest.mark.parametrize("content", [[[]] * 500_000, "x" * (2 << 20)])
+def test_attributes_without_end_are_left_out(written, content):
+    path = written(np.zeros((8, 8), "u1"), attributes={"many": content, "name": "kept"})
+    tracemalloc.start()
+    try:
+        assert "many" not in vf.open_array(path).attrs
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_ways_to_name_a_file(written, tmp_path):

@@ -233,6 +233,13 @@ def test_documents_that_make_no_sense(server, engine, monkeypatch, what, part):
 # --- what is asked for
 
 
+@pytest.mark.parametrize("name", ["c/exp/em", "col/c/em", "col/exp/c", "c/c/c", "collection/c/coord"])
+def test_channels_called_like_parts_of_keys(em, name):
+    with BossServer({name: Channel(em[:16])}) as server, vf.Engine(retry=FAST) as engine:
+        array = vf.open_array(f"bossdb://{server.url}/{name}", "0", engine=engine)
+        np.testing.assert_array_equal(array[3:9, 500:530, 1000:], em[3:9, 500:530, 1000:])
+
+
 def test_asks_at_the_same_moment_are_one_cutout(server, engine, em):
     array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
     np.testing.assert_array_equal(array[10:34, 480:600, 500:620], em[10:34, 480:600, 500:620])

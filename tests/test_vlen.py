@@ -7,9 +7,11 @@ import json
 import pickle
 import struct
 import threading
+import tracemalloc
 import warnings
 from pathlib import Path
 
+import msgpack
 import numcodecs
 import numpy as np
 import pytest
@@ -302,6 +304,31 @@ def test_objects_through_numcodecs(name, compressor, tmp_path):
     assert array[4] is None
 
 
+def test_objects_that_are_missing_can_be_changed(tmp_path):
+    codec = numcodecs.JSON()
+    path = by_hand(tmp_path / "a", {}, shape=[4], chunk_shape=[2], filters=[codec.get_config()], fill={"a": 1})
+    array = vf.open_array(path)
+    first = array[...]
+    first[0]["a"] = 99
+    assert [one["a"] for one in first] == [99, 1, 1, 1]
+    assert [one["a"] for one in array[...]] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("shape", [[200_000_000], [3, 1 << 40], [-3], [3.0], 3, None, [2], []])
+@pytest.mark.parametrize("name", ["json2", "msgpack2"])
+def test_chunks_that_claim_another_shape(tmp_path, name, shape):
+    items = ["a", "|O", shape]
+    encoded = json.dumps(items).encode() if name == "json2" else msgpack.packb(items)
+    path = by_hand(tmp_path / "a", {"0": encoded}, shape=[3], chunk_shape=[3], filters=[OBJECTS[name].get_config()])
+    tracemalloc.start()
+    try:
+        with pytest.raises(vf.CodecError, match="3 objects"):
+            vf.open_array(path)[...]
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_arrays_of_arrays(tmp_path):
     codec = numcodecs.VLenArray("<i4")
     rows = np.empty(3, object)
@@ -446,8 +473,8 @@ def test_objects_of_another_number_or_type(tmp_path):
     path = by_hand(tmp_path / "a", chunks, shape=[12], chunk_shape=[3], filters=[codec.get_config()])
     array = vf.open_array(path)
     for place, message in [
-        (0, "2 elements, expected 3"),
-        (3, "array of objects"),
+        (0, "not 3 objects"),
+        (3, "not 3 objects"),
         (6, "json2: "),
         (9, "JSONDecodeError"),
     ]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -84,6 +85,11 @@ class ObjectReads:
 
         def convert(numbers: NDArray[Any]) -> NDArray[Any]:
             values = objects.of(numbers, self.fill)
+            fill = self.fill
+            if type(fill) in (list, dict):
+                # One for each: they can be changed.
+                for place in np.argwhere(numbers == 0):
+                    values[tuple(place)] = copy.deepcopy(fill)
             if out is not None:
                 cast("NDArray[Any]", out)[...] = values
             return values

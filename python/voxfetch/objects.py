@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import struct
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -93,6 +95,7 @@ def _object_decoder(name: str, settings: str, objects: Objects) -> tuple[str, De
     through, codec = numcodec(name, settings)
 
     def decode(encoded: bytes, most: int) -> NDArray[np.uint8]:
+        _check_envelope(name, codec, encoded, most // 8)
         values = codec.decode(encoded)
         if not isinstance(values, np.ndarray) or cast("NDArray[Any]", values).dtype != object:
             raise CodecError("decodes to something else than an array of objects")
@@ -101,6 +104,27 @@ def _object_decoder(name: str, settings: str, objects: Objects) -> tuple[str, De
         return objects.add(cast("NDArray[Any]", values).reshape(-1, order="A"))
 
     return through, decode
+
+
+def _check_envelope(name: str, codec: Any, encoded: bytes, count: int) -> None:
+    """Raises `CodecError` where `json2` and `msgpack2` would make an array of another size, however large, of a chunk.
+
+    Both are a list: the elements, the data type and the shape, which numcodecs believes.
+    """
+    items: Any = None
+    if name == "json2":
+        items = json.loads(bytes(encoded).decode(codec.get_config()["encoding"]))
+    elif name == "msgpack2":
+        items = cast("Any", import_module("msgpack")).unpackb(encoded, raw=codec.raw)
+    else:
+        return
+    found = cast("list[Any]", items) if isinstance(items, list) else []
+    dtype, shape = found[-2:] if len(found) > 1 else (None, None)
+    sizes: list[Any] = cast("list[Any]", shape) if isinstance(shape, list) else [-1]
+    is_shape = all(type(size) is int and size >= 0 for size in sizes)
+    is_whole = len(found) - 2 == (sizes[0] if sizes else 1)
+    if dtype not in ("|O", b"|O") or not is_shape or not is_whole or math.prod(sizes) != count:
+        raise CodecError(f"not {count} objects")
 
 
 def _element(name: str, settings: str) -> Callable[[bytes], object]:

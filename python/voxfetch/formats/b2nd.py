@@ -28,7 +28,7 @@ from voxfetch.errors import (
     UnsupportedError,
     VoxfetchError,
 )
-from voxfetch.formats.msgpack import Unpacker
+from voxfetch.formats.msgpack import MAX_VALUES, Unpacker
 from voxfetch.node import Node
 from voxfetch.store import MAX_DOCUMENT_NBYTES, Ask
 from voxfetch.store.local import LocalStore, regular_file
@@ -51,6 +51,7 @@ _CHUNK_HEADER_NBYTES = 32
 _TAIL_NBYTES = 64 << 10
 _HEAD_NBYTES = 16 << 10
 _MAX_CHUNKS = 1 << 24
+_ATTRIBUTES_NBYTES = 1 << 20
 _MAX_AXES = 15
 _MAX_DTYPE = 100
 _FRAME_VERSIONS = (2, 3)
@@ -338,12 +339,16 @@ def _attributes(file: _File, header: _Header) -> Mapping[str, Any]:
     """The metalayers of the trailer that hold plain values, each compressed by itself; others are left out."""
     trailer = file.read(header.frame_nbytes - header.trailer_nbytes, header.frame_nbytes)
     attributes: dict[str, Any] = {}
-    left = MAX_DOCUMENT_NBYTES
+    left, values = _ATTRIBUTES_NBYTES, MAX_VALUES
     for name, content in _layers(trailer, 2).items():
         try:
             decoded = _core.decode_blosc2(content, left)
             left -= len(decoded)
-            value = Unpacker(decoded).value()
+            unpacker = Unpacker(decoded, left=values)
+            try:
+                value = unpacker.value()
+            finally:
+                values = unpacker.left
             json.dumps(value, allow_nan=False)
         except (ValueError, TypeError, VoxfetchError):
             continue

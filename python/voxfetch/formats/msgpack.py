@@ -1,7 +1,7 @@
 """Values in msgpack, as frames of Blosc 2 have them: bytes -> plain Python values, within limits.
 
-No value has more parts than bytes, and none is nested deeper than a document may be. Extension types, whose meaning is
-the writer's, are an error. Source: msgpack specification (2013).
+There are only so many values in all, and none is nested deeper than a document may be. Extension types, whose meaning
+is the writer's, are an error. Source: msgpack specification (2013).
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-__all__ = ["Unpacker"]
+__all__ = ["MAX_VALUES", "Unpacker"]
 
 _MAX_DEPTH = 64
+MAX_VALUES = 1 << 16
+"""Values that one `Unpacker` takes: a list of a byte takes some sixty in memory."""
 #: First byte -> format of a number.
 _NUMBERS = {
     0xCA: ">f",
@@ -42,14 +44,21 @@ _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
 class Unpacker:
-    """Takes one value after the other off `data`. What is not msgpack, or cut off, is a `ValueError`."""
+    """Takes one value after the other off `data`, no more than `left`.
 
-    def __init__(self, data: bytes | memoryview, at: int = 0) -> None:
+    What is not msgpack, or cut off, or more than that, is a `ValueError`.
+    """
+
+    def __init__(self, data: bytes | memoryview, at: int = 0, left: int = MAX_VALUES) -> None:
         self._data = data
         self.at = at
+        self.left = left
 
     def value(self, depth: int = 0) -> Any:
         """Returns the next value: None, bool, int, float, str, bytes, list or dict."""
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"too many values at byte {self.at}")
         first = self._take(1)[0]
         if first < 0x80 or first >= 0xE0:
             return first if first < 0x80 else first - 256
@@ -72,7 +81,6 @@ class Unpacker:
             return bytes(self._take(count)).decode()
         if depth == _MAX_DEPTH:
             raise ValueError(f"values nested more than {_MAX_DEPTH} deep")
-        # Values are of one byte at least: a count beyond those that are left ends there.
         if kind == "list":
             return [self.value(depth + 1) for _ in range(count)]
         found: dict[Any, Any] = {}

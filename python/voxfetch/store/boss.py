@@ -10,6 +10,7 @@ frame, cutout); its client `intern`. A server sends no versions: what is replace
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -17,6 +18,7 @@ from voxfetch.errors import (
     CodecError,
     CredentialsError,
     DataError,
+    InternalError,
     LimitExceededError,
     NotFoundError,
     PermissionDeniedError,
@@ -49,6 +51,9 @@ _AGAIN_S = 0.5
 _BLOSC_EXTRA_NBYTES = 1 << 16
 _PUBLIC = "public"
 _HINT = 'pass your token: options=StoreOptions(credentials={"token": ...}); without one "public" is sent'
+
+
+_CELL = re.compile(r"[0-9]+(?:/[0-9]+)+")
 
 
 class BossStore:
@@ -117,9 +122,13 @@ class BossStore:
         A cuboid is there if its volume is: the server knows no other. Raises `NotFoundError` where the channel is not,
         `DataError` for a reply that is not what was asked for.
         """
-        path, _, cell = check_key(ask.key).partition("/c/")
+        # From the end: a channel may be called `c` as well.
+        path, _, cell = check_key(ask.key).rpartition("/c/")
         volume = self._volumes.get(path)
         if volume is None:
+            if path and _CELL.fullmatch(cell):
+                # A document that is not there would stand for a cuboid of zeros.
+                raise InternalError("a cuboid of a channel that was not opened", key=ask.key)
             return await _asked(self._documents, ask, clients)
         cuboid, gathered = volume.cuboid(_cell(cell, volume)), self._gathered()
         data_nbytes, total = cuboid.data_nbytes, cuboid.data_nbytes + TABLE_NBYTES

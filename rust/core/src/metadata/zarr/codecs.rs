@@ -65,19 +65,23 @@ pub(super) fn v3_list(node: &Node<'_>, mut input: Input<'_>) -> Result<CodecList
                 }
                 specs.push(place, spec);
             }
-            None if !codec.must_understand => {}
             None => {
                 // The first that is none of elements turns the array into bytes: that is `bytes`, and then the codec.
                 let is_first =
                     specs.iter().all(|spec| matches!(spec, CodecSpec::Transpose { .. } | CodecSpec::Element(_)));
                 let found = input.foreign(codec.name, codec.configuration.as_ref(), input.objects && is_first)?;
-                let found = found.ok_or_else(|| {
-                    Error::unsupported(
-                        format!("{}: codec `{}`", codec.node.at, codec.name),
-                        "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc, crc32c, packbits, scale_offset, \
-                         cast_value, bitround and most of `numcodecs`",
-                    )
-                })?;
+                let found = match found {
+                    Some(found) => found,
+                    // Only one that nobody knows may be left out.
+                    None if !codec.must_understand => continue,
+                    None => {
+                        return Err(Error::unsupported(
+                            format!("{}: codec `{}`", codec.node.at, codec.name),
+                            "read are bytes, transpose, sharding_indexed, gzip, zstd, blosc, crc32c, packbits, \
+                             scale_offset, cast_value, bitround and most of `numcodecs`",
+                        ));
+                    }
+                };
                 if is_first {
                     specs.push(place, CodecSpec::Bytes { endian: Endian::NATIVE });
                 }

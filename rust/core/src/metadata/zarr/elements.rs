@@ -20,7 +20,10 @@ pub(super) fn packbits(codec: &Extension<'_>, input: &Input) -> Result<CodecSpec
     let components = match &input.dtype {
         DataType::Complex(_) => 2,
         DataType::Bool | DataType::Int(_) | DataType::UInt(_) | DataType::Float(_) => 1,
-        other => return Err(codec.node.error(format!("`packbits` of elements of {}", other.numpy_name()))),
+        other => {
+            let what = format!("{}: `packbits` of elements of {}", codec.node.at, other.numpy_name());
+            return Err(Error::unsupported(what, "read are bool, integers, floats and complex numbers of whole bytes"));
+        }
     };
     let bits = if input.dtype == DataType::Bool { 1 } else { input.dtype.item_size() as u64 * 8 / components };
     let bit = |name: &str, default: u64, min: u64| -> Result<u32> {
