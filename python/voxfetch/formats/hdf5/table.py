@@ -15,7 +15,7 @@ import numpy as np
 
 from voxfetch.errors import DataError, LimitExceededError
 from voxfetch.formats.hdf5.library import library
-from voxfetch.formats.hdf5.told import true_numbers
+from voxfetch.formats.hdf5.told import edges_are_plain, true_numbers
 from voxfetch.table import MISSING, ChunkTable
 
 if TYPE_CHECKING:
@@ -158,6 +158,10 @@ def _of_chunks(dataset: Any, layout: Layout, opened: Opened, file: str, place: s
     every = np.uint64((1 << layout.filters) - 1)
     _check(not (skipped & ~every).any(), "a chunk that skips a filter that it has not", place)
     whole = np.uint64(layout.item_nbytes * math.prod(layout.chunks))
+    edges = (numbers >= np.array(dataset.shape, "u8") // np.array(dataset.chunks, "u8")).any(axis=1)
+    # Asked only where it may be so, because asking takes the memory of a chunk.
+    if layout.filters and edges.any() and bool((sizes[edges] == whole).all()) and edges_are_plain(dataset):
+        skipped = np.where(edges, every, skipped)
     as_long = bool((sizes[skipped == every] == whole).all())
     _check(as_long, "a chunk without a filter that is not as long as its voxels", place)
     # Chunks beyond the shape hold nothing of the array. Axes that elements have themselves are never cut.
