@@ -285,3 +285,33 @@ def test_factors_that_are_in_the_file(how, tmp_path, engine):
         del file["s00/resolutions"]
         file.create_dataset("s00/resolutions", data=FACTORS, **how)
     assert [level.scale for level in vf.open_image(path, engine=engine).levels] == [(1.0, 1.0, 1.0), (1.0, 2.0, 2.0)]
+
+
+@pytest.mark.parametrize("bits", [None, 0])
+@pytest.mark.parametrize(
+    ("dtype", "data_type", "fill", "meant"),
+    [
+        ("<i2", None, -1, 65535),
+        (">i2", None, -32768, 32768),
+        ("<i2", None, 7, 7),
+        ("i1", "uint8", -2, 254),
+        ("<i4", "uint32", -1, 2**32 - 1),
+        ("<i8", "uint64", -1, 2**64 - 1),
+        ("<i4", None, -1, -1),
+        ("<i2", "int16", -1, -1),
+    ],
+)
+def test_a_fill_value_of_a_type_that_java_has_not(dtype, data_type, fill, meant, bits, tmp_path, engine):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["s00/resolutions"] = FACTORS[:1]
+        if data_type:
+            file["s00"].attrs["dataType"] = data_type
+        keywords = {"chunks": (2, 2, 2), "fillvalue": fill, "scaleoffset": bits}
+        cells = file.create_dataset("t00000/s00/0/cells", (4, 4, 4), dtype, **keywords)
+        cells[0], cells[1] = 1, fill
+    level = vf.open_image(path, engine=engine).level(0)
+    assert level[0, 0, 0] == 1
+    assert int(level[1, 0, 0]) == meant
+    assert int(level[3, 3, 3]) == meant
+    assert int(vf.open_array(path, "t00000/s00/0/cells", engine=engine).fill_value) == meant
