@@ -13,6 +13,7 @@ import pytest
 
 import voxfetch as vf
 from tests.hdf5_files import by_table, node_at
+from tests.servers.faulty import FaultyServer, status
 from voxfetch.formats.hdf5.told import true_numbers
 
 
@@ -33,6 +34,7 @@ def same(path, name, engine):
 
 # -------------------------------------------------------------------------------------------------- places of chunks
 
+STRUCTURES = ("bytes=-65536", "bytes=0-262143")
 #: Shape, chunks, and the shape that it may grow to.
 GROWING = [
     ((4, 6), (2, 2), (4, None)),
@@ -85,6 +87,19 @@ def test_a_movie_that_was_appended_to(libver, tmp_path, engine):
     with h5py.File(path, "r+") as file:
         file["movie"].resize(21, 2)
     same(path, "movie", engine)
+
+
+def test_a_remote_dataset_that_grows(tmp_path, engine):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        expected = np.random.default_rng(2).integers(0, 256, (4, 800_000), "u1")
+        file.create_dataset("a", data=expected, chunks=(2, 200_000), maxshape=(4, None))
+    with FaultyServer({"a.h5": path.read_bytes()}) as server:
+        np.testing.assert_array_equal(vf.open_array(f"{server.url}/a.h5", "a", engine=engine)[...], expected)
+        # What cannot be asked is not taken for an answer.
+        server.rule = lambda request: status(403) if request.range not in STRUCTURES else None
+        with pytest.raises(vf.PermissionDeniedError):
+            vf.open_array(f"{server.url}/a.h5", "a", engine=engine)
 
 
 def test_random_datasets_that_grow(tmp_path, engine):
