@@ -41,7 +41,7 @@ def table_of(infos, *, shape=(8, 8), chunks=(4, 4), filters=1, nbytes=1000, one_
     plist = SimpleNamespace(get_layout=lambda: h5py.h5d.CHUNKED)
     ways = {"get_num_chunks": lambda: len(infos), "get_chunk_info": infos.__getitem__}
     identity = SimpleNamespace(get_create_plist=lambda: plist, **(ways if one_by_one else {"chunk_iter": told}))
-    dataset = SimpleNamespace(shape=shape, chunks=chunks, id=identity)
+    dataset = SimpleNamespace(shape=shape, maxshape=shape, chunks=chunks, id=identity)
     opened = SimpleNamespace(nbytes=nbytes, version=ObjectVersion("x", None, nbytes))
     return chunk_table(dataset, Layout(shape, chunks, 1, filters), opened, "a.h5", "a.h5/a")
 

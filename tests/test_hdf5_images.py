@@ -11,6 +11,7 @@ import pytest
 
 import voxfetch as vf
 from tests.hdf5_files import voxels
+from tests.servers.faulty import FaultyServer
 
 BDV = Path(__file__).parent / "data/hdf5/mobie-c199c3f/xyc-fluo-cells-bdv-hdf5.h5"
 
@@ -217,3 +218,100 @@ def test_other_files_with_such_names(tmp_path):
     assert type(opened) is vf.Group
     assert type(opened["t0/s0"]) is vf.Group
     assert opened["t0/s0/0/cells"].dtype == "i2"
+
+
+FACTORS = np.array([[1, 1, 1], [2, 2, 1.0]])
+
+
+def link_to_another_file(group, folder):
+    group["resolutions"] = h5py.ExternalLink(str(folder / "other.h5"), "a")
+
+
+def link_within_the_file(group, folder):
+    group.file["factors"] = FACTORS
+    group["resolutions"] = h5py.SoftLink("/factors")
+
+
+def bytes_of_another_file(group, folder):
+    (folder / "secret").write_bytes(FACTORS.tobytes())
+    group.create_dataset("resolutions", FACTORS.shape, "f8", external=[(str(folder / "secret"), 0, FACTORS.nbytes)])
+
+
+def data_of_another_dataset(group, folder):
+    group.file["factors"] = FACTORS
+    layout = h5py.VirtualLayout(FACTORS.shape, "f8")
+    layout[:] = h5py.VirtualSource(".", "factors", FACTORS.shape)
+    group.create_virtual_dataset("resolutions", layout)
+
+
+def a_chunk_of_any_size(group, folder):
+    made = group.create_dataset("resolutions", FACTORS.shape, "f8", maxshape=(None, 3), chunks=(1 << 20, 3))
+    made.id.write_direct_chunk((0, 0), np.ones(3 << 20).tobytes())
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        link_to_another_file,
+        link_within_the_file,
+        bytes_of_another_file,
+        data_of_another_dataset,
+        a_chunk_of_any_size,
+    ],
+)
+def test_factors_that_are_elsewhere_are_not_read(kind, remote, tmp_path, engine):
+    path = tmp_path / "a.h5"
+    write_bdv(path)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["a"] = FACTORS
+    with h5py.File(path, "r+") as file:
+        del file["s00/resolutions"]
+        kind(file["s00"], tmp_path)
+    with FaultyServer({"a.h5": path.read_bytes()}) as server:
+        opened = vf.open(f"{server.url}/a.h5" if remote else path, engine=engine)
+        assert type(opened) is vf.Group
+        assert type(opened["t00000/s00"]) is vf.Group
+        assert opened["t00000/s00/0/cells"].dtype == "i2"
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"chunks": (1, 3)}, {"chunks": (2, 3), "compression": "gzip", "maxshape": (None, 3)}]
+)
+def test_factors_that_are_in_the_file(how, tmp_path, engine):
+    path = tmp_path / "a.h5"
+    write_bdv(path)
+    with h5py.File(path, "r+") as file:
+        del file["s00/resolutions"]
+        file.create_dataset("s00/resolutions", data=FACTORS, **how)
+    assert [level.scale for level in vf.open_image(path, engine=engine).levels] == [(1.0, 1.0, 1.0), (1.0, 2.0, 2.0)]
+
+
+@pytest.mark.parametrize("bits", [None, 0])
+@pytest.mark.parametrize(
+    ("dtype", "data_type", "fill", "meant"),
+    [
+        ("<i2", None, -1, 65535),
+        (">i2", None, -32768, 32768),
+        ("<i2", None, 7, 7),
+        ("i1", "uint8", -2, 254),
+        ("<i4", "uint32", -1, 2**32 - 1),
+        ("<i8", "uint64", -1, 2**64 - 1),
+        ("<i4", None, -1, -1),
+        ("<i2", "int16", -1, -1),
+    ],
+)
+def test_a_fill_value_of_a_type_that_java_has_not(dtype, data_type, fill, meant, bits, tmp_path, engine):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["s00/resolutions"] = FACTORS[:1]
+        if data_type:
+            file["s00"].attrs["dataType"] = data_type
+        keywords = {"chunks": (2, 2, 2), "fillvalue": fill, "scaleoffset": bits}
+        cells = file.create_dataset("t00000/s00/0/cells", (4, 4, 4), dtype, **keywords)
+        cells[0], cells[1] = 1, fill
+    level = vf.open_image(path, engine=engine).level(0)
+    assert level[0, 0, 0] == 1
+    assert int(level[1, 0, 0]) == meant
+    assert int(level[3, 3, 3]) == meant
+    assert int(vf.open_array(path, "t00000/s00/0/cells", engine=engine).fill_value) == meant

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import os
 import pickle
+import threading
 from collections import Counter
 
 import fsspec
@@ -22,7 +24,9 @@ from tests.stores import CREDENTIALS, nothing_is_found  # noqa: F401 - a fixture
 from tests.zips import FAST
 from voxfetch.documents import RemoteDocuments
 from voxfetch.formats import hdf5
+from voxfetch.formats.hdf5.remote import Blocks
 from voxfetch.node import Settings
+from voxfetch.store import Reply
 from voxfetch.store.memory import MemoryStore
 
 
@@ -280,3 +284,67 @@ def test_garbage_of_h5py_is_not_collected_on_the_thread_that_it_waits_for(layout
         gc.set_threshold(*threshold)
     assert gc.isenabled()
     assert set(store.collected) == {False}
+
+
+class _Waiting:
+    """A store whose requests end when they may."""
+
+    url = "x"
+
+    def __init__(self):
+        self.asked, self.may_end, self.collects = threading.Event(), threading.Event(), None
+
+    def ends(self, key, first_nbytes, last_nbytes):
+        self.asked.set()
+        assert self.may_end.wait(30)
+        self.collects = gc.isenabled()
+        return Reply(b"x" * 10, 0, 10, '"e"', None), None
+
+
+def _asking(store):
+    thread = threading.Thread(target=Blocks, args=(store, "a.h5"), daemon=True)
+    thread.start()
+    assert store.asked.wait(30)
+    return thread
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_collecting_is_off_until_the_last_of_several_threads_has_its_reply(collects):
+    stores = [_Waiting() for _ in range(3)]
+    if not collects:
+        gc.disable()
+    try:
+        threads = [_asking(store) for store in stores[:2]]
+        for i, (store, thread) in enumerate(zip(stores[:2], threads, strict=True)):
+            if i == 1:
+                # One more, which comes when the first has gone.
+                stores[2].may_end.set()
+                _asking(stores[2]).join(30)
+            assert not gc.isenabled()
+            store.may_end.set()
+            thread.join(30)
+        assert [store.collects for store in stores] == [False] * 3
+        assert gc.isenabled() == collects
+    finally:
+        gc.enable()
+
+
+def test_a_fork_while_another_thread_waits_for_a_reply():
+    waiting = _Waiting()
+    thread = _asking(waiting)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            own = _Waiting()
+            own.may_end.set()
+            before = gc.isenabled()
+            Blocks(own, "a.h5")
+            code = 0 if (before, own.collects, gc.isenabled()) == (True, False, True) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert not gc.isenabled()
+    waiting.may_end.set()
+    thread.join(30)
+    assert gc.isenabled()

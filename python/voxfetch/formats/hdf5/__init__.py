@@ -95,12 +95,17 @@ def _array(dataset: Any, opened: Opened, file: Hdf5File, path: str, settings: Se
     else:
         chunks = row_chunks(shape, item_nbytes)
     filters = codecs(plist, int(stored.get_size()), place)
+    fill = fill_value(plist, _element_dtype(stored), place)
+    meant = meant_type(opened, path, spelling)
+    if meant != spelling and fill is not None:
+        # The same bits as a number without a sign.
+        fill %= 1 << 8 * item_nbytes
     document = {
         "zarr_format": 2,
         "shape": shape,
         "chunks": chunks,
-        "dtype": meant_type(opened, path, spelling),
-        "fill_value": fill_value(plist, _element_dtype(stored), place),
+        "dtype": meant,
+        "fill_value": fill,
         "order": "C",
         "filters": filters or None,
         "compressor": None,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["image_at", "meant_shape", "meant_type"]
 
 _MAX_LEVELS = 64
+_MAX_SMALL_NBYTES = 64 << 10
 _CHANNEL = re.compile(r"DataSet/ResolutionLevel 0/TimePoint ([0-9]+)/Channel ([0-9]+)")
 _DATA = re.compile(r"DataSet/ResolutionLevel [0-9]+/TimePoint [0-9]+/Channel [0-9]+/Data")
 _SETUP = re.compile(r"t([0-9]+)/s([0-9]+)")
@@ -102,6 +103,23 @@ def _group(group: Any, path: str) -> Any:
             return None
         group = group[name]
     return group if isinstance(group, h5py.Group) else None
+
+
+def _small_dataset(group: Any, name: str) -> Any:
+    """A dataset in a group, None where there is none that h5py may read.
+
+    Links, external storage and virtual datasets lead to any file of the reader's; chunks of any size into any memory.
+    """
+    h5py = library()
+    if group is None or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return None
+    found = group[name]
+    if not isinstance(found, h5py.Dataset):
+        return None
+    plist = found.id.get_create_plist()
+    if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
+        return None
+    return found if found.id.get_storage_size() <= _MAX_SMALL_NBYTES else None
 
 
 # --- Imaris -------------------------------------------------------------------------------------------------------
@@ -191,10 +209,8 @@ def _viewer(root: Any, path: str, setup: str, file: Hdf5File) -> Multiscale | No
 
 def _factors(root: Any, setup: str) -> list[list[float]] | None:
     """The factors of the levels of a setup (x, y, z), None where the file is none of BigDataViewer's."""
-    group = _group(root, setup)
-    h5py = library()
-    found: Any = None if group is None or "resolutions" not in group else group["resolutions"]
-    if not isinstance(found, h5py.Dataset) or len(found.shape or ()) != 2 or found.shape[1] != 3:
+    found = _small_dataset(_group(root, setup), "resolutions")
+    if found is None or len(found.shape or ()) != 2 or found.shape[1] != 3:
         return None
     if not 0 < found.shape[0] <= _MAX_LEVELS or found.dtype.kind not in "fiu":
         return None

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["kept_table"]
 
-_FORM = 1
+_FORM = 2
+"""Raised whenever a table of the same file would be another, so that those made before are made again."""
 
 
 def kept_table(

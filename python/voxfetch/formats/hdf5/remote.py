@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import threading
+from contextlib import contextmanager
 from struct import Struct
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,6 +41,52 @@ _MAX_KEPT_NBYTES = 16 << 20
 _MOST_AT_ONCE = 32
 _NODE_HEAD = Struct("<4sBBHQQ")
 _CHILDREN = 64
+
+
+class _Collection:
+    """Garbage collection, off while any thread wants it off."""
+
+    def __init__(self) -> None:
+        # Collecting begins as soon as it is on again, and what is freed may come here.
+        self._lock = threading.RLock()
+        self._threads = 0
+        self._was_on = False
+        self._is_off = False
+        self._knows_forks = False
+
+    @contextmanager
+    def off(self) -> Generator[None]:
+        """The first to come switches it off, the last to go on again, if it was on."""
+        with self._lock:
+            if not self._knows_forks:
+                os.register_at_fork(after_in_child=self._forked)
+                self._knows_forks = True
+            if self._threads == 0:
+                self._was_on = gc.isenabled()
+            self._threads += 1
+            # As long as it is off, at the least: a fork may come between any two lines.
+            self._is_off = True
+            gc.disable()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads = max(self._threads - 1, 0)
+                if self._threads == 0:
+                    if self._was_on:
+                        gc.enable()
+                    self._is_off = False
+
+    def _forked(self) -> None:
+        """In a child: those who wanted it off are not there any more, and the lock may be held by one of them."""
+        self._lock = threading.RLock()
+        if self._is_off and self._was_on:
+            gc.enable()
+        self._threads, self._is_off = 0, False
+
+
+_collection = _Collection()
+"""State of the module, because what it counts the users of is one switch of the whole process."""
 
 
 class Blocks:
@@ -152,13 +201,8 @@ class Blocks:
     def _waiting(self, work: Callable[[], _T]) -> _T:
         # h5py holds a lock here that it also takes when one of its objects is freed. Were a cycle of garbage that holds
         # such an object collected on the engine's thread, which knows nothing of it, both would wait for ever.
-        collects = gc.isenabled()
-        gc.disable()
-        try:
+        with _collection.off():
             return work()
-        finally:
-            if collects:
-                gc.enable()
 
 
 class RemoteFile(io.RawIOBase):

@@ -15,6 +15,7 @@ import numpy as np
 
 from voxfetch.errors import DataError, LimitExceededError
 from voxfetch.formats.hdf5.library import library
+from voxfetch.formats.hdf5.told import edges_are_plain, true_numbers
 from voxfetch.table import MISSING, ChunkTable
 
 if TYPE_CHECKING:
@@ -148,12 +149,19 @@ def _of_chunks(dataset: Any, layout: Layout, opened: Opened, file: str, place: s
     _check(not rows.too_many, "more chunks than its grid has", place)
     starts, sizes, skipped = (np.frombuffer(column, "u8") for column in (rows.starts, rows.sizes, rows.masks))
     numbers, beside = np.divmod(rows.places_of(), np.array(dataset.chunks, "u8"))
-    on_grid = not beside.any() and bool((numbers < np.array(of_dataset, "u8")).all())
-    _check(on_grid, "a chunk off its grid", place)
+    _check(not beside.any(), "a chunk off its grid", place)
     _check_ranges(starts, sizes, opened.nbytes, place)
+    numbers = true_numbers(dataset, numbers)
+    if numbers is None:
+        raise _broken("a chunk that is not found there", place)
+    _check(bool((numbers < np.array(of_dataset, "u8")).all()), "a chunk off its grid", place)
     every = np.uint64((1 << layout.filters) - 1)
     _check(not (skipped & ~every).any(), "a chunk that skips a filter that it has not", place)
     whole = np.uint64(layout.item_nbytes * math.prod(layout.chunks))
+    edges = (numbers >= np.array(dataset.shape, "u8") // np.array(dataset.chunks, "u8")).any(axis=1)
+    # Asked only where it may be so, because asking takes the memory of a chunk.
+    if layout.filters and edges.any() and bool((sizes[edges] == whole).all()) and edges_are_plain(dataset):
+        skipped = np.where(edges, every, skipped)
     as_long = bool((sizes[skipped == every] == whole).all())
     _check(as_long, "a chunk without a filter that is not as long as its voxels", place)
     # Chunks beyond the shape hold nothing of the array. Axes that elements have themselves are never cut.
@@ -189,4 +197,8 @@ def _check_ranges(starts: NDArray[np.uint64], sizes: NDArray[np.uint64], nbytes:
 
 def _check(holds: bool, what: str, place: str) -> None:  # noqa: FBT001 - the one thing that it is about
     if not holds:
-        raise DataError(f"the table of chunks names {what}", key=place, hint="the file is cut off, or broken")
+        raise _broken(what, place)
+
+
+def _broken(what: str, place: str) -> DataError:
+    return DataError(f"the table of chunks names {what}", key=place, hint="the file is cut off, or broken")
