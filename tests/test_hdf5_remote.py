@@ -114,6 +114,20 @@ def test_a_small_file_takes_one_round_trip(layouts, engine):
         assert len(ranges(server)) == 3
 
 
+def test_a_file_is_found_whatever_its_name_in_two_round_trips(layouts, engine):
+    data, expected = layouts
+    with FaultyServer({"assets/1/download": data}, latency_s=0.05) as server:
+        array = vf.open_array(f"{server.url}/assets/1/download|hdf5:tree or array", engine=engine)
+        server.requests.clear()
+        found = vf.open(f"{server.url}/assets/1/download", engine=engine)
+        times = [request.time_s for request in server.requests]
+        # The third is for the structures of the file.
+        assert sum(b - a > 0.025 for a, b in itertools.pairwise(times)) == 2
+        assert [request.range for request in server.requests].count("bytes=0-7") == 1
+        for each in (array, found["tree or array"]):
+            np.testing.assert_array_equal(each[...], expected["tree or array"])
+
+
 def test_nodes_of_a_tree_are_fetched_at_once(tmp_path, engine):
     values = np.random.default_rng(3).integers(0, 255, (60, 300, 320)).astype("uint8")
     with h5py.File(tmp_path / "a.h5", "w", libver="earliest") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from voxfetch.engine import Engine, default_engine
@@ -9,7 +10,7 @@ from voxfetch.errors import ObjectChangedError, PermissionDeniedError, VoxfetchE
 from voxfetch.store import Ask, Reply, check_key, join_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from voxfetch.scheduler import Scheduler
     from voxfetch.store import RemoteStore
@@ -110,11 +111,15 @@ class RemoteDocuments:
             scheduler.run(lambda: beginning.look(scheduler, self.remote, keys, self._known))
         return RemoteDocuments(self.remote, self._engine, dict(zip(keys, self.get_many(keys), strict=True)))
 
-    def looking_at(self, beginning: Beginning) -> RemoteDocuments:
-        """Returns this store, which looks at the beginning of an object with the first documents fetched ahead."""
+    @contextmanager
+    def looking_at(self, beginning: Beginning) -> Generator[RemoteDocuments]:
+        """Gives this store, which looks at the beginning of an object with the first documents fetched ahead."""
         documents = RemoteDocuments(self.remote, self._engine, dict(self._known))
         documents._beginning = beginning
-        return documents
+        try:
+            yield documents
+        finally:
+            documents._beginning = None
 
     def of(self, remote: RemoteStore) -> RemoteDocuments:
         """Returns the documents of another store, fetched in the same way."""

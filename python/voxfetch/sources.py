@@ -314,7 +314,8 @@ def _remote_node(source: object, store: RemoteDocuments, asked: _Asked) -> Node:
         return open_node(store, path, format=wanted, settings=settings)
     beginning = hdf5.beginning_of(file)
     try:
-        return open_node(store.looking_at(beginning), path, settings=settings)
+        with store.looking_at(beginning) as documents:
+            return open_node(documents, path, settings=settings)
     except NotFoundError:
         if not hdf5.begins_hdf5(beginning):
             raise
