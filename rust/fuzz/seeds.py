@@ -134,10 +134,15 @@ def sharded() -> Iterator[tuple[bytes, int, int, bool]]:
         for spec in document.get("codecs", []):
             if isinstance(spec, dict) and spec.get("name") == "sharding_indexed":
                 settings = spec["configuration"]
-                shard_shape = document["chunk_grid"]["configuration"]["chunk_shape"]
+                shard_shape = document["chunk_grid"]["configuration"].get("chunk_shape")
+                if shard_shape is None:
+                    # Shards of several extents.
+                    continue
                 pairs = zip(shard_shape, settings["chunk_shape"], strict=True)
                 entries = math.prod(whole // part for whole, part in pairs)
-                checksums = sum("crc32c" in (c, c["name"]) for c in settings.get("index_codecs", []))
+                checksums = sum(
+                    "crc32c" in (c, c["name"] if isinstance(c, dict) else c) for c in settings.get("index_codecs", [])
+                )
                 for shard in path.parent.rglob("*"):
                     if shard.is_file() and not shard.name.endswith(".json"):
                         yield shard.read_bytes(), entries, checksums, settings.get("index_location") == "start"
