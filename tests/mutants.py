@@ -140,6 +140,7 @@ class Ended:
 _CHILD = """
 import json, resource, sys, time
 import numpy as np
+import numpy.ma  # np.unique wants it, when there may be no descriptor left
 import voxfetch as vf
 
 def resident():

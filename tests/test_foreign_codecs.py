@@ -511,10 +511,14 @@ def test_the_interpreter_ends_while_chunks_are_decoded(code, tmp_path):
 def test_an_interrupted_decoder_is_an_interrupted_read(tmp_path):
     done = run(
         """
-raised = []
+raised, begun = [], threading.Event()
 def before():
-    if threading.current_thread() is threading.main_thread() and not raised:
+    if threading.current_thread() is not threading.main_thread():
+        # Leaves a chunk to the main thread.
+        begun.wait(20)
+    elif not raised:
         raised.append(1)
+        begun.set()
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
 Turned.before = staticmethod(before)
