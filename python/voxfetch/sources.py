@@ -319,7 +319,7 @@ def _remote_node(source: object, store: RemoteDocuments, asked: _Asked) -> Node:
     except NotFoundError:
         if not hdf5.begins_hdf5(beginning):
             raise
-        return hdf5.find(hdf5.Hdf5File(store, file, settings.chunk_tables), inside, settings)
+        return hdf5.find(found, inside, settings)
 
 
 def _file_in(path: str) -> tuple[str, str]:
