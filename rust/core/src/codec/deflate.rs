@@ -1,20 +1,19 @@
 //! DEFLATE (RFC 1951) in its two containers: gzip (RFC 1952, one or more members) and zlib (RFC 1950).
 //!
-//! The ordinary chunk (one member, plain header) is decoded by libdeflate straight into the output, and its trailer is
-//! compared. Everything else (more members, optional header fields, unknown size) takes the slower stream, which also
-//! decides on every chunk that the fast path does not accept, so that both have one meaning.
+//! The ordinary chunk (one member, plain header) is decoded by libdeflate straight into the output. Everything else (more
+//! members, optional header fields, unknown size) takes the slower stream, which also decides on every chunk that the
+//! fast path does not accept, so that both have one meaning.
 
-use libdeflater::{CompressionLvl, Compressor, Decompressor};
+use libdeflater::{CompressionLvl, Compressor};
 
+use super::inflate::Inflater;
 use super::sink::{ExactSink, GrowingSink, Sink, drain};
 use crate::error::{Error, Result};
 
 /// Level of zlib's `Z_DEFAULT_COMPRESSION`, which documents write as -1.
 const DEFAULT_LEVEL: i32 = 6;
 
-/// Header of a gzip member without optional fields: magic, deflate, no flags, then mtime, extra flags and system.
-const GZIP_HEADER_NBYTES: usize = 10;
-const ZLIB_HEADER_NBYTES: usize = 2;
+/// First bytes of a gzip member without optional fields: magic, deflate, no flags.
 const PLAIN_GZIP_HEADER: [u8; 4] = [0x1f, 0x8b, 8, 0];
 
 /// Which bytes stand around the DEFLATE stream.
@@ -36,18 +35,16 @@ impl Container {
 /// libdeflate's contexts, made on first use.
 #[derive(Default)]
 pub(super) struct DeflateContext {
-    decoder: Option<Decompressor>,
+    decoder: Option<Inflater>,
     encoder: Option<(i32, Compressor)>,
 }
 
 impl DeflateContext {
     /// Decodes exactly `out.len()` bytes.
     pub(super) fn decode_exact(&mut self, container: Container, encoded: &[u8], out: &mut [u8]) -> Result<()> {
-        let fast = match container {
-            Container::Gzip => self.decode_plain_gzip(encoded, out),
-            Container::Zlib => self.decode_plain_zlib(encoded, out),
-        };
-        if fast.is_some() {
+        let is_plain = container == Container::Zlib || encoded.starts_with(&PLAIN_GZIP_HEADER);
+        self.decoder = self.decoder.take().or_else(Inflater::new);
+        if is_plain && self.decoder.as_mut().is_some_and(|decoder| decoder.decode_exact(container, encoded, out)) {
             return Ok(());
         }
         decode_stream(container, encoded, ExactSink::new(out))
@@ -86,31 +83,6 @@ impl DeflateContext {
         out.truncate(written.map_err(|error| Error::codec(name, error.to_string()))?);
         Ok(())
     }
-
-    fn decode_plain_gzip(&mut self, encoded: &[u8], out: &mut [u8]) -> Option<()> {
-        let rest = encoded.get(GZIP_HEADER_NBYTES..).filter(|_| encoded.starts_with(&PLAIN_GZIP_HEADER))?;
-        let decoder = self.decoder.get_or_insert_with(Decompressor::new);
-        decoder.gzip_decompress(encoded, out).ok().filter(|decoded| *decoded == out.len())?;
-        // CRC-32, then the size modulo 2^32, as the format has it.
-        let mut trailer = [0; 8];
-        trailer[..4].copy_from_slice(&libdeflater::crc32(out).to_le_bytes());
-        trailer[4..].copy_from_slice(&(out.len() as u32).to_le_bytes());
-        ends_with(rest, trailer).then_some(())
-    }
-
-    fn decode_plain_zlib(&mut self, encoded: &[u8], out: &mut [u8]) -> Option<()> {
-        let rest = encoded.get(ZLIB_HEADER_NBYTES..)?;
-        let decoder = self.decoder.get_or_insert_with(Decompressor::new);
-        decoder.zlib_decompress(encoded, out).ok().filter(|decoded| *decoded == out.len())?;
-        ends_with(rest, libdeflater::adler32(out).to_be_bytes()).then_some(())
-    }
-}
-
-/// True when `trailer` stands at the end of `rest` and nowhere before. libdeflate has found it right after the stream,
-/// but does not tell where that was, nor whether more follows: another member, or garbage.
-fn ends_with<const N: usize>(rest: &[u8], trailer: [u8; N]) -> bool {
-    let first = rest.windows(N).position(|window| window.first_chunk() == Some(&trailer));
-    first.and_then(|at| at.checked_add(N)) == Some(rest.len())
 }
 
 fn decode_stream(container: Container, encoded: &[u8], sink: impl Sink) -> Result<()> {

@@ -24,6 +24,7 @@ mod form;
 pub mod fuzzing;
 mod hdf5;
 mod image;
+mod inflate;
 mod lz4;
 mod lz4_java;
 mod lzf;

@@ -377,7 +377,7 @@ fn byte_order_is_that_of_the_units() {
     assert_eq!(out, [4, 3, 2, 1, 8, 7, 6, 5]);
 }
 
-/// An ordinary chunk is decoded by libdeflate, which does not tell where its stream ended.
+/// An ordinary chunk is decoded by libdeflate, which does not mind what follows its stream.
 #[test]
 fn bytes_around_the_trailer_of_a_deflate_stream_are_refused() {
     // One stored block of one byte.
