@@ -12,7 +12,7 @@ use voxfetch_core::metadata::limits::max_encoded_nbytes;
 use voxfetch_core::metadata::{ChunkTable, KeyEncoding};
 use voxfetch_core::plan::coalesce::{Merge, Request, coalesce};
 use voxfetch_core::plan::kept::Kept;
-use voxfetch_core::plan::shard::{IndexSource, Resolved, resolve};
+use voxfetch_core::plan::shard::{Extent, IndexSource, Resolved, StoredChunk, needed, resolve};
 use voxfetch_core::plan::{Item, Plan, Visit};
 use voxfetch_core::subset::ByteRange;
 
@@ -186,6 +186,17 @@ pub fn locate(
             let (file, resolved, requests, indexes) =
                 (Arc::new(file), Resolved::default(), Vec::new(), IndexCost::default());
             return Ok(Located::Parts { file, kept, resolved, requests, indexes, cache });
+        }
+        let all = ByteRange { start: 0, end: file.id.nbytes };
+        if compressed.is_none() && cache.is_none() && meta.levels.is_empty() && meta.is_plain_in(&visit.shard) {
+            let (range, extent) = needed(plan, visit, items, all, &mut Vec::new())?;
+            if extent != Extent::Whole {
+                let requests = coalesce([range].into_iter(), array.merge);
+                let stored = vec![StoredChunk { range, extent, items: 0..items.len() }];
+                let resolved = Resolved { stored, ..Resolved::default() };
+                let (file, kept, indexes) = (Arc::new(file), Kept::default(), IndexCost::default());
+                return Ok(Located::Parts { file, kept, resolved, requests, indexes, cache });
+            }
         }
         return Ok(Located::Whole { file, compressed, cache });
     }

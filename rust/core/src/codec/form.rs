@@ -40,6 +40,12 @@ impl PreparedArray {
         self.has_only_elements() && !self.has_masks() && self.chain().is_plain()
     }
 
+    /// True when any part of the stored chunk in cell `cell` of the grid of stored objects can be used without the rest.
+    #[must_use]
+    pub fn is_plain_in(&self, cell: &[u64]) -> bool {
+        self.is_plain() && (self.chunk_form == ChunkForm::Elements || self.stored_extent(cell) == self.chunk_shape)
+    }
+
     /// True when the stored chunk is its elements, encoded by the chain.
     fn has_only_elements(&self) -> bool {
         let is_plain =

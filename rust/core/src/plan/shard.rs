@@ -144,7 +144,10 @@ pub fn resolve(
 }
 
 /// The bytes of a chunk stored at `range` that are to be read.
-fn needed<'p>(
+///
+/// # Errors
+/// `Internal` for items that lie outside the chunk.
+pub fn needed<'p>(
     plan: &'p Plan,
     visit: &Visit<'_>,
     items: &[Item],

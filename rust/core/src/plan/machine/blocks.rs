@@ -1,6 +1,8 @@
-//! Objects without an index: fetched whole or, where they are one large Blosc chunk, as the blocks that are needed.
+//! Objects without an index: fetched whole or, where they are one chunk of which parts can be used, as what is needed: of
+//! elements as they are the range that holds those voxels, of a large Blosc chunk the blocks.
 //!
-//! The table of a chunk's blocks comes with its beginning and is kept like an index. It counts for the version that it came
+//! That elements lie where they should is certain only if the object has the size of the chunk, which the reply to the first
+//! range tells; of any other object, and of those of a store that tells no sizes, all is fetched, for the decoder to judge. The table of a chunk's blocks comes with its beginning and is kept like an index. It counts for the version that it came
 //! with only, so that an object whose store shows no version is fetched whole.
 
 use std::collections::HashMap;
@@ -23,12 +25,23 @@ const BEGINNING_NBYTES: u64 = 1 << 12;
 enum Way {
     Whole,
     Beginning,
-    Blocks(ByteRange, Arc<BlockTable>),
+    Part(ByteRange, Extent),
 }
 
 impl Way {
     /// For bytes `window` of its one chunk, decoded.
-    fn of(object: &Object, array: &RemoteArray, window: &Range<usize>) -> Self {
+    fn of(object: &Object, array: &RemoteArray, window: &Range<usize>, tells_sizes: bool) -> Self {
+        if array.meta.levels.is_empty() && array.meta.is_plain_in(&object.cell) {
+            let has_size = match &object.known {
+                None => tells_sizes,
+                Some(known) => known.is_of_nbytes(array.meta.chunk_nbytes),
+            };
+            if !has_size || window.len() == array.meta.chunk_nbytes {
+                return Self::Whole;
+            }
+            let range = ByteRange { start: window.start as u64, end: window.end as u64 };
+            return Self::Part(range, Extent::Elements { from: window.start });
+        }
         if !(array.meta.levels.is_empty() && array.meta.has_blocks()) {
             return Self::Whole;
         }
@@ -36,7 +49,9 @@ impl Way {
         match &object.known {
             // The table may be that of an array that was here before, with other chunks.
             Some(Known::Present { blocks: Some(table), .. }) if table.nbytes() == nbytes => {
-                table.range_of(window).map_or(Self::Whole, |range| Self::Blocks(range, Arc::clone(table)))
+                table.range_of(window).map_or(Self::Whole, |range| {
+                    Self::Part(range, Extent::Blocks { from: range.start as usize, table: Arc::clone(table) })
+                })
             }
             None if nbytes.saturating_sub(window.len()) >= LEFT_OUT_NBYTES => Self::Beginning,
             _ => Self::Whole,
@@ -56,6 +71,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let shared = Arc::clone(&batch.shared);
         let plan_visit = shared.plan.visit(visit.number);
         let array = &shared.arrays[plan_visit.array];
+        let tells_sizes = !self.sizeless.contains(&object.name.store);
         let whole_nbytes = (array.meta.chunk_nbytes as u64).min(limit);
         let way = match shared.mode {
             // Nothing may be left out.
@@ -65,26 +81,25 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             _ => shared
                 .plan
                 .window(&plan_visit, &visit.items, &mut Vec::new())
-                .map_or(Way::Whole, |window| Way::of(object, array, &window)),
+                .map_or(Way::Whole, |window| Way::of(object, array, &window, tells_sizes)),
         };
         if let Mode::Explain { .. } = shared.mode {
             let (requests, nbytes) = match &way {
                 Way::Whole => (1, whole_nbytes),
                 Way::Beginning => (2, BEGINNING_NBYTES + whole_nbytes),
-                Way::Blocks(range, _) => (1, range.len()),
+                Way::Part(range, _) => (1, range.len()),
             };
             batch.tally.requests += requests;
             batch.tally.bytes_needed += nbytes;
             batch.tally.bytes_fetched += nbytes;
             batch.tally.round_trips = batch.tally.round_trips.max(requests);
-            batch.tally.inexact |= !matches!(way, Way::Blocks(..));
+            batch.tally.inexact |= !matches!(way, Way::Part(..)) || object.known.is_none();
             self.end_if_over(id);
             return None;
         }
         let (what, kind, nbytes) = match way {
-            Way::Blocks(range, table) => {
+            Way::Part(range, extent) => {
                 let mut resolved = Resolved::default();
-                let extent = Extent::Blocks { from: range.start as usize, table };
                 resolved.stored.push(StoredChunk { range, extent, items: 0..visit.items.len() });
                 batch.tally.bytes_needed += range.len();
                 batch.tally.round_trips = batch.tally.round_trips.max(visit.waited + 1);
@@ -104,6 +119,27 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             self.make_ready(Flight { object, epoch, nbytes, what, kind });
         }
         None
+    }
+
+    /// Takes the version of an object of which elements were asked for when nothing was known of it. False when it has
+    /// another size than its chunk: it is fetched whole then.
+    pub(super) fn has_elements(&mut self, id: u64, version: &Version, now_s: f64) -> bool {
+        let Some(object) = self.objects.get_mut(&id) else { return false };
+        let known = Known::first(version.clone(), now_s);
+        if known.is_of_nbytes(object.array.meta.chunk_nbytes) {
+            object.known = Some(known);
+            return true;
+        }
+        if version.total.is_none() {
+            self.sizeless.insert(Arc::clone(&object.name.store));
+        }
+        self.begin_again(id, Some(known));
+        false
+    }
+
+    /// Notes that elements of an object cannot be fetched alone: it is too short, or the server does not give a part.
+    pub(super) fn is_no_chunk(&mut self, id: u64, now_s: f64) {
+        self.begin_again(id, Some(Known::first(Version::default(), now_s)));
     }
 
     /// Takes the beginning of an object.

@@ -23,7 +23,7 @@ mod replies;
 mod requests;
 mod visits;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -241,6 +241,8 @@ pub struct Machine<P, B> {
     names: HashMap<Name, u64>,
     remembered: ByteCache<Name, Known>,
     chunk_cache: Arc<ChunkCache>,
+    /// Stores whose replies do not tell how large the object is.
+    sizeless: HashSet<Arc<str>>,
     /// Requests to be sent next, by priority.
     ready: [VecDeque<Flight>; 2],
     /// Objects with pending chunks, by priority.
@@ -318,6 +320,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             names: HashMap::new(),
             remembered: ByteCache::new(limits.index_cache_nbytes),
             chunk_cache,
+            sizeless: HashSet::new(),
             ready: Default::default(),
             queue: Default::default(),
             in_flight: HashMap::new(),

@@ -76,6 +76,11 @@ impl Known {
         Some(Self::first(version, now_s))
     }
 
+    /// Whether it is known to have this many bytes.
+    pub fn is_of_nbytes(&self, nbytes: usize) -> bool {
+        matches!(self, Self::Present { version, .. } if version.total == Some(nbytes as u64))
+    }
+
     pub fn since_s(&self) -> f64 {
         match self {
             Self::Absent { since_s } | Self::Present { since_s, .. } => *since_s,

@@ -39,6 +39,14 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 return false;
             }
         }
+        if array.meta.levels.is_empty()
+            && object.known.is_none()
+            && matches!(flight.kind, Kind::Chunks(_))
+            && !self.has_elements(id, &version, now_s)
+        {
+            return false;
+        }
+        let Some(object) = self.objects.get_mut(&id) else { return false };
         if let Kind::Chunks(_) | Kind::Inner { .. } = flight.kind {
             match &mut object.known {
                 Some(Known::Present { version: known, .. }) if *known != Version::default() => {
@@ -184,6 +192,14 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             (Failure::Absent, _) if object.known.is_none() => {
                 self.begin_again(id, Some(Known::Absent { since_s: now_s }))
             }
+            (Failure::Changed, Kind::Chunks(_)) if object.known.is_none() && object.array.meta.levels.is_empty() => {
+                self.is_no_chunk(id, now_s);
+            }
+            (Failure::Error(error), Kind::Chunks(_))
+                if object.known.is_none() && object.array.meta.levels.is_empty() && is_of_parts(&error) =>
+            {
+                self.is_no_chunk(id, now_s);
+            }
             (Failure::Changed, Kind::Inner { .. } | Kind::Chunks(_)) if object.known.is_none() => {
                 self.object_failed(id, &Error::shard_index("the object is too short for its layout; it is truncated"));
             }
@@ -312,7 +328,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     }
 
     /// Lets the visits of an object begin again, with what is `known` of it now.
-    fn begin_again(&mut self, id: u64, known: Option<Known>) {
+    pub(super) fn begin_again(&mut self, id: u64, known: Option<Known>) {
         let Some(object) = self.objects.get_mut(&id) else { return };
         let is_settled = known.is_some();
         object.start_over(known);

@@ -486,6 +486,12 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             return;
         }
         self.names.remove(&object.name);
+        let is_chunk = object.array.meta.levels.is_empty() && object.array.meta.is_plain();
+        let is_there = matches!(object.known, Some(Known::Present { .. }));
+        if is_chunk && is_there && !self.chunk_cache.takes(object.array.meta.chunk_nbytes) {
+            // Each reply tells all that is to be known of it.
+            return;
+        }
         if let Some(known) = object.known
             && let Some(nbytes) = known.memory_nbytes()
         {
