@@ -7,12 +7,14 @@ what a library has no way to do and what it does instead; it is printed with the
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
 import threading
 from dataclasses import dataclass
 from importlib.metadata import version
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -120,8 +122,9 @@ def _voxfetch(url: str) -> Engine:
 def _voxfetch_tables(url: str) -> Engine:
     import voxfetch as vf
 
-    folder = TemporaryDirectory()  # it goes when the process ends
-    options = {"chunk_tables": folder.name}
+    folder = mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    options = {"chunk_tables": folder}
 
     def open_volume(volume: RemoteVolume) -> _Voxfetch:
         known(volume.volume, "hdf5")
