@@ -106,8 +106,9 @@ REFERENCES = replace(
     HDF5, what="references of kerchunk to HDF5, chunks of 64^3, gzip 4", writer="kerchunk", format="references"
 )
 B2ND = Layout("Blosc2 NDim, chunks of 64^3, defaults: zstd 5, shuffle", "blosc2", (64,) * 3, (1024,) * 3, (), "b2nd")
+BOSSDB = Layout("BossDB, cutouts of one resolution", "numpy", (16, 512, 512), None, (), "bossdb")
 #: Format -> what the files are called where it needs a name of its own.
-SUFFIXES: dict[Format, str] = {"zip": ".zip", "hdf5": ".h5", "references": ".json", "b2nd": ".b2nd"}
+SUFFIXES: dict[Format, str] = {"zip": ".zip", "hdf5": ".h5", "references": ".json", "b2nd": ".b2nd", "bossdb": ".npy"}
 
 #: volume -> (source, layout)
 VOLUMES: dict[str, tuple[str, Layout]] = {
@@ -154,6 +155,7 @@ VOLUMES: dict[str, tuple[str, Layout]] = {
     "references_labels": ("labels64", REFERENCES),
     "b2nd": ("em", B2ND),
     "b2nd_labels": ("labels64", B2ND),
+    "bossdb": ("em", BOSSDB),
 }
 #: Names that stand for several volumes. Of none: those on request, and cubes and tiles, which ``bench.remote`` reads.
 VOLUME_GROUPS = {

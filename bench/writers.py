@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from bench.layouts import Layout
     from bench.volumes import Array
 
-Format = Literal["zarr3", "zarr", "zip", "wkw", "n5", "precomputed", "hdf5", "references", "b2nd"]
-Writer = Literal["zarr", "tensorstore", "wkw", "h5py", "kerchunk", "blosc2"]
+Format = Literal["zarr3", "zarr", "zip", "wkw", "n5", "precomputed", "hdf5", "references", "b2nd", "bossdb"]
+Writer = Literal["zarr", "tensorstore", "wkw", "h5py", "kerchunk", "blosc2", "numpy"]
 
 #: The array in an HDF5 file, and in references to it.
 DATASET = "voxels"
+#: The volume of a BossDB server: collection, experiment and channel.
+CHANNEL = "bench/volume/voxels"
 #: In references the URL of their file is this template, so that they hold wherever both lie.
 TEMPLATE = "file"
 
@@ -152,6 +154,12 @@ def _b2nd(path: Path, voxels: Array, layout: Layout) -> None:
     _write_shards(array, voxels, layout)
 
 
+def _numpy(path: Path, voxels: Array, layout: Layout) -> None:
+    """What a server holds that has no files of its own (``bench.remote.boss``)."""
+    del layout
+    np.save(path, voxels)
+
+
 def _write_shards(array: Any, voxels: Array, layout: Layout) -> None:
     """Whole shards, or whole layers of chunks, so that no writer reads back what it wrote."""
     stored = layout.shard or (layout.chunk[0], *voxels.shape[1:])
@@ -173,6 +181,7 @@ WRITERS: dict[tuple[Writer, Format], Callable[[Path, Array, Layout], None]] = {
     ("h5py", "hdf5"): _hdf5,
     ("kerchunk", "references"): _hdf5,
     ("blosc2", "b2nd"): _b2nd,
+    ("numpy", "bossdb"): _numpy,
 }
 
 

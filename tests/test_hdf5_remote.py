@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import pickle
+import re
 import threading
 from collections import Counter
 
@@ -141,6 +142,30 @@ def test_nodes_of_a_tree_are_fetched_at_once(tmp_path, engine):
         assert len(times) > 12
         assert sum(b - a > 0.025 for a, b in itertools.pairwise(times)) <= 3
         np.testing.assert_array_equal(array[30:50, 100:140], values[30:50, 100:140])
+
+
+def test_a_node_of_a_tree_that_lies_in_two_blocks_is_fetched_with_the_others(tmp_path, engine):
+    values = np.random.default_rng(3).integers(0, 255, (32, 300, 320)).astype("uint8")
+    node_nbytes = 24 + 65 * 40 + 64 * 8
+    for pad in range(0, 60_000, 2500):
+        with h5py.File(tmp_path / "a.h5", "w", libver="earliest") as file:
+            file["pad"] = np.zeros(pad, "u1")
+            file.create_dataset("a", data=values, chunks=(4, 20, 32))
+        data = (tmp_path / "a.h5").read_bytes()
+        leaves = [found.start() for found in re.finditer(rb"TREE\x01\x00", data)]
+        cut = [at for at in leaves if at // (64 << 10) != (at + node_nbytes - 1) // (64 << 10) and at > 320 << 10]
+        if cut and cut[0] != leaves[-1]:
+            break
+    else:
+        pytest.fail("no such file")
+    with FaultyServer({"a.h5": data}, latency_s=0.05) as server:
+        array = vf.open_array(f"{server.url}/a.h5", "a", engine=engine)
+        times = [request.time_s for request in server.requests]
+        # The ends, and all nodes; both blocks of one by one request.
+        assert sum(b - a > 0.025 for a, b in itertools.pairwise(times)) == 1
+        first = cut[0] // (64 << 10) * (64 << 10)
+        assert f"bytes={first}-{first + (128 << 10) - 1}" in ranges(server)
+        np.testing.assert_array_equal(array[10:20, 100:140], values[10:20, 100:140])
 
 
 def test_requests_for_the_structures_of_a_large_file(large, engine):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from bench.engines import Engine, x_is_fastest
+from bench.engines import Engine, UnsupportedVolumeError, x_is_fastest
 from bench.writers import DATASET
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def load(variant: str) -> Engine:
     import voxfetch as vf
 
     def open_volume(volume: Volume) -> _Handle:
+        if volume.format == "bossdb":
+            raise UnsupportedVolumeError("it is read from a server")
         array = opened(vf, str(volume.path), volume)
         if variant != "f":
             return _Handle(array)
@@ -32,11 +34,11 @@ def load(variant: str) -> Engine:
     return Engine({"voxfetch": version("voxfetch")}, settings, open_volume)
 
 
-def opened(vf: Any, source: str, volume: Volume) -> Any:
+def opened(vf: Any, source: str, volume: Volume, **keywords: Any) -> Any:
     """The array of a volume at a path or URL: what has levels is opened as an image, what has names by its name."""
     if volume.format == "precomputed":
-        return vf.open_image(source).level(0)
-    return vf.open_array(source, DATASET if volume.format in ("hdf5", "references") else "")
+        return vf.open_image(source, **keywords).level(0)
+    return vf.open_array(source, DATASET if volume.format in ("hdf5", "references") else "", **keywords)
 
 
 class _Handle:

@@ -4,6 +4,7 @@ Run from the root of the repository as ``python -m bench remote``; bench/README.
 
     ../server      the range server: a small program in Rust, built on first use
     server.py      starts, controls and stops it
+    boss.py        a server of BossDB that is controlled in the same way
     selftest.py    whether its answers are right
     workloads.py   what is read, under which delays: boxes as data, seeded
     volumes.py     what it is read from: volumes of ``bench.volumes``, and arrays of many links to their shards

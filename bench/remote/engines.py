@@ -7,11 +7,14 @@ what a library has no way to do and what it does instead; it is printed with the
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
 import threading
 from dataclasses import dataclass
 from importlib.metadata import version
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,6 +22,7 @@ import numpy as np
 from bench.engines import OWN, known
 from bench.engines.tensorstore import spec_of
 from bench.engines.voxfetch import opened
+from bench.writers import CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -57,7 +61,8 @@ class Engine:
 
     ``open`` takes a volume whose path may have been replaced, and gives a handle; ``open_image`` takes the path of an
     OME-Zarr image below the root of the server and gives the shapes of its levels. ``decodes`` is False for the floor,
-    which returns nothing to be compared.
+    which returns nothing to be compared. ``prepare`` makes, before the clock runs, what is kept of a volume until it is
+    opened: such an engine does only what opens volumes.
     """
 
     versions: dict[str, str]
@@ -67,6 +72,7 @@ class Engine:
     open_array: Callable[[str], tuple[int, ...]]
     open_image: Callable[[str], list[tuple[int, ...]]] | None
     decodes: bool = True
+    prepare: Callable[[RemoteVolume], object] | None = None
 
 
 def load(name: str, url: str) -> Engine:
@@ -99,6 +105,8 @@ def _voxfetch(url: str) -> Engine:
     def open_volume(volume: RemoteVolume) -> _Voxfetch:
         if volume.volume.format == "wkw":  # the extent of a mag is in the properties of its dataset
             return _Voxfetch(vf.open_array(f"{url}/{volume.dataset}", f"{volume.volume.layer}/1"))
+        if volume.volume.format == "bossdb":
+            return _Voxfetch(vf.open_array(f"bossdb://{url}/{CHANNEL}", "0"))
         return _Voxfetch(opened(vf, f"{url}/{volume.path}", volume.volume))
 
     return Engine(
@@ -108,6 +116,28 @@ def _voxfetch(url: str) -> Engine:
         open_volume,
         lambda path: vf.open_array(f"{url}/{path}").shape,
         lambda path: [level.shape for level in vf.open_image(f"{url}/{path}").levels],
+    )
+
+
+def _voxfetch_tables(url: str) -> Engine:
+    import voxfetch as vf
+
+    folder = mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    options = {"chunk_tables": folder}
+
+    def open_volume(volume: RemoteVolume) -> _Voxfetch:
+        known(volume.volume, "hdf5")
+        return _Voxfetch(opened(vf, f"{url}/{volume.path}", volume.volume, format_options=options))
+
+    return Engine(
+        {"voxfetch": version("voxfetch")},
+        'defaults, and chunk tables kept: format_options={"chunk_tables": folder}, where each was put beforehand',
+        "-",
+        open_volume,
+        lambda path: vf.open_array(f"{url}/{path}").shape,
+        None,
+        prepare=open_volume,
     )
 
 
@@ -325,6 +355,7 @@ def _obstore(url: str) -> Engine:
 #: bench/.venv-<name up to the first hyphen>.
 ENGINES: dict[str, Callable[[str], Engine]] = {
     OWN: _voxfetch,
+    f"{OWN}-tables": _voxfetch_tables,
     "tensorstore": lambda url: _tensorstore(url, best=False),
     "tensorstore-best": lambda url: _tensorstore(url, best=True),
     "zarr": lambda url: _zarr(url, obstore=False),
@@ -339,8 +370,9 @@ ENGINES: dict[str, Callable[[str], Engine]] = {
     "h5py": _format_engine("h5py"),
     "remfile": _format_engine("remfile"),
     "zarr-kerchunk": _format_engine("zarr_kerchunk"),
+    "intern": _format_engine("intern"),
 }
-_FOR_FORMATS = ("webknossos", "cloudvolume", "h5py", "remfile", "zarr-kerchunk")
+_FOR_FORMATS = (f"{OWN}-tables", "webknossos", "cloudvolume", "h5py", "remfile", "zarr-kerchunk", "intern")
 #: Names that stand for several engines.
 ENGINE_GROUPS = {
     "of_zarr": tuple(name for name in ENGINES if name not in _FOR_FORMATS),

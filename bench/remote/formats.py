@@ -1,5 +1,5 @@
 """Who reads formats beside Zarr over HTTP, and nothing else: webknossos (WKW), cloud-volume (precomputed), h5py and
-remfile (HDF5), zarr-python over references of kerchunk.
+remfile (HDF5), zarr-python over references of kerchunk, intern (BossDB).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.engines import UnsupportedVolumeError, known
 from bench.remote.engines import ZARR_CONCURRENCY, ZARR_WORKERS, Array, Engine, Zarr
+from bench.writers import CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,6 +130,43 @@ def zarr_kerchunk(url: str) -> Engine:
         _no_arrays,
         None,
     )
+
+
+def intern(url: str) -> Engine:
+    """intern, the client of BossDB."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on how its documentation is spelt
+        from intern.convenience.array import _BossDBVolumeProvider, array
+        from intern.remote.boss import BossRemote
+    protocol, _, host = url.partition("://")
+    # Given only a URI it would look for the channel at api.bossdb.io.
+    provider = _BossDBVolumeProvider(BossRemote({"protocol": protocol, "host": host, "token": "public"}))
+
+    def open_volume(volume: RemoteVolume) -> _Intern:
+        known(volume.volume, "bossdb")
+        return _Intern(array(f"bossdb://{CHANNEL}", volume_provider=provider), volume.volume.shape)
+
+    return Engine(
+        {name: version(name) for name in ("intern", "blosc", "requests")},
+        "intern.array(...)[...], defaults; many boxes: one by one",
+        "up to 512 x 512 x 115 voxels are one cutout, larger boxes several, from a pool of processes for each call",
+        open_volume,
+        _no_arrays,
+        None,
+    )
+
+
+class _Intern:
+    def __init__(self, array: Any, shape: tuple[int, ...]) -> None:
+        self._array = array
+        self.shape = shape
+
+    def read(self, box: Box) -> Array:
+        # It drops axes of length one.
+        return self._array[box.slices].reshape(box.shape)  # type: ignore[no-any-return]
+
+    def read_many(self, boxes: Sequence[Box]) -> list[Array]:
+        return [self.read(box) for box in boxes]
 
 
 def _no_arrays(path: str) -> tuple[int, ...]:

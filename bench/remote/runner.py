@@ -1,7 +1,10 @@
-"""Runs engines in turns against one range server: A B C A B C, one process each; collects samples and what failed."""
+"""Runs engines in turns against one range server, or one of BossDB: A B C A B C, one process each; collects samples and
+what failed.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +18,13 @@ from bench.remote.workloads import WORKLOADS, Remote, samples_per_run
 from bench.runner import REPLY_TIMEOUT_S, EngineFailedError, EngineUnsupportedError, Process, say, turns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from bench.volumes import Size
 
 WORKER = "bench.remote.worker"
+BOSS = (sys.executable, "-m", "bench.remote.boss")
 READ_BYTES = 1 << 20
 PROBLEM_CHARS = 400
 
@@ -135,16 +140,19 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     _fill_page_cache(volumes)
     circumstances = Circumstances()
     results: list[Samples] = []
-    with Server(SERVED) as server:
-        workers = _Workers(settings, server, volumes)
-        try:
-            for name in settings.workloads:
-                results += _alternate(settings, workers, WORKLOADS[name])
-        finally:
-            workers.close()
+    engines: dict[str, dict[str, Any]] = {}
+    for server, names in _servers(settings, volumes):
+        with server:
+            workers = _Workers(settings, server, volumes)
+            try:
+                for name in names:
+                    results += _alternate(settings, workers, WORKLOADS[name])
+            finally:
+                workers.close()
+        engines |= workers.loaded
     return {
         **circumstances.as_json(command, settings),
-        "engines": workers.loaded,
+        "engines": engines,
         "volumes": {
             name: {"what": v.volume.what, "shape": v.volume.shape, "axes": v.volume.axes, "base": v.base.what}
             for name, v in volumes.items()
@@ -164,6 +172,17 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
         },
         "results": [vars(samples) for samples in results],
     }
+
+
+def _servers(settings: Settings, volumes: dict[str, RemoteVolume | Path]) -> Iterator[tuple[Server, tuple[str, ...]]]:
+    """Starts the servers that are needed, one after the other, and gives each with the workloads that read from it."""
+    own = {name: v for name, v in volumes.items() if isinstance(v, RemoteVolume) and v.volume.format == "bossdb"}
+    of_files = tuple(name for name in settings.workloads if WORKLOADS[name].volume not in own)
+    if of_files:
+        yield Server(SERVED), of_files
+    for volume_name, volume in own.items():
+        names = tuple(name for name in settings.workloads if WORKLOADS[name].volume == volume_name)
+        yield Server(volume.volume.path, BOSS), names
 
 
 def _alternate(settings: Settings, workers: _Workers, workload: Remote) -> list[Samples]:
@@ -197,13 +216,14 @@ def check(settings: Settings) -> int:
     """
     failures = check_range_server()
     volumes = settings.volumes()
-    with Server(SERVED) as server:
-        workers = _Workers(settings, server, volumes)
-        try:
-            for engine in settings.engines:
-                failures += _check_engine(settings, workers, engine)
-        finally:
-            workers.close()
+    for server, names in _servers(settings, volumes):
+        with server:
+            workers = _Workers(settings, server, volumes)
+            try:
+                for engine in settings.engines:
+                    failures += _check_engine(workers, engine, names)
+            finally:
+                workers.close()
     return failures
 
 
@@ -217,10 +237,10 @@ def check_range_server() -> int:
     return len(problems)
 
 
-def _check_engine(settings: Settings, workers: _Workers, engine: str) -> int:
+def _check_engine(workers: _Workers, engine: str, names: tuple[str, ...]) -> int:
     """Prints the requests of every workload, as gets+heads where there are heads; the number of failures."""
     counts, failures = [], 0
-    for workload in (WORKLOADS[name] for name in settings.workloads):
+    for workload in (WORKLOADS[name] for name in names):
         samples = Samples(engine, workload.name)
         try:
             workers.run(engine, workload, 0, delayed=False)

@@ -1,4 +1,6 @@
-"""The range server of bench/server: built with cargo on first use, started over a folder, controlled over HTTP."""
+"""The range server of bench/server: built with cargo on first use, started over a folder, controlled over HTTP. Another
+program that is controlled in the same way may stand in for it (``boss.py``).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
-SOURCE = Path(__file__).parents[1] / "server"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "bench" / "server"
 TARGET = SOURCE / "target"
 CONTROL_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 5.0
@@ -93,16 +97,19 @@ class Control:
 
 
 class Server:
-    """A server over ``folder`` for the length of a ``with`` block; it ends with this process, however that ends."""
+    """A server over a folder for the length of a ``with`` block; it ends with this process, however that ends.
 
-    def __init__(self, folder: Path) -> None:
+    ``program``: another command than the range server, which takes the same arguments; then what it serves may be a
+    file.
+    """
+
+    def __init__(self, served: Path, program: Sequence[str] = ()) -> None:
         allow_many_connections()
-        self._process = subprocess.Popen(
-            [str(build()), str(folder), "--exit-with-stdin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        command = [*(program or (str(build()),)), str(served), "--exit-with-stdin"]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            raise ServerError(f"the range server ended with exit code {self._process.wait()}")
+            raise ServerError(f"{command[0]}: the server ended with exit code {self._process.wait()}")
         self.control = Control(json.loads(line)["port"])
 
     @property

@@ -54,6 +54,8 @@ class RemoteWorker:
         ``limit_s`` ends "sustained" early. ``delayed``: whether the server keeps the delays of the workload.
         """
         spec = WORKLOADS[workload]
+        if self._loaded()[0].prepare is not None and spec.kind != "first":
+            raise UnsupportedVolumeError("what it keeps is of use when a volume is opened")
         if spec.kind in ("array", "image"):
             return {"samples": self._open(spec, volume, run, count, delayed=delayed)}
         remote = RemoteVolume.from_json(volume)
@@ -149,12 +151,16 @@ class RemoteWorker:
     def _cold(
         self, spec: Remote, volume: RemoteVolume, run: int, count: int, seed: str, *, delayed: bool
     ) -> list[dict[str, Any]]:
+        engine, server = self._loaded()
         samples = []
         for number, box in enumerate(plan(spec, volume, run, count=count, seed=seed), count * run):
             copy = volume.copy(number)
+            if engine.prepare is not None:
+                server.reset()
+                engine.prepare(copy)
             call: Callable[[], Sequence[Any]]
             if spec.kind == "first":
-                call = lambda copy=copy, box=box: [self._loaded()[0].open(copy).read(box)]  # noqa: E731
+                call = lambda copy=copy, box=box: [engine.open(copy).read(box)]  # noqa: E731
             else:
                 handle = self._handle(copy)
                 call = lambda handle=handle, box=box: [handle.read(box)]  # noqa: E731

@@ -109,6 +109,8 @@ _ON_ZARR: dict[str, Remote] = {
 FORMAT_READS = ("box128", "xy", "cold", "first")
 #: Format -> requests of "first", read of these instead of "cold": some readers find chunks when they open, some later.
 _OPENED_TOO = {"hdf5": 3, "references": 3, "b2nd": 3}
+#: Without either: its server has one volume, of which there are no copies, and nothing of it is kept.
+_EACH_READ_IS_COLD = ("bossdb",)
 
 
 def _on_format(volume: str) -> tuple[Remote, ...]:
@@ -116,6 +118,12 @@ def _on_format(volume: str) -> tuple[Remote, ...]:
     layout = VOLUMES[volume][1]
     prime = layout.shard is not None
     at_most = 1 if not prime else 3 if layout.format in ("precomputed", "zip") else 2
+    each = (
+        Remote(f"{volume}_box128", "one 128^3 box, unaligned", volume, "each", (128, 128, 128), 3, prime=prime),
+        Remote(f"{volume}_xy", "one plane z = const, at most 1024^2", volume, "each", _PLANE, 3, prime=prime),
+    )
+    if layout.format in _EACH_READ_IS_COLD:
+        return each
     if layout.format in _OPENED_TOO:
         last = Remote(
             f"{volume}_first", "open, and read one chunk: both are timed", volume, "first", count=3, place="chunk",
@@ -126,11 +134,7 @@ def _on_format(volume: str) -> tuple[Remote, ...]:
             f"{volume}_cold", "one chunk of a volume opened and never read", volume, "cold", count=3, place="chunk",
             requests_at_most=at_most,
         )  # fmt: skip
-    return (
-        Remote(f"{volume}_box128", "one 128^3 box, unaligned", volume, "each", (128, 128, 128), 3, prime=prime),
-        Remote(f"{volume}_xy", "one plane z = const, at most 1024^2", volume, "each", _PLANE, 3, prime=prime),
-        last,
-    )
+    return (*each, last)
 
 
 ON_FORMATS = {w.name: w for volume in VOLUME_GROUPS["formats"] for w in _on_format(volume)}

@@ -45,6 +45,8 @@ class Channel:
 
     def level(self, resolution):
         """Every so many-th voxel, of those whose coordinates are multiples; (first voxel, voxels)."""
+        if self.factors(resolution) == (1, 1, 1):
+            return tuple(self.start), self.voxels
         first, slices = [], [slice(None)]
         for factor, start, extent in zip(self.factors(resolution), self.start, self.voxels.shape[1:], strict=True):
             low, high = start // factor, -(-(start + extent) // factor)

@@ -30,12 +30,13 @@ class Stored:
 
 @dataclass
 class Request:
-    """One line of the log; names of headers are in lower case."""
+    """One line of the log; names of headers are in lower case, `port` is the client's: one for each connection."""
 
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str] = field(repr=False)
+    port: int
 
     @property
     def range(self):
@@ -57,6 +58,7 @@ class CloudServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             wbufsize = 1 << 16
+            disable_nagle_algorithm = True
 
             def log_message(self, *_):
                 pass
@@ -65,7 +67,7 @@ class CloudServer:
                 parts = urlsplit(self.path)
                 query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                request = Request(self.command, unquote(parts.path), query, headers)
+                request = Request(self.command, unquote(parts.path), query, headers, self.client_address[1])
                 fake.requests.append(request)
                 fault = fake.faults.popleft() if fake.faults else None
                 status, sent, body = error(*fault) if fault else fake.answer(request)

@@ -139,14 +139,24 @@ class Blocks:
             yield piece
             start += len(piece)
 
-    def expect(self, places: Sequence[int]) -> None:
-        """Takes note of bytes that will be read soon, in this order."""
-        self._soon = list(dict.fromkeys(place // _BLOCK_NBYTES for place in places if place < self.nbytes))
+    def expect(self, places: Sequence[int], nbytes: int) -> None:
+        """Takes note that so many bytes will be read soon from each of these places on, in this order."""
+        ends = ((place // _BLOCK_NBYTES, -(-(place + nbytes) // _BLOCK_NBYTES)) for place in places)
+        blocks = (number for first, end in ends for number in range(first, min(end, self._count)))
+        self._soon = list(dict.fromkeys(blocks))
 
     def _fetch_soon(self, number: int) -> None:
         """Fetches a block that was expected, and those that are expected after it."""
         at = self._soon.index(number)
-        spans = [(each, 1) for each in self._soon[at : at + _MOST_AT_ONCE] if each not in self._kept]
+        spans: list[tuple[int, int]] = []
+        for each in self._soon[at : at + _MOST_AT_ONCE]:
+            if each in self._kept:
+                continue
+            first, count = spans[-1] if spans else (each, 0)
+            if first + count == each and count < _MAX_ASK_NBYTES // _BLOCK_NBYTES:
+                spans[-1:] = [(first, count + 1)]
+            else:
+                spans.append((each, 1))
         self._soon = self._soon[at + _MOST_AT_ONCE :]
         self._fetch(*spans)
 
@@ -244,7 +254,8 @@ class RemoteFile(io.RawIOBase):
             raise
         self._at += done
         if children := nodes_below(bytes(out[: _NODE_HEAD.size]), out[:done]):
-            self._blocks.expect(children)
+            # Nodes of a tree are all of one size.
+            self._blocks.expect(children, done)
         return done
 
 
