@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from bench.document import best_peer, engines, head, one_line, table
-from bench.engines import FLOORS, OWN
+from bench.engines import FLOORS, own
 
 MS = 1e3
 MIB = 2**20
@@ -131,11 +131,12 @@ def _standing(document: dict[str, Any]) -> list[str]:
         for workload in document["workloads"]:
             times = medians(document, volume, workload)
             peer, floor = best_peer(times, FLOORS), best_floor(times)
-            if OWN not in times or peer is None:
+            mine = own(times)
+            if mine is None or peer is None:
                 cells.append("")
                 continue
-            to_floor = f"{times[OWN] / times[floor]:.2f}" if floor else "-"
-            cells.append(f"{times[OWN] / times[peer]:.2f} of {peer} / {to_floor}")
+            to_floor = f"{times[mine] / times[floor]:.2f}" if floor else "-"
+            cells.append(f"{times[mine] / times[peer]:.2f} of {peer} / {to_floor}")
         if any(cells):
             rows.append([volume, *cells])
     if not rows:

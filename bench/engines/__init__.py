@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
 
@@ -29,6 +29,9 @@ ENGINES: dict[str, tuple[str, str]] = {
     "tensorstore-best": ("tensorstore", "best"),
     "zarr": ("zarr", "default"),
     "zarrs": ("zarr", "zarrs"),
+    f"{OWN}-zarr": ("zarr", "voxfetch"),
+    "zarr34": ("zarr", "new-default"),
+    "zarr34-fused": ("zarr", "new-fused"),
     "zarrista": ("zarrista", "default"),
     "webknossos": ("webknossos", "default"),
     "floor-1t": ("floor", "1"),
@@ -47,9 +50,11 @@ ENGINES: dict[str, tuple[str, str]] = {
 _FOR_FORMATS = (
     f"{OWN}-f", "tensorstore-f", "wkw", "z5py", "cloudvolume", "h5py", "zarr-kerchunk", "blosc2", "blosc2-mmap",
 )  # fmt: skip
+_THROUGH_ZARR = (f"{OWN}-zarr", "zarr34", "zarr34-fused")
 #: Names that stand for several engines.
 ENGINE_GROUPS = {
-    "of_zarr": tuple(name for name in ENGINES if name not in _FOR_FORMATS),
+    "of_zarr": tuple(name for name in ENGINES if name not in (*_FOR_FORMATS, *_THROUGH_ZARR)),
+    "through_zarr": (*_THROUGH_ZARR, "zarr", "zarrs"),
     "of_formats": (OWN, "tensorstore", "tensorstore-best", "zarr", "webknossos", *_FOR_FORMATS),
 }
 
@@ -102,6 +107,12 @@ class Open(Protocol):
 def is_own(engine: str) -> bool:
     """Whether an engine is voxfetch, in whichever variant."""
     return engine.split("-", 1)[0] == OWN
+
+
+def own(engines: Iterable[str]) -> str | None:
+    """The engine that is compared with the others: voxfetch, else its first variant; None where there is neither."""
+    mine = [engine for engine in engines if is_own(engine)]
+    return OWN if OWN in mine else next(iter(mine), None)
 
 
 @dataclass(frozen=True)

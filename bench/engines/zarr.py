@@ -1,10 +1,11 @@
-"""zarr-python with its default pipeline, with the Rust pipeline of zarrs-python (strict: no silent fallback), and over
-references of kerchunk to HDF5.
+"""zarr-python with its default pipeline, with another (strict: no silent fallback), and over references of kerchunk to
+HDF5. A newer zarr-python is in an environment of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +21,32 @@ if TYPE_CHECKING:
     from bench.workloads import Box
 
 
+#: Pipelines of codecs by the name of their variant.
+PIPELINES = {
+    "zarrs": "zarrs.ZarrsCodecPipeline",
+    "voxfetch": "voxfetch.ZarrPipeline",
+    "fused": "zarr.core.codec_pipeline.FusedCodecPipeline",
+}
+
+
 def load(variant: str) -> Engine:
-    """variant: "default", "zarrs" or "kerchunk"."""
+    """variant: a name of `PIPELINES`, "default" or "kerchunk"; "new-" before it stands for a zarr after 3.1."""
     import zarr
+
+    is_new = variant.startswith("new-")
+    variant = variant.removeprefix("new-")
+    if is_new and version("zarr").startswith(("3.0.", "3.1.")):
+        raise ImportError(f"zarr {version('zarr')} is the old one; a newer one is expected in bench/.venv-zarr34")
 
     versions = {"zarr": version("zarr"), "numcodecs": version("numcodecs")}
     settings = "defaults; many boxes: asyncio.gather over the asynchronous array"
-    if variant == "zarrs":
-        import zarrs  # noqa: F401
-
-        versions |= {"zarrs": version("zarrs")}
-        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True})
-        settings = f"zarrs.ZarrsCodecPipeline, strict; {settings}"
+    if variant in PIPELINES:
+        path = PIPELINES[variant]
+        module = path.split(".", 1)[0]
+        import_module(module)
+        versions |= {module: version(module)}
+        zarr.config.set({"codec_pipeline.path": path, "codec_pipeline.strict": True})
+        settings = f"{path}, strict; {settings}"
 
     if variant == "kerchunk":
         versions |= {"fsspec": version("fsspec")}

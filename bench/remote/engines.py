@@ -22,6 +22,7 @@ import numpy as np
 from bench.engines import OWN, known
 from bench.engines.tensorstore import spec_of
 from bench.engines.voxfetch import opened
+from bench.engines.zarr import PIPELINES
 from bench.writers import CHANNEL
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ CACHE_POOL_BYTES = 32 << 20
 HTTP_CONCURRENCY = 256
 ZARR_CONCURRENCY = 128
 ZARR_WORKERS = 4
-ZARRS_PIPELINE = "zarrs.ZarrsCodecPipeline"
-FUSED_PIPELINE = "zarr.core.codec_pipeline.FusedCodecPipeline"
+ZARRS_PIPELINE = PIPELINES["zarrs"]
+FUSED_PIPELINE = PIPELINES["fused"]
 
 
 class Handle(Protocol):
@@ -229,6 +230,11 @@ def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
         zarr.config.set({"codec_pipeline.strict": True})
         settings += ["strict"]
         lacks += ", one HEAD before each GET"
+    if pipeline == PIPELINES["voxfetch"]:
+        versions |= {"voxfetch": version("voxfetch")}
+        zarr.config.set({"codec_pipeline.strict": True})
+        settings += ["strict"]
+        lacks = "no images, no reads of many boxes (asyncio.gather)"
     if obstore:
         versions |= {"obstore": version("obstore")}
         options = {"async.concurrency": ZARR_CONCURRENCY, "threading.max_workers": ZARR_WORKERS}
@@ -363,6 +369,7 @@ ENGINES: dict[str, Callable[[str], Engine]] = {
     "zarr34": _zarr34,
     "zarr34-fused": lambda url: _zarr34(url, FUSED_PIPELINE),
     "zarrs": lambda url: _zarr(url, obstore=True, pipeline=ZARRS_PIPELINE),
+    f"{OWN}-zarr": lambda url: _zarr(url, obstore=True, pipeline=PIPELINES["voxfetch"]),
     "zarrista": _zarrista,
     "obstore": _obstore,
     "webknossos": _format_engine("webknossos"),
@@ -375,7 +382,8 @@ ENGINES: dict[str, Callable[[str], Engine]] = {
 _FOR_FORMATS = (f"{OWN}-tables", "webknossos", "cloudvolume", "h5py", "remfile", "zarr-kerchunk", "intern")
 #: Names that stand for several engines.
 ENGINE_GROUPS = {
-    "of_zarr": tuple(name for name in ENGINES if name not in _FOR_FORMATS),
+    "of_zarr": tuple(name for name in ENGINES if name not in (*_FOR_FORMATS, f"{OWN}-zarr")),
+    "through_zarr": (f"{OWN}-zarr", "zarr", "zarr-obstore", "zarr34", "zarr34-fused", "zarrs"),
     "of_formats": (OWN, "tensorstore", "tensorstore-best", *_FOR_FORMATS),
 }
 #: Not readers: what the network and an HTTP client allow.

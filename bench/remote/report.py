@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from bench.document import best_peer, engines, head, one_line, table
-from bench.engines import OWN
+from bench.engines import own
 from bench.remote.engines import FLOORS
 
 MS = 1e3
@@ -58,10 +58,11 @@ def _standing(document: dict[str, Any]) -> list[str]:
     for workload in document["workloads"]:
         times = medians(document, workload)
         peer = best_peer(times, FLOORS)
-        if OWN not in times or peer is None:
+        mine = own(times)
+        if mine is None or peer is None:
             continue
-        floors = [f"{times[OWN] / times[f]:.2f}" if f in times else "-" for f in FLOORS]
-        rows.append([workload, f"{times[OWN] / times[peer]:.2f}", peer, *floors])
+        floors = [f"{times[mine] / times[f]:.2f}" if f in times else "-" for f in FLOORS]
+        rows.append([workload, f"{times[mine] / times[peer]:.2f}", peer, *floors])
     if not rows:
         return []
     title = "## voxfetch: time as a multiple of the best peer's and of the floor's (below 1 = faster)"
