@@ -82,10 +82,9 @@ def _layers_of(picture: Picture) -> Iterator[LayerData]:
                 keywords["name"] = f"{picture.name}: {number}"
             yield data, keywords, "labels"
             continue
-        keywords["rgb"] = picture.rgb
+        keywords |= {"rgb": picture.rgb, **_looks(picture, number)}
         if limits[number] is not None:
             keywords["contrast_limits"] = limits[number]
-        keywords |= _looks(picture, number)
         yield data, keywords, "image"
 
 
@@ -125,13 +124,17 @@ def _looks(picture: Picture, number: int) -> dict[str, Any]:
     channel = picture.channels[number] if number < len(picture.channels) and not picture.rgb else None
     looks: dict[str, Any] = {}
     if count > 1:
-        looks["name"] = f"{picture.name}: {getattr(channel, 'label', None) or number}"
         looks["colormap"] = (_TWO_COLORS if count == 2 else _COLORS)[number % len(_COLORS)]
         looks["blending"] = "additive" if number else "translucent_no_depth"
+    label = None if channel is None else channel.label
+    if label or count > 1:
+        looks["name"] = f"{picture.name}: {label or number}"
     if channel is not None:
         looks["visible"] = channel.active
-        if channel.color not in (None, "000000"):
-            looks["colormap"] = "gray" if channel.color == "FFFFFF" else f"#{channel.color}"
+        if channel.color == "FFFFFF":
+            looks["colormap"] = "gray"
+        elif channel.color not in (None, "000000"):
+            looks["colormap"], looks["blending"] = f"#{channel.color}", "additive"
     return looks
 
 
