@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, T201
 """Shows an image in napari: `python examples/napari_view.py SOURCE`, a path or a URL of anything that voxfetch opens.
 
 With `--headless` the layers are told and no window is opened. Needs `pip install "voxfetch[napari]"`, and for the
@@ -22,9 +23,9 @@ def main() -> None:
         for data, keywords, kind in found:
             levels = data if isinstance(data, list) else [data]
             shapes = ", ".join(str(level.shape) for level in levels)
-            print(f"{kind:6} {keywords['name']}: {levels[0].dtype} ({', '.join(keywords['axis_labels'])}), {shapes}")  # noqa: T201
+            print(f"{kind:6} {keywords['name']}: {levels[0].dtype} ({', '.join(keywords['axis_labels'])}), {shapes}")
         return
-    import napari  # noqa: PLC0415
+    import napari
 
     viewer = napari.Viewer()
     for one in found:

@@ -41,7 +41,7 @@ def layers(source: Any, **open_options: Any) -> list[LayerData]:
     `data` is a `View`, or a list of one per level, finest first. Of its axes z, y and x are the last. `scale`,
     `translate`, `units` and `axis_labels` are those of the finest level. Contrast limits are those of the file, else
     those of the coarsest level if it has at most 8 MiB, which are read here, else napari takes the first plane that it
-    shows. Without `engine=` an engine with a chunk cache is made for these layers.
+    shows. What is opened here without `engine=` gets an engine of its own, with a chunk cache.
 
     Raises what `voxfetch.open` raises, `UnsupportedError` for voxels that are no numbers and for less than two axes,
     `MetadataError` for a group in which there is nothing to show, `LimitExceededError` for more than 24 images.
