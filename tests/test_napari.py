@@ -338,7 +338,6 @@ def test_precomputed(tmp_path, make_values):
     go(viewer, z=5)
     assert type(viewer.layers[0]) is Labels
     np.testing.assert_array_equal(plane(viewer.layers[0]), objects[:, :, 5, 0].T)
-    # A scale alone, which has no type, is known by its encoding.
     (alone,) = layers(next(path for path in (tmp_path / "seg").iterdir() if path.is_dir()))
     assert alone[2] == "labels"
 

@@ -86,9 +86,7 @@ class Picture(NamedTuple):
 def pictures(found: vf.Array | vf.Image) -> Iterator[Picture]:
     """Yields the picture that an array or an image is, and those of its labels. Raises `UnsupportedError`."""
     if not isinstance(found, vf.Image):
-        encoding = found.attrs.get("encoding") if found.format == "precomputed" else None
-        is_label = encoding == "compressed_segmentation" or _is_wide(found.dtype, 4)
-        yield _picture([found], found, is_label=is_label)
+        yield _picture([found], found, is_label=_is_wide(found.dtype, 4))
         return
     # Integers of 64 bits in N5 are segmentations, of which only Paintera's say so.
     is_label = found.is_label or (found.format == "N5" and _is_wide(found.levels[0].dtype, 8))
