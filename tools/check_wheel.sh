@@ -12,7 +12,7 @@ esac
 
 # What must not be in it: test data, the benchmark, anything beside the package and its metadata.
 names=$("${PYTHON:-python3}" -c 'import sys, zipfile; print(*zipfile.ZipFile(sys.argv[1]).namelist(), sep="\n")' "$wheel")
-foreign=$(grep -vE '^voxfetch(/[^.]+(/[^.]+)*\.(py|pyi|typed)|/_core\.abi3\.so|-[^/]*\.dist-info/.*)$' <<< "$names" || true)
+foreign=$(grep -vE '^voxfetch(/[^.]+(/[^.]+)*\.(py|pyi|typed)|/napari\.yaml|/_core\.abi3\.so|-[^/]*\.dist-info/.*)$' <<< "$names" || true)
 if [[ -n $foreign ]]; then
   echo "files in the wheel that do not belong there:" "$foreign" >&2
   exit 1

@@ -119,6 +119,11 @@ class Image:
         return self._multiscale.channels
 
     @property
+    def is_label(self) -> bool:
+        """Whether the file says that voxels are names of objects (a segmentation) and not intensities."""
+        return self._multiscale.is_label
+
+    @property
     def name(self) -> str:
         """Name of the image, else of the folder it is in."""
         return self._multiscale.name or self._node.name
