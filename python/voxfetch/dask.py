@@ -50,7 +50,7 @@ def _per_axis(chunks: Any, ndim: int) -> list[_Axis]:
     if isinstance(chunks, dict):
         of_axis = cast("Mapping[int, _Axis]", chunks)
         return [_entry(of_axis.get(axis)) for axis in range(ndim)]
-    if isinstance(chunks, list | tuple):
+    if isinstance(chunks, list | tuple | np.ndarray):
         given = cast("Sequence[Any]", chunks)
         if ndim == 1 and len(given) > 1 and all(isinstance(one, int) for one in given):
             return [tuple(given)]  # the blocks of the only axis
@@ -84,7 +84,7 @@ def _blocks(array: Array, wanted: Sequence[_Axis], limit_nbytes: int) -> tuple[A
         for one, chunk, extent in zip(wanted, array.chunks, array.shape, strict=True)
     ]
     largest = [
-        chunk if isinstance(one, str) else max(one) if isinstance(one, tuple) else cast("int", one)
+        chunk if isinstance(one, str) else max(one) if isinstance(one, tuple) else one
         for one, chunk in zip(given, array.chunks, strict=True)
     ]
     free = {axis for axis, one in enumerate(given) if isinstance(one, str)}
