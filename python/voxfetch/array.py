@@ -487,6 +487,14 @@ class Array:
         version = None if self._table is None else self._table.version
         return (f"voxfetch.{type(self).__name__}", self.url, reached, version, *self._identity())
 
+    def __copy__(self) -> Self:
+        """Itself, with its engine: nothing of it changes."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself, with its engine: nothing of it changes."""
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         # The engine belongs to its process; the attributes of Zarr v3 are in the document.
         dropped = _DERIVED | {"_attributes"} if self._format == "zarr3" else _DERIVED

@@ -54,7 +54,7 @@ class LazyArray(BackendArray):
 class _Plan(NamedTuple):
     """A read by `oindex` (`outer`) or `vindex`, and where in an answer of `shape` its result goes.
 
-    Dimension k of the result is dimension `dims[k]` of the answer; those that are missing have one element.
+    Dimension k of the result is dimension `dims[k]` of the answer; along the others the answer repeats itself.
     """
 
     outer: bool
@@ -63,7 +63,9 @@ class _Plan(NamedTuple):
     shape: tuple[int, ...]
 
     def arranged(self, values: Any) -> NDArray[Any]:
-        return np.asarray(values).transpose(np.argsort(self.dims)).reshape(self.shape)
+        result = np.asarray(values).transpose(np.argsort(self.dims))
+        result = np.expand_dims(result, [dim for dim in range(len(self.shape)) if dim not in self.dims])
+        return result if result.shape == self.shape else np.broadcast_to(result, self.shape).copy()
 
 
 def _plan(key: tuple[Any, ...], shape: tuple[int, ...]) -> _Plan:
@@ -74,6 +76,7 @@ def _plan(key: tuple[Any, ...], shape: tuple[int, ...]) -> _Plan:
     """
     arrays = _index_arrays(key, shape)
     answer = np.broadcast_shapes(*(array.shape for array in arrays))
+    arrays = [_thinned(array) for array in arrays]
     varying = [[dim for dim, extent in enumerate(array.shape) if extent != 1] for array in arrays]
     edges = {
         axis: dims[0]
@@ -107,6 +110,16 @@ def _index_arrays(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[NDArray[
             indices = np.where(indices < 0, indices + extent, indices)
             arrays.append(indices.reshape([*indices.shape, *[1] * len(sliced)]))
     return arrays
+
+
+def _thinned(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One element along the dimensions in which nothing varies: xarray gives arrays as they were broadcast."""
+    for dim, extent in enumerate(indices.shape):
+        if extent > 1 and indices.size:
+            first = indices.take([0], dim)
+            if (indices == first).all():
+                indices = first
+    return indices
 
 
 def _edge(indices: NDArray[np.int64]) -> Any:
