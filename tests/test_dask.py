@@ -181,8 +181,14 @@ def test_shards_larger_than_a_block_are_cut_between_chunks(tmp_path):
     zarr.create_array(tmp_path / "a", shape=(60, 60), dtype="u1", chunks=(5, 5), shards=(30, 30))
     array = vf.open_array(tmp_path / "a")
     assert array.to_dask("100 B").chunks == ((10,) * 6,) * 2
-    assert array.to_dask("130 B").chunks == ((10,) * 6,) * 2, "30 is no multiple of 20"
+    assert array.to_dask("130 B").chunks == ((10,) * 6,) * 2
     assert array.to_dask("150 B").chunks == ((15,) * 4, (10,) * 6)
+    assert array.to_dask("400 B").chunks == ((15,) * 4,) * 2, "20 would fit, and not divide 30"
+
+
+def test_what_lies_outside_the_array_counts_nothing(tmp_path):
+    zarr.create_array(tmp_path / "a", shape=(1, 512, 512), dtype="u1", chunks=(64, 64, 64))
+    assert vf.open_array(tmp_path / "a").to_dask("16 KiB").chunksize == (1, 128, 128)
 
 
 def test_extents_given_one_by_one_are_taken(volume):

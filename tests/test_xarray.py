@@ -155,6 +155,13 @@ def test_slices_beside_index_arrays_come_last(volume):
         np.testing.assert_array_equal(got, volume.expected[points, :, points + 1][..., steps])
 
 
+def test_index_arrays_from_the_end(volume):
+    from xarray.core.indexing import VectorizedIndexer
+
+    last = np.ix_([-3, -2, -1], [-1, -2], [-5, -4])
+    np.testing.assert_array_equal(LazyArray(volume.open())[VectorizedIndexer(last)], volume.expected[last])
+
+
 @given(data=st.data())
 def test_scalars_dates_and_words(cases, data):
     for name in ("v2 dates", "v2 words", "v2 bytes", "point", "empty", "five"):
@@ -713,7 +720,7 @@ def test_a_tree_without_end_is_refused(tmp_path):
     zarr.create_group(tmp_path / "a")
     (tmp_path / "a/up").symlink_to(tmp_path / "a")
     (tmp_path / "a/also").symlink_to(tmp_path / "a")
-    with pytest.raises(vf.VoxfetchError):
+    with pytest.raises(vf.LimitExceededError, match="32 of them deep"):
         xr.open_groups(tmp_path / "a", engine=VoxfetchBackend)
 
 
