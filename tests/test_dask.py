@@ -330,6 +330,7 @@ if __name__ == "__main__":
 
 def test_workers_read_over_http_without_asking_for_metadata(volume, tmp_path):
     """Two processes of `distributed` and two of dask's own, all spawned."""
+    pytest.importorskip("distributed")
     script, expected = tmp_path / "script.py", tmp_path / "expected.npy"
     script.write_text(DISTRIBUTED)
     np.save(expected, volume.expected)

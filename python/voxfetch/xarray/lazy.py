@@ -35,6 +35,7 @@ class LazyArray(BackendArray):
             plan = _plan(key.tuple, self.shape)
             return plan.arranged(self._indexer(plan.outer)[plan.key])
         method = self._array.oindex.__getitem__ if isinstance(key, indexing.OuterIndexer) else self._array.read
+        key = _without_empty_slices(key, self.shape)
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.VECTORIZED, method)
 
     async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
@@ -44,11 +45,22 @@ class LazyArray(BackendArray):
             return plan.arranged(await self._indexer(plan.outer).read_async(plan.key))
         outer = isinstance(key, indexing.OuterIndexer)
         method = self._array.oindex.read_async if outer else self._array.read_async
+        key = _without_empty_slices(key, self.shape)
         support = indexing.IndexingSupport.VECTORIZED
         return await indexing.async_explicit_indexing_adapter(key, self.shape, support, method)
 
     def _indexer(self, outer: bool) -> Any:  # noqa: FBT001 - internal
         return self._array.oindex if outer else self._array.vindex
+
+
+def _without_empty_slices(key: indexing.ExplicitIndexer, shape: tuple[int, ...]) -> indexing.ExplicitIndexer:
+    """The key with `0:0` for slices that select nothing: xarray's adapter fails at those with a negative step."""
+    items: list[Any] = list(cast("Any", key).tuple)
+    for axis, extent in enumerate(shape):
+        one = items[axis]
+        if isinstance(one, slice) and not range(*cast("Any", one).indices(extent)):
+            items[axis] = slice(0, 0)
+    return type(key)(tuple(items))
 
 
 class _Plan(NamedTuple):
