@@ -452,6 +452,22 @@ def test_real_levels(tmp_path):
             assert level[axis].attrs == {"units": "nanometer"}
 
 
+def test_a_level_is_written_by_xarray(tmp_path, image):
+    """With the chunks and shards that it has; the attribute of xarray's own in version 2 is not in the way."""
+    (image / "s1/.zattrs").write_text('{"_ARRAY_DIMENSIONS": ["c", "y", "x"]}')
+    for source, level in ((FIB25, 2), (image, 1)):
+        ds = opened(source, level=level)
+        ds.attrs.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # words as channels
+            ds.to_zarr(tmp_path / "b.zarr", zarr_format=3, mode="w")
+        again = by_zarr(tmp_path / "b.zarr")
+        xr.testing.assert_equal(again, ds.load())
+        for name, one in ds.data_vars.items():
+            assert again[name].encoding["shards"] == one.encoding["shards"]
+            assert again[name].attrs == {}
+
+
 @pytest.mark.parametrize("name", [None, "", "y", "a/b"])
 def test_names_that_do_not_serve(tmp_path, name):
     path = ome_image(tmp_path / "i.zarr", [("0", cells((4, 4)), (1, 1), (0, 0))], axes="yx", name=name)
@@ -484,6 +500,8 @@ def test_open_images_levels_and_paths_with_blanks(image):
 def test_groups_of_images_are_trees(image, tmp_path):
     zarr.create_group(tmp_path / "all.zarr", zarr_format=2)
     image.rename(tmp_path / "all.zarr/i")
+    with pytest.raises(vf.MetadataError, match="group of images: i"):
+        opened(tmp_path / "all.zarr")
     zarr.open_group(tmp_path / "all.zarr").create_array("a", data=cells((3,)))
     tree = xr.open_datatree(tmp_path / "all.zarr", engine=VoxfetchBackend)
     assert list(tree.groups)[:4] == ["/", "/i", "/i/s0", "/i/s1"]
@@ -497,7 +515,7 @@ def test_a_collection_is_a_tree(image, tmp_path):
     root = zarr.create_group(tmp_path / "all.zarr", zarr_format=2)
     root.attrs["bioformats2raw.layout"] = 3
     image.rename(tmp_path / "all.zarr/0")
-    with pytest.raises(vf.MetadataError, match=r"collection of images: 0.*path="):
+    with pytest.raises(vf.MetadataError, match=r"group of images: 0.*path="):
         opened(tmp_path / "all.zarr")
     assert "cells" in opened(tmp_path / "all.zarr", path="0")
     assert "/0/s1" in xr.open_groups(tmp_path / "all.zarr", engine=VoxfetchBackend)

@@ -81,12 +81,14 @@ class VoxfetchBackend(BackendEntrypoint):
             return of_level(level, found, _labels(found, wanted), wanted).assign_attrs(found.attrs)
         if wanted.level:
             raise ValueError(f"level={wanted.level} was given for what has no levels: {found!r}")
-        if isinstance(found, vf.Collection):
-            message = f"a collection of images: {', '.join(found.keys())}"
+        if isinstance(found, vf.Array):
+            return of_array(found, wanted)
+        arrays, others = _members(found, wanted)
+        images = [name for name, member in others.items() if isinstance(member, vf.Image)]
+        if images and not arrays:
+            message = f"a group of images: {', '.join(images)}"
             raise vf.MetadataError(message, key=found.url, hint="give path=... of one of them, or use open_datatree")
-        if isinstance(found, vf.Group):
-            return of_group(_members(found, wanted)[0], found.attrs, wanted)
-        return of_array(found, wanted)
+        return of_group(arrays, found.attrs, wanted)
 
     def open_datatree(self, filename_or_obj: Any, **keywords: Any) -> DataTree:
         """Returns an image as a tree with a node for each level, called by its path (`/0`, `/1`); a group as it is.

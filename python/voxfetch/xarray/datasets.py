@@ -126,11 +126,9 @@ def _decodable(array: vf.Array, dims: tuple[str, ...]) -> Variable:
     """A variable with what xarray decodes it by, as its engine for Zarr has it."""
     variable = _variable(array, dims)
     attrs = variable.attrs
-    if array.format == "zarr2" and _DIMENSIONS in attrs:
-        del attrs[_DIMENSIONS]
-        if array.has_fill_value:
-            # What a chunk that is not stored holds is what a missing value holds, by the custom of version 2.
-            attrs["_FillValue"] = array.fill_value
+    if array.format == "zarr2" and _DIMENSIONS in array.attrs and array.has_fill_value:
+        # What a chunk that is not stored holds is what a missing value holds, by the custom of version 2.
+        attrs["_FillValue"] = array.fill_value
     elif array.format == "zarr3":
         variable.encoding["fill_value"] = array.fill_value
         if "_FillValue" in attrs:
@@ -158,4 +156,5 @@ def _variable(array: vf.Array, dims: tuple[str, ...]) -> Variable:
         "shards": array.shards,
         "preferred_chunks": dict(zip(dims, stored, strict=True)),
     }
-    return Variable(dims, LazilyIndexedArray(LazyArray(array)), dict(array.attrs), encoding)
+    attrs = {name: value for name, value in array.attrs.items() if name != _DIMENSIONS}
+    return Variable(dims, LazilyIndexedArray(LazyArray(array)), attrs, encoding)
