@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import voxfetch as vf
 from tests.servers import objects_in
 from tests.servers.faulty import Fault, FaultyServer, status
+from voxfetch.dask import _blocks
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +190,22 @@ def test_shards_larger_than_a_block_are_cut_between_chunks(tmp_path):
 def test_what_lies_outside_the_array_counts_nothing(tmp_path):
     zarr.create_array(tmp_path / "a", shape=(1, 512, 512), dtype="u1", chunks=(64, 64, 64))
     assert vf.open_array(tmp_path / "a").to_dask("16 KiB").chunksize == (1, 128, 128)
+
+
+def test_shards_that_no_chunk_divides():
+    """The largest along an axis, where they differ in extent."""
+
+    class Ragged:
+        chunks, shards, shape, ndim, dtype = (4,), (10,), (100,), 1, np.dtype("u1")
+
+    assert _blocks(Ragged(), ["auto"], 7) == (4,)
+    assert _blocks(Ragged(), ["auto"], 19) == (10,)
+    assert _blocks(Ragged(), ["auto"], 25) == (20,)
+
+
+def test_the_blocks_of_the_only_axis(cases):
+    lazy = cases("line").open().to_dask
+    assert lazy((600, 400)).chunks == lazy([600, 400]).chunks == lazy(np.array([600, 400])).chunks == ((600, 400),)
 
 
 def test_extents_given_one_by_one_are_taken(volume):

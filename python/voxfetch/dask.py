@@ -50,7 +50,9 @@ def _per_axis(chunks: Any, ndim: int) -> list[_Axis]:
     if isinstance(chunks, dict):
         of_axis = cast("Mapping[int, _Axis]", chunks)
         return [_entry(of_axis.get(axis)) for axis in range(ndim)]
-    if isinstance(chunks, list | tuple | np.ndarray):
+    if isinstance(chunks, np.ndarray):
+        chunks = cast("Any", chunks).tolist()
+    if isinstance(chunks, list | tuple):
         given = cast("Sequence[Any]", chunks)
         if ndim == 1 and len(given) > 1 and all(isinstance(one, int) for one in given):
             return [tuple(given)]  # the blocks of the only axis
@@ -110,4 +112,5 @@ def _next(extent: int, chunk: int, shard: int) -> int:
     """The next longer edge: a divisor of the shard, in whole chunks, up to the shard; then twice as many shards."""
     if extent >= shard:
         return 2 * extent
-    return next(longer for longer in range(extent + chunk, shard + 1, chunk) if shard % longer == 0)
+    # Where chunks differ in extent, the largest need not divide the largest shard.
+    return next((longer for longer in range(extent + chunk, shard, chunk) if shard % longer == 0), shard)
