@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import mmap
 import os
@@ -687,6 +688,13 @@ def test_pickled_in_r_plus_mode_still_writes(tmp_path):
     again = pickle.loads(pickle.dumps(array))
     again[...] = 3
     assert (array[...] == 3).all()
+
+
+def test_copies_are_the_array_itself(volume):
+    """With its engine, which pickles leave behind."""
+    with vf.Engine() as engine:
+        array = volume.open(engine=engine)
+        assert copy.copy(array).engine is copy.deepcopy([array])[0].engine is engine
 
 
 def test_equality_and_tokens(volume, cases):

@@ -168,6 +168,13 @@ class Array:
         return np.frombuffer(self._meta.fill_value, self._dtype)[0]
 
     @property
+    def has_fill_value(self) -> bool:
+        """False where the document says that there is none (Zarr v2): what is not stored is zero then."""
+        if self._format != "zarr2":
+            return True
+        return parse_json(self._document, f"{self._root}/{self._document_name}").get("fill_value") is not None
+
+    @property
     def attrs(self) -> Mapping[str, Any]:
         """Attributes of the array, read-only."""
         if self._attributes is None:
@@ -317,6 +324,21 @@ class Array:
         """
         return Blocks(self, shape, halo=halo, order=order, prefetch=prefetch)
 
+    def to_dask(self, chunks: Any = None) -> Any:
+        """Returns the array as a lazy `dask.array.Array`, which reads its blocks when it is computed, and nothing here.
+
+        Blocks are whole shards. Without shards they are whole chunks, as many as fit into dask's `array.chunk-size`
+        (128 MiB). `chunks` takes what dask takes: an int is rounded up to whole chunks, so that none is read twice;
+        "auto" and sizes such as "64 MiB" become as many whole chunks, and past its end shards, as fit; extents that
+        are given one by one (`((100, 150), (250,))`), -1 and None (the whole axis) are taken as they are.
+
+        The same array has the same name in every process, and another one where documents, options or axes differ.
+        Needs dask (`ImportError`); raises `ValueError` for `chunks` that do not fit the array.
+        """
+        from voxfetch.dask import to_dask
+
+        return to_dask(self, chunks)
+
     # --- reports
 
     def explain(self, selection: Any = ..., *, fetch_indexes: bool = True) -> ReadReport:
@@ -458,7 +480,20 @@ class Array:
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         """Names the array for dask: where it lies, what its documents say, how it is read."""
-        return (f"voxfetch.{type(self).__name__}", self.url, *self._identity())
+        from hashlib import blake2b
+
+        # How a store is reached may be a secret.
+        reached = "" if self._remote is None else blake2b(self._remote.identity.encode(), digest_size=16).hexdigest()
+        version = None if self._table is None else self._table.version
+        return (f"voxfetch.{type(self).__name__}", self.url, reached, version, *self._identity())
+
+    def __copy__(self) -> Self:
+        """Itself, with its engine: nothing of it changes."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Itself, with its engine: nothing of it changes."""
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         # The engine belongs to its process; the attributes of Zarr v3 are in the document.
