@@ -98,7 +98,11 @@ class ZarrSource:
                 return None
 
         found = await self._run(get())
-        return None if found is None else found.as_buffer_like()
+        if found is None:
+            return None
+        body = memoryview(found.as_buffer_like())
+        # What can be written belongs to somebody: stores in memory hand out what they were given.
+        return body if body.readonly else bytes(body)
 
     async def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         loop = self._loop()

@@ -165,7 +165,7 @@ class Batch:
         if not first:
             view = out.take(to, (), ())[np.newaxis]
             return (_core.Read.boxes(core, np.zeros((1, 0), np.int64), (), view, fill_outside=False),)
-        kinds: list[object] = [type(part) for part in selection]
+        kinds: list[Any] = [type(part) for part in selection]
         arrays, ndim = kinds.count(np.ndarray), len(first)
         if arrays == ndim > 1 and selection[0].ndim == 1:
             points = [part + start for part, start in zip(selection, first, strict=True)]
@@ -177,7 +177,7 @@ class Batch:
         extents = self._grid.extents(place)
         axes = [_axis(*one, ndim) for one in zip(selection, first, extents, range(ndim), strict=True)]
         counts = tuple(axis[2] if isinstance(axis, tuple) else len(axis) for axis in axes)
-        dropped = (*out.drop_axes, *(axis for axis, kind in enumerate(kinds) if kind not in (slice, np.ndarray)))
+        dropped = (*out.drop_axes, *(axis for axis, kind in enumerate(kinds) if kind is not slice and kind is not np.ndarray))
         return (_core.Read.axes(core, axes, out.take(to, counts, dropped)),) if all(counts) else ()
 
     def _box(self, shape: tuple[int, ...]) -> tuple[list[tuple[int, int, int]], tuple[int, ...]] | None:
@@ -219,10 +219,6 @@ class Batch:
             if (place, item[2]) != tuple(zip(*choice, strict=True)) or item[3] != to:
                 return None
         return axes, dropped
-
-
-# Axes after the first, of an array of points.
-_AFTER = tuple(range(1, 65))
 
 
 def _axis(part: Any, start: int, extent: int, axis: int, ndim: int) -> Axis:
