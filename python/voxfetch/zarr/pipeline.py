@@ -140,8 +140,8 @@ class ZarrPipeline(BatchedCodecPipeline):
             core = handles.of(batch.path, batch.objects, spec.prototype, missing_is_error=missing_is_error)
             output = Output(array, handles.dtype, drop_axes)
             with understood():
-                reads = batch.reads(core, output)
-            await default_engine().run(reads)
+                read = batch.read(core, output)
+            await default_engine().run([read])
             output.finish()
 
         if getattr(spec.config, "read_missing_chunks", True):
