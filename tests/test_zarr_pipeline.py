@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.core.buffer import NDBuffer, default_buffer_prototype
 
@@ -158,6 +158,7 @@ def outcome(array, kind, selection):
         return type(error), str(error)
 
 
+@settings(max_examples=200)
 @given(data=st.data())
 def test_reads_what_zarr_reads(data):
     layout, hole = data.draw(arrays())

@@ -86,20 +86,26 @@ class Grid:
 
 
 class Output:
-    """The array that a batch fills, and where it is read to when that cannot be done in place.
+    """The array that a batch fills, and the memory of its shape that is read to.
 
     `dtype` is that of the elements when read; `drop_axes` are axes of index arrays that the output does not have.
     """
 
     def __init__(self, array: NDArray[Any], dtype: np.dtype[Any], drop_axes: tuple[int, ...]) -> None:
         self._array = array
-        self._values = array if array.dtype == dtype else np.empty(array.shape, dtype)
+        self._is_swapped = array.dtype != dtype and dtype.names is None and array.dtype.newbyteorder("=") == dtype
+        # Of another byte order it is read in place, and swapped there. Fields, and types that only a user's own output
+        # has, are converted by numpy out of an array of the whole output.
+        in_place = self._is_swapped or array.dtype == dtype
+        self._values = array.view(dtype) if in_place else np.empty(array.shape, dtype)
         self.memory = exported(self._values)
         self.drop_axes = drop_axes
 
     def finish(self) -> None:
         """Called when the reads have ended."""
-        if self._values is not self._array:
+        if self._is_swapped:
+            self._values.byteswap(inplace=True)
+        elif self._array.dtype != self._values.dtype:
             self._array[...] = self._values
 
 
@@ -205,7 +211,7 @@ class Batch:
         ]
 
 
-def _kind(part: Any) -> tuple[object, int]:
+def _kind(part: object) -> tuple[object, int]:
     return type(part), getattr(part, "ndim", 0)
 
 
