@@ -671,3 +671,71 @@ def test_rectilinear_grids(store, sharded):
         same(fast[:7], expected[:7])
         counts = report(fast)
         assert (counts.accelerated, counts.reasons) == (7, {"a grid that has changed since it was opened": 1})
+
+
+# ------------------------------------------------------------------------------------- batches that zarr does not make
+
+FIRST, SECOND = (slice(0, 4), slice(0, 5)), (slice(0, 4), slice(0, 5))
+LEFT, RIGHT = (slice(0, 4), slice(0, 5)), (slice(0, 4), slice(5, 10))
+ODD = {
+    "places exchanged": ([("c/0/0", FIRST, RIGHT), ("c/0/1", SECOND, LEFT)], True),
+    "parts that differ along an axis": ([("c/0/0", FIRST, LEFT), ("c/0/1", (slice(4), [3, 2, 1, 0, 2]), RIGHT)], False),
+    "rows that differ": ([("c/0/0", FIRST, LEFT), ("c/0/1", (slice(3, None, -1), slice(5)), RIGHT)], False),
+    "other rows of the second": ([("c/0/0", (slice(0, 2), slice(5)), (slice(0, 2), slice(0, 5))),
+                                  ("c/0/1", (slice(2, 4), slice(5)), (slice(0, 2), slice(5, 10)))], False),
+    "one twice": ([("c/0/0", FIRST, LEFT), ("c/0/0", FIRST, RIGHT)], False),
+    "a part of the output": ([("c/0/0", FIRST, LEFT)], False),
+    "a diagonal": ([("c/0/0", FIRST, LEFT), ("c/1/1", FIRST, RIGHT)], False),
+    "a flat index": ([("c/0/0", ([0, 1], [2, 3]), ([0, 1], [0, 1]))], False),
+    "points for one place": ([("c/0/0", (np.array([0, 1]), np.array([2, 3])), [0, 0])], False),
+    "another array": ([("c/0/0", FIRST, LEFT), ("../b/c/0/1", SECOND, RIGHT)], False),
+    "no coordinates": ([("c/x/0", FIRST, LEFT)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_batches(name):
+    """Whatever is handed over, it is read as zarr reads it, or both fail."""
+    parts, is_understood = ODD[name]
+    array = stored(shape=(10, 10), chunks=(4, 5))
+    stored(array.store, shape=(10, 10), chunks=(4, 5), name="b")
+    fast = vf.accelerate(array)._async_array
+    prototype = default_buffer_prototype()
+
+    def carried_out(pipeline):
+        shape = (2,) if name == "points for one place" else (2 if name == "other rows of the second" else 4, 10)
+        out = prototype.nd_buffer(np.zeros(shape, "u2"))
+        batch = []
+        for key, selection, to in parts:
+            path = zarr.storage.StorePath(array.store, key.replace("../", "") if ".." in key else f"a/{key}")
+            batch.append((path, spec_of(array, prototype), selection, to, False))
+        try:
+            zarr.core.sync.sync(pipeline.read(batch, out))
+        except Exception as error:  # noqa: BLE001 - the same from both
+            return type(error)
+        return out.as_numpy_array().tolist()
+
+    assert carried_out(fast.codec_pipeline) == carried_out(array._async_array.codec_pipeline)
+    counts = report(fast)
+    assert (counts.accelerated, counts.not_accelerated) == ((1, 0) if is_understood else (0, 1)), counts.reasons
+
+
+def spec_of(array, prototype):
+    from zarr.core.array_spec import ArraySpec
+
+    inner = array._async_array
+    kind = getattr(inner.metadata, "data_type", None) or inner.metadata.dtype
+    return ArraySpec(array.chunks, kind, inner.metadata.fill_value, inner.config, prototype)
+
+
+def test_what_the_engine_refuses_is_read_by_zarr(monkeypatch):
+    """A codec may turn out not to be read only when its data is seen."""
+    array = stored(shape=(9, 9), chunks=(4, 4))
+    fast = vf.accelerate(array)
+
+    async def refuse(self, reads):
+        raise vf.UnsupportedError("a dictionary")
+
+    monkeypatch.setattr(vf.Engine, "run", refuse)
+    same(fast[...], array[...])
+    assert report(fast).reasons == {"a dictionary": 1}
