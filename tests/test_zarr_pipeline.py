@@ -198,6 +198,23 @@ def test_basic_selections_of_many_objects(tmp_path, shards, order, place):
     all_accelerated(fast)
 
 
+ODD_ROWS = np.arange(37) % 5 == 3
+ORTHOGONAL = [
+    (ODD_ROWS, slice(3, 20), 4), (ODD_ROWS, slice(None), slice(2, 9)), (ODD_ROWS, [25, 0, 3], [1, 1]),
+    (slice(None), slice(1, 9, 3), np.arange(19)[::-1]), ([5, 5, 30, 2], slice(None), slice(None)), ([3], [4], [5]),
+    (36, slice(7, 8), [18, 0]), (np.arange(10, 30), slice(None), slice(None)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shards", [None, SHARDS])
+def test_orthogonal_selections(shards):
+    array = stored(shape=SHAPE, chunks=CHUNKS, shards=shards)
+    fast = vf.accelerate(array)
+    for selection in ORTHOGONAL:
+        same(fast.oindex[selection], array.oindex[selection])
+    all_accelerated(fast, len(ORTHOGONAL))
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_out_of_the_user(zarr_format):
     array = stored(shape=SHAPE, chunks=CHUNKS, zarr_format=zarr_format)
@@ -648,7 +665,9 @@ def test_missing_objects_as_errors(store, shards):
                 fast[selection]
             assert str(caught.value) == str(error)
         else:
-            same(fast[selection], expected)
+            out = np.full(expected.shape, 77, "u2")
+            fast.get_basic_selection(selection, out=default_buffer_prototype().nd_buffer(out))
+            same(out, np.asarray(expected))
     all_accelerated(fast)
 
 
