@@ -608,6 +608,17 @@ def test_codec_classes_of_others_are_used():
     assert list(report(slow).reasons) == [f"codec class {name}"]
 
 
+def test_metadata_that_is_not_understood(monkeypatch):
+    array = stored(shape=(9,), chunks=(4,))
+    monkeypatch.setattr(type(array.metadata), "to_buffer_dict", lambda *_: {})
+    with pytest.raises(vf.UnsupportedError, match="metadata that is not understood"):
+        vf.accelerate(array)
+    with zarr.config.set(PIPELINE):
+        slow = zarr.open_array(array.store, path="a")
+    same(slow[...], array[...])
+    assert report(slow).reasons == {"metadata that is not understood": 1}
+
+
 class OtherMemory(NDBuffer):
     """An output whose memory is not numpy's, as that of a GPU."""
 

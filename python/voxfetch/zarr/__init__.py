@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from voxfetch.zarr.counts import Report
 from voxfetch.zarr.pipeline import ZarrPipeline, accelerate, report
 
-__all__ = ["ZarrPipeline", "accelerate", "report"]
+__all__ = ["Report", "ZarrPipeline", "accelerate", "report"]

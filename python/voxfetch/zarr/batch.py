@@ -43,12 +43,11 @@ class Item(NamedTuple):
 
 
 @contextmanager
-def understood() -> Generator[None]:
-    """Makes `UnsupportedError` of what a batch raises that is not as zarr's own indexers make them."""
+def understood(message: str) -> Generator[None]:
+    """Makes `UnsupportedError` with this message of what is raised by values that are not as zarr makes them."""
     try:
         yield
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
-        message = "a selection that is not one of zarr's own"
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UnsupportedError(message, hint=f"{type(error).__name__}: {error}") from error
 
 

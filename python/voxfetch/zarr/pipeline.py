@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["ZarrPipeline", "accelerate", "report"]
 
 _A = TypeVar("_A")
+_SELECTION = "a selection that is not one of zarr's own"
 _PRESENT, _MISSING = {"status": "present"}, {"status": "missing"}
 
 
@@ -46,7 +47,8 @@ class _State:
         self.counts = Counts()
         self._handles: Handles | UnsupportedError
         try:
-            self._handles = Handles(metadata, store)
+            with understood("metadata that is not understood"):
+                self._handles = Handles(metadata, store)
         except UnsupportedError as error:
             self._handles = error
 
@@ -67,7 +69,8 @@ class ZarrPipeline(BatchedCodecPipeline):
     with codecs or types that voxfetch does not read, go through zarr's own codecs: see `voxfetch.zarr.report`. With
     `codec_pipeline.strict` in `zarr.config` they raise `UnsupportedError`.
 
-    Reads raise the errors of voxfetch: `DataError`, `StoreError`, `NotFoundError` and others.
+    Reads raise the errors of voxfetch: `DataError`, `StoreError`, `NotFoundError` and others. Requests are bounded by
+    the default engine, not by `async.concurrency` of `zarr.config`.
     """
 
     __module__ = "voxfetch"  # by which zarr's registry and pickle know it
@@ -133,13 +136,13 @@ class ZarrPipeline(BatchedCodecPipeline):
             raise UnsupportedError("an output that is no array of numpy")
         array = cast("NDArray[Any]", memory).view(np.ndarray)
 
-        with understood():
+        with understood(_SELECTION):
             batch = Batch(items, handles.grid)
 
         async def run(*, missing_is_error: bool) -> None:
             core = handles.of(batch.path, batch.objects, spec.prototype, missing_is_error=missing_is_error)
             output = Output(array, handles.dtype, drop_axes)
-            with understood():
+            with understood(_SELECTION):
                 read = batch.read(core, output)
             await default_engine().run([read])
             output.finish()
