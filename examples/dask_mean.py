@@ -1,7 +1,5 @@
 """Mean of each plane of an image, worked out by dask in blocks: `python examples/dask_mean.py [SOURCE]`."""
 
-# ruff: noqa: INP001, T201 - a script that prints
-
 import sys
 from pathlib import Path
 

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001, T201
 """Shows an image in napari: `python examples/napari_view.py SOURCE`, a path or a URL of anything that voxfetch opens.
 
 With `--headless` the layers are told and no window is opened. Needs `pip install "voxfetch[napari]"`, and for the

@@ -1,7 +1,5 @@
 """A cube of an image, cut out by world coordinates at each resolution: `python examples/xarray_levels.py [SOURCE]`."""
 
-# ruff: noqa: INP001, T201 - a script that prints
-
 import sys
 from pathlib import Path
 
