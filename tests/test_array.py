@@ -1106,3 +1106,15 @@ def test_writes_of_whole_shards(tmp_path, make_values):
         with pytest.raises(vf.SelectionError):
             array[0:8, 0:10] = value
     np.testing.assert_array_equal(array[...], expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "axes"),
+    [(["y", "x"], ("y", "x")), (["y"], ("dim_0", "dim_1")), ([1, 2], ("dim_0", "dim_1")), ("yx", ("dim_0", "dim_1"))],
+)
+def test_axes_of_zarr_2_are_named_as_xarray_does(tmp_path, write_array, make_values, names, axes):
+    case = write_array(tmp_path / "a", make_values((3, 4), "uint8"), chunks=(2, 2), zarr_format=2)
+    (case.path / ".zattrs").write_text(json.dumps({"_ARRAY_DIMENSIONS": names}))
+    array = pickle.loads(pickle.dumps(case.open()))
+    assert array.axes == axes
+    np.testing.assert_array_equal(array.with_axes(axes[::-1])[...], case.expected.T)

@@ -327,7 +327,7 @@ def test_fill_values_of_version_2_are_missing_values_only_where_xarray_wrote_the
     ds = opened(tmp_path / "a")
     assert ds["a"].dims == ("y", "x")
     assert np.isnan(ds["a"].values).sum() == 1
-    assert opened(tmp_path / "a", axes=("dim_1", "dim_0"))["a"].dims == ("x", "y")
+    assert opened(tmp_path / "a", axes=("x", "y"))["a"].dims == ("x", "y")
 
 
 def test_dimensions_without_names_are_told_apart(tmp_path):

@@ -74,6 +74,13 @@ class Array:
         self._mode = node.settings.mode
         self._engine = node.settings.engine
         self._prepare()
+        if self._names is None and node.format == "zarr2":
+            # As xarray keeps them.
+            names = node.attributes.get("_ARRAY_DIMENSIONS")
+            listed = cast("list[object]", names) if isinstance(names, list) else []
+            if len(listed) == len(self._shape) and all(isinstance(name, str) for name in listed):
+                self._names = tuple(cast("list[str]", names))
+                self._prepare()
 
     def _prepare(self) -> None:
         """Derives everything that is not pickled."""

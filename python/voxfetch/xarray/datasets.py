@@ -107,10 +107,7 @@ def _dimensions(arrays: Mapping[str, vf.Array]) -> dict[str, tuple[str, ...]]:
     extents: dict[str, set[int]] = {}
     dims: dict[str, tuple[str, ...]] = {}
     for name, array in arrays.items():
-        declared = array.attrs.get(_DIMENSIONS) if array.format == "zarr2" else None
-        names = cast("list[object]", declared) if isinstance(declared, list) else []
-        known = {f"dim_{axis}": str(one) for axis, one in enumerate(names)}
-        dims[name] = tuple(known.get(axis, axis) for axis in array.axes)
+        dims[name] = array.axes
         for axis, extent in zip(dims[name], array.shape, strict=True):
             extents.setdefault(axis, set()).add(extent)
     unnamed = re.compile(r"dim_\d+")
