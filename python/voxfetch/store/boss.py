@@ -255,7 +255,7 @@ class _Gathered:
         self._store = store
         self._waiting: list[_Wanted] = []
         self._blocks: list[_Wanted] = []
-        self._came_s = 0.0
+        self._came_s = self._sent_s = 0.0
         self._expected: set[_Place] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -271,9 +271,11 @@ class _Gathered:
         """Returns the parts in a box in C order, together with what is asked for now. Raises like `BossStore.get`."""
         import asyncio
 
+        loop = asyncio.get_running_loop()
         if not self._waiting:
-            # Requests that begin together are begun in one turn of the loop.
-            asyncio.get_running_loop().call_soon(self._send, clients)
+            # Asks of one read come in one turn of the loop; behind those of another more are likely.
+            are_many = self._tasks and loop.time() - self._sent_s < _QUIET_S
+            loop.call_later(_QUIET_S if are_many else 0, self._send, clients)
         self._waiting.append(wanted)
         return await wanted.future
 
@@ -306,6 +308,8 @@ class _Gathered:
 
         loop = asyncio.get_running_loop()
         waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._sent_s = loop.time()
         of_parts: dict[_Parts, dict[Box, list[_Wanted]]] = {}
         for wanted in waiting:
             if not wanted.future.done():
