@@ -16,9 +16,9 @@ import zarr
 import voxfetch as vf
 from tests.servers.asking import run
 from tests.servers.boss import BossServer, Channel
-from voxfetch.store import Ask
+from voxfetch.store import Ask, boss, cutouts
 from voxfetch.store.boss import BossStore
-from voxfetch.store.cutouts import BLOCK, CUBOID, Volume, around, merged, split
+from voxfetch.store.cutouts import BLOCK, CUBOID, Volume, around, inside, merged, split, voxels
 
 FIB25 = "tests/data/fib25/fib25.ome.zarr"
 FAST = vf.RetryPolicy(max_attempts=3, base_s=0.01, cap_s=0.02, idle_timeout_s=5)
@@ -240,17 +240,110 @@ def test_channels_called_like_parts_of_keys(em, name):
         np.testing.assert_array_equal(array[3:9, 500:530, 1000:], em[3:9, 500:530, 1000:])
 
 
-def test_asks_at_the_same_moment_are_one_cutout(server, engine, em):
+def test_a_box_is_one_cutout_of_it(server, engine, em):
     array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    # Across four cuboids and three layers of them.
     np.testing.assert_array_equal(array[10:34, 480:600, 500:620], em[10:34, 480:600, 500:620])
-    # In whole blocks, across four cuboids and three layers of them.
-    assert server.cutouts == [(0, ((448, 640), (448, 600), (8, 36)))]
-
-
-def test_a_plane_takes_one_cutout_of_four(server, engine, em):
-    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
     np.testing.assert_array_equal(array[21], em[21])
-    assert server.cutouts == [(0, ((0, 1250), (0, 600), (20, 24)))]
+    np.testing.assert_array_equal(array.with_axes("xyz")[7:9, 590:, -1], em[-1, 590:, 7:9].T)
+    assert array[3, 4, 5] == em[3, 4, 5]
+    assert server.cutouts == [
+        (0, ((500, 620), (480, 600), (10, 34))),
+        (0, ((0, 1250), (0, 600), (21, 22))),
+        (0, ((7, 9), (590, 600), (35, 36))),
+        (0, ((5, 6), (4, 5), (3, 4))),
+    ]
+
+
+def test_explain_counts_what_a_box_takes(server, engine):
+    report = vf.open_array(url(server, "fib/one/em/0"), engine=engine).explain((slice(10, 34), slice(99), slice(7)))
+    assert (report.requests, report.bytes_fetched) == (1, 24 * 99 * 7)
+    assert not server.cutouts
+
+
+def test_several_boxes_of_a_read_are_one_cutout_in_whole_blocks(server, engine, em):
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    got = array.read_many([(10, 480, 500), (22, 480, 500)], (12, 120, 120))
+    np.testing.assert_array_equal(got.reshape(24, 120, 120), em[10:34, 480:600, 500:620])
+    assert server.cutouts == [(0, ((448, 640), (448, 600), (8, 36)))]
+    np.testing.assert_array_equal(array[20:24:2, :, ::3], em[20:24:2, :, ::3])
+    assert server.cutouts[1:] == [(0, ((0, 1250), (0, 600), (20, 24)))]
+
+
+@pytest.mark.parametrize(("most", "pieces"), [(1 << 23, 5), (1 << 22, 7), (1 << 20, 27)])
+def test_large_boxes_are_cut_between_cuboids(server, engine, channels, monkeypatch, most, pieces):
+    for module in (boss, cutouts):
+        monkeypatch.setattr(module, "MAX_CUTOUT_NBYTES", most)
+    expected = channels["fib/one/em"].voxels[0, 5:35, 3:590, 20:1240]
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    np.testing.assert_array_equal(array[5:35, 3:590, 20:1240], expected)
+    sizes = [np.prod([high - low for low, high in box]) for _, box in server.cutouts]
+    assert sum(sizes) == expected.size, "no voxel twice"
+    assert (max(sizes) <= most, len(sizes)) == (True, pieces)
+    starts = {(y[0], z[0]) for _, (_, y, z) in server.cutouts}
+    assert starts <= {(y, z) for y in (3, 512) for z in (5, 16, 32)}
+
+
+def test_boxes_at_the_same_moment_are_few_cutouts(server, engine, em):
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    boxes = [np.s_[z : z + 5, y : y + 30, x : x + 40] for z in (3, 8) for y in (7, 37) for x in range(20, 420, 40)]
+    wrong = np.s_[5:6, 10:200, 30:31]
+
+    async def main():
+        return await asyncio.gather(*(array.read_async(box) for box in [*boxes, wrong]))
+
+    got = asyncio.run(main())
+    for box, found in zip([*boxes, wrong], got, strict=True):
+        np.testing.assert_array_equal(found, em[box])
+    # The first may have begun before the others came.
+    assert len(server.cutouts) <= 12
+
+
+def test_a_box_is_asked_for_without_waiting(server, engine, em, monkeypatch):
+    array = vf.open_array(url(server, "fib/one/em/0"), engine=engine)
+    monkeypatch.setattr(boss, "_QUIET_S", 5.0)
+    began_s = time.monotonic()
+    for z in (3, 4):
+        np.testing.assert_array_equal(array[z], em[z])
+    assert time.monotonic() - began_s < 5
+
+
+def test_asks_for_boxes_in_one_turn_of_the_loop_are_one_cutout(monkeypatch):
+    monkeypatch.setattr(boss, "_QUIET_S", 0.2)
+    volume = Volume("fib/one/em/0", ((0, 1), (10, 46), (0, 600), (0, 1250)), 1, has_time=False)
+    store = BossStore("http://127.0.0.1:9").with_volumes([volume])
+    found = [store.pieces(volume.path, ((0, 8), (y, y + 70), (5, 105))) for y in (30, 100)]
+    names = [pieces.name for pieces in found]
+    assert names == ["5:105/30:100/10:18", "5:105/100:170/10:18"]
+
+    async def work(clients):
+        sent = asyncio.Queue()
+
+        async def refuse(get):
+            sent.put_nowait(get.url.partition("/cutout/fib/one/em/0/")[2])
+            await go.wait()
+            raise vf.StoreError("no")
+
+        clients = SimpleNamespace(wholes=clients.wholes, get=refuse)
+        asks = [Ask(f"{volume.path}/{name}/c/0/0/0") for name in names]
+        go = asyncio.Event()
+        go.set()
+        errors = await asyncio.gather(*(store.get(ask, clients) for ask in asks), return_exceptions=True)
+        assert [error.message for error in errors] == ["no, cutout 5:105/30:170/10:18"] * 2
+        # Behind another that is under way they need not come in one turn.
+        go.clear()
+        tasks = [asyncio.create_task(store.get(Ask(f"{volume.path}/0:9/0:9/10:18/c/0/0/0"), clients))]
+        places = [await sent.get(), await sent.get()]
+        for ask in asks:
+            tasks.append(asyncio.create_task(store.get(ask, clients)))
+            await asyncio.sleep(0.001)
+        places.append(await sent.get())
+        go.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert sent.empty()
+        return places
+
+    assert run(work) == ["5:105/30:170/10:18", "0:9/0:9/10:18", "5:105/30:170/10:18"]
 
 
 def test_large_reads_take_cutouts_of_a_bounded_size(server, engine, em):
@@ -365,7 +458,7 @@ def test_a_token_that_expires(server, engine):
     with pytest.raises(vf.CredentialsError) as caught:
         array[0, 0]
     assert "mine" not in str(caught.value)
-    assert "cutout 0:1250/0:64/0:4" in caught.value.message
+    assert "cutout 0:1250/0:1/0:1" in caught.value.message
 
 
 def test_pickled_arrays_and_images_read_on(server, em):
@@ -386,7 +479,16 @@ def read(server, engine):
     return vf.open_array(url(server, "fib/one/em/0"), engine=engine)[8:24, :512, 512:1024]
 
 
-def test_a_busy_server_is_asked_again_in_one(server, engine, em):
+def read_blocks(server, engine):
+    return vf.open_array(url(server, "fib/one/em/0"), engine=engine).read_many([(8, 0, 512)], (16, 512, 512))[0]
+
+
+# How the same voxels are read, and the objects that they are of.
+WAYS = [(read, "512:1024/0:512/8:24/c/0/0/0"), (read_blocks, "c/0/0/1")]
+
+
+@pytest.mark.parametrize("read", [read, read_blocks])
+def test_a_busy_server_is_asked_again_in_one(server, em, read):
     server.refusals += [(503, {"retry-after": "1"}), (429, {}), (500, {})]
     with vf.Engine(retry=vf.RetryPolicy(max_attempts=5, base_s=0.01, cap_s=0.02)) as engine:
         np.testing.assert_array_equal(read(server, engine), em[8:24, :512, 512:1024])
@@ -400,19 +502,21 @@ def test_a_server_that_fails_for_good(server, engine):
     assert (caught.value.status, caught.value.attempts) == (503, 3)
 
 
+@pytest.mark.parametrize(("read", "key"), WAYS)
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(404, vf.NotFoundError), (403, vf.PermissionDeniedError), (400, vf.StoreError), (413, vf.StoreError)],
 )
-def test_refusals(server, engine, status, kind):
+def test_refusals(server, engine, status, kind, read, key):
     server.refusals.append((status, {}))
     with pytest.raises(kind) as caught:
         read(server, engine)
     assert caught.value.status == status
-    assert caught.value.key.startswith(url(server, "fib/one/em/0/c/0/0/1"))
+    assert caught.value.key.startswith(url(server, f"fib/one/em/0/{key}"))
     assert "cutout 512:1024/0:512/8:24" in caught.value.message
 
 
+@pytest.mark.parametrize(("read", "key"), WAYS)
 @pytest.mark.parametrize(
     "change",
     [
@@ -424,11 +528,11 @@ def test_refusals(server, engine, status, kind):
         lambda body: b"\0" * (8 << 20),
     ],
 )
-def test_bodies_that_are_not_the_cutout(server, engine, change):
+def test_bodies_that_are_not_the_cutout(server, engine, change, read, key):
     server.refusals.append(change)
     with pytest.raises(vf.DataError) as caught:
         read(server, engine)
-    assert caught.value.key.startswith(url(server, "fib/one/em/0/c/0/0/1"))
+    assert caught.value.key.startswith(url(server, f"fib/one/em/0/{key}"))
     assert "cutout 512:1024/0:512/8:24" in caught.value.message
 
 
@@ -488,6 +592,22 @@ def test_runs_of_blocks_are_boxes(cell):
             assert run.skip + run.nbytes <= inside.size * block
 
 
+def test_grids_of_pieces():
+    random = np.random.default_rng(2)
+    for _ in range(200):
+        item_nbytes = int(random.choice([1, 2, 8]))
+        starts = [int(at) for at in random.integers(0, (9, 5000, 5000, 5000))]
+        extents = [int(n) for n in 2 ** random.uniform(0, (2, 12, 12, 12))]
+        box = tuple((at, at + n) for at, n in zip(starts, extents, strict=True))
+        volume = Volume("c/e/h/0", ((0, 99), (0, 9999), (0, 9999), (0, 9999)), item_nbytes, has_time=True)
+        assert volume.keyed(volume.key(box)) == box
+        grid = volume.grid(box)
+        assert np.prod(grid.shape) * item_nbytes <= cutouts.MAX_CUTOUT_NBYTES
+        assert grid.piece((0, 0, 0, 0))[1][0] <= box[1][0]
+        for start, n, (low, high), cuboid in list(zip(grid.start, grid.shape, box, CUBOID, strict=True))[:3]:
+            assert (start, n) == (low, high - low) or (n % cuboid == start % cuboid == 0 <= low - start < cuboid)
+
+
 def test_groups_fill_boxes_of_a_bounded_size():
     random = np.random.default_rng(1)
     for _ in range(20):
@@ -503,15 +623,15 @@ def test_blocks_of_a_cutout_beyond_the_volume_are_zero():
     from numcodecs import blosc
 
     volume = Volume("c/e/h/0", ((0, 1), (2, 6), (0, 70), (10, 100)), 1, has_time=False)
-    blocks = ((0, 1), (0, 3), (0, 2), (0, 2))
-    voxels = volume.voxels(blocks)
-    assert voxels == ((0, 1), (2, 6), (0, 70), (10, 100))
+    cutout = inside(voxels(((0, 1), (0, 3), (0, 2), (0, 2))), volume.box)
+    assert cutout == ((0, 1), (2, 6), (0, 70), (10, 100))
     values = np.random.default_rng(0).integers(1, 255, (4, 70, 90), np.uint8)
     encoded = blosc.compress(values.tobytes(), b"lz4", 5, 1, typesize=8)
     whole = np.zeros((12, 128, 128), np.uint8)
     whole[2:6, :70, 10:100] = values
     boxes = [((0, 1), (z, z + 1), (y, y + 1), (0, 2)) for z in range(3) for y in range(2)]
-    for part, (_, z, y, _) in zip(split(encoded, volume, blocks, boxes), boxes, strict=True):
+    parts = split(encoded, 1, cutout, BLOCK, [voxels(box) for box in boxes])
+    for part, (_, z, y, _) in zip(parts, boxes, strict=True):
         row = whole[z[0] * 4 : z[1] * 4, y[0] * 64 : y[1] * 64]
         assert part == row[:, :, :64].tobytes() + row[:, :, 64:].tobytes()
     assert (CUBOID, BLOCK) == ((1, 16, 512, 512), (1, 4, 64, 64))

@@ -27,10 +27,11 @@ from voxfetch.node import Format, document_name, parse_json
 from voxfetch.object_reads import ObjectReads, object_fill_value
 from voxfetch.objects import Objects
 from voxfetch.options import ReadOptions, ReadReport, VerifyReport
+from voxfetch.pieces import Alone
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
 from voxfetch.selection import axes_order
-from voxfetch.store import join_key
+from voxfetch.store import CuttingStore, join_key
 from voxfetch.store.local import file_url
 
 if TYPE_CHECKING:
@@ -92,12 +93,15 @@ class Array:
             return meta if table is None else table.meta(meta, key)
 
         self._meta = meta = described(Objects(keeps=False))
+        alone = None
         if self._remote is None:
             document = self._document_name if table is None else table.files[0]
             placed = partial(local_array, root=self._base, document=document, options=self._options)
         else:
             path = self._path if table is None else ""
             placed = partial(remote_array, store=self._remote, path=path, url=self._base, options=self._options)
+            if isinstance(self._remote, CuttingStore):
+                alone = Alone(meta, self._remote, path, self._base, self._options, self._engine)
         self._core_array = placed(meta)
         self._dtype = numpy_dtype(meta.dtype, self._root)
         if self._names is not None and len(self._names) != len(meta.shape):
@@ -108,7 +112,7 @@ class Array:
         self._chunks = self._in_view(meta.chunks)
         self._shards = None if meta.shards is None else self._in_view(meta.shards)
         dtype = np.dtype(np.uint64) if self._dtype.hasobject else self._dtype
-        reads = Reads(self._core_array, self._shape, dtype, self._order, self.origin, self._root)
+        reads = Reads(self._core_array, self._shape, dtype, self._order, self.origin, self._root, alone)
         self._reads: Reads | ObjectReads = reads
         if self._dtype.hasobject:
             fill = object_fill_value(self._document, meta.foreign_codecs[0], key)
@@ -365,7 +369,8 @@ class Array:
             report["problems"] = tuple(report["problems"])
             return VerifyReport(**report)
         full = self._replaced(_options=replace(self._options, verify="full", on_missing="fill"), _order=None)
-        found = self.engine.report(full._reads.explained(...), "check")
+        everything = [(0, 1, extent) for extent in self._meta.shape]
+        found = self.engine.report(_core.Read.axes(full._core_array, everything, None), "check")
         return VerifyReport(
             objects=found["shards"] - found["shards_missing"],
             objects_missing=found["shards_missing"],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from voxfetch.pieces import Alone
     from voxfetch.selection import AxisSelection
 
 __all__ = ["Bounds", "Job", "Reads"]
@@ -59,7 +60,7 @@ class Reads:
     """Makes the reads of one array.
 
     `shape` is in the caller's order; axis k there is axis `order[k]` of the stored array (None: the same order);
-    `where` names the array in errors.
+    `where` names the array in errors. `alone` makes arrays of single boxes, where they are better read from those.
     """
 
     array: _core.LocalArray | _core.RemoteArray
@@ -68,6 +69,7 @@ class Reads:
     order: tuple[int, ...] | None
     origin: tuple[int, ...]
     where: str
+    alone: Alone | None = None
 
     def basic(self, selection: object, out: object = None, order: Literal["C", "F"] = "C") -> Job:
         """The read of `a[selection]`. Raises `SelectionError`, `LimitExceededError`."""
@@ -128,7 +130,7 @@ class Reads:
 
     def explained(self, selection: object) -> _core.Read:
         """A read without memory, to be explained. Raises `SelectionError`."""
-        return _core.Read.axes(self.array, self._in_store(parse_basic(selection, self.shape).axes), None)
+        return self._axes(parse_basic(selection, self.shape).axes, None)
 
     def box_to_write(self, selection: object, value: object) -> tuple[tuple[int, ...], NDArray[Any]]:
         """Returns (start, data) of `a[selection] = value` as the core takes them.
@@ -167,8 +169,19 @@ class Reads:
             reads = self._boxes(np.zeros((1, 0), np.int64), (), "raise", array[np.newaxis])
         elif array.size:
             memory = self._memory(with_unit_axes(array, outer.dropped))
-            reads = [_core.Read.axes(self.array, self._in_store(outer.axes), memory)]
+            reads = [self._axes(outer.axes, memory)]
         return Job(reads, array, out, outer.scalar)
+
+    def _axes(self, selections: tuple[AxisSelection, ...], memory: NDArray[Any] | None) -> _core.Read:
+        axes = self._in_store(selections)
+        if self.alone is not None:
+            box = [(one[0], one[0] + one[2]) for one in axes if isinstance(one, tuple) and one[1] == 1 and one[2]]
+            found = self.alone.array(box) if len(box) == len(axes) else None
+            if found is not None:
+                array, start = found
+                own = tuple((at, 1, high - low) for at, (low, high) in zip(start, box, strict=True))
+                return _core.Read.axes(array, own, memory)
+        return _core.Read.axes(self.array, axes, memory)
 
     def _boxes(
         self, starts: NDArray[np.int64], shape: tuple[int, ...], bounds: Bounds, array: NDArray[Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from voxfetch.errors import MetadataError
 
@@ -28,9 +28,11 @@ __all__ = [
     "Ask",
     "BodyLimits",
     "Clients",
+    "CuttingStore",
     "Get",
     "Landings",
     "NoReply",
+    "Pieces",
     "RemoteStore",
     "Reply",
     "Store",
@@ -244,6 +246,28 @@ class RemoteStore(Protocol):
 
     async def list(self, prefix: str, clients: Clients) -> Sequence[str]:
         """Returns the names directly under `prefix`, sorted. Raises `UnsupportedError` where nobody can tell."""
+        ...
+
+
+class Pieces(NamedTuple):
+    """A box of an array as an array of its own, chunk for chunk what is to be asked for at once.
+
+    It lies at `name` below the path of the other; chunks are voxels as they are, little-endian, C order. The box begins
+    at voxel `start` of it and reaches to its end; what lies before may be anything.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    chunk_shape: tuple[int, ...]
+    start: tuple[int, ...]
+
+
+@runtime_checkable
+class CuttingStore(RemoteStore, Protocol):
+    """One whose server cuts out any box of an array."""
+
+    def pieces(self, path: str, box: Sequence[tuple[int, int]]) -> Pieces:
+        """Returns a box, [start, end) along each axis, of the array at `path` as an array of its own."""
         ...
 
 

@@ -1,10 +1,11 @@
 """A BossDB server as a remote store: its metadata as documents, its cuboids as objects.
 
-A server knows no objects, it cuts boxes out of a volume. What is asked for of cuboids at the same moment is put
-together into cutouts of a few MiB, whose Blosc chunks are decoded once and taken apart again; the rest is the work of
-`HttpStore`. Encoded and decoded cutouts come on top of what the engine counts: what is asked for is held up to
-three times for a moment. Sources: the REST API of BossDB, version 1 (collection, experiment, channel, coordinate
-frame, cutout); its client `intern`. A server sends no versions: what is replaced while it is read is not noticed.
+A server knows no objects, it cuts boxes out of a volume. One box is an array of its own, of pieces of at most 16 MiB;
+all else are blocks of cuboids. What is asked for at the same moment is put together into cutouts as large as that,
+whose Blosc chunks are decoded once and taken apart again; the rest is the work of `HttpStore`. Encoded and decoded
+cutouts come on top of what the engine counts: what is asked for is held up to three times for a moment. Sources: the
+REST API of BossDB, version 1 (collection, experiment, channel, coordinate frame, cutout); its client `intern`. A server
+sends no versions: what is replaced while it is read is not noticed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,18 @@ from voxfetch.errors import (
     UnsupportedError,
     VoxfetchError,
 )
-from voxfetch.store import Ask, Reply, TransientError, check_key, verify
-from voxfetch.store.cutouts import MAX_CUTOUT_NBYTES, TABLE_NBYTES, Volume, around, merged, split
+from voxfetch.store import Ask, Pieces, Reply, TransientError, check_key, verify
+from voxfetch.store.cutouts import (
+    BLOCK,
+    MAX_CUTOUT_NBYTES,
+    TABLE_NBYTES,
+    Volume,
+    around,
+    inside,
+    merged,
+    split,
+    voxels,
+)
 from voxfetch.store.http import HttpStore
 from voxfetch.store.threads import Threads
 
@@ -41,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BossStore"]
 
-# Asks are collected until none has come for this long and none is expected ...
+# Asks for blocks are collected until none has come for this long and none is expected ...
 _QUIET_S = 0.005
 # ... but no longer than this.
 _MOST_S = 0.1
@@ -54,6 +65,7 @@ _HINT = 'pass your token: options=StoreOptions(credentials={"token": ...}); with
 
 
 _CELL = re.compile(r"[0-9]+(?:/[0-9]+)+")
+_BOX = re.compile(r"(?:/[0-9]+:[0-9]+){3,4}\Z")
 
 
 class BossStore:
@@ -124,20 +136,32 @@ class BossStore:
         """
         # From the end: a channel may be called `c` as well.
         path, _, cell = check_key(ask.key).rpartition("/c/")
-        volume = self._volumes.get(path)
+        box = _BOX.search(path)
+        volume = self._volumes.get(path if box is None else path[: box.start()])
         if volume is None:
             if path and _CELL.fullmatch(cell):
                 # A document that is not there would stand for a cuboid of zeros.
                 raise InternalError("a cuboid of a channel that was not opened", key=ask.key)
             return await _asked(self._documents, ask, clients)
-        cuboid, gathered = volume.cuboid(_cell(cell, volume)), self._gathered()
+        place, gathered = _cell(cell, volume), self._gathered()
+        if box is not None:
+            whole = volume.keyed(path)
+            piece = volume.grid(whole).piece(place)
+            total = math.prod(high - low for low, high in piece) * volume.item_nbytes
+            start, end = verify.extent(ask, total)
+            # All rows of a piece, one after the other.
+            parts = _Parts(volume, (1, 1, 1, piece[3][1] - piece[3][0]))
+            body = await gathered.get(_Wanted.of(parts, piece, whole), clients)
+            return Reply(body[start:end], start, total, None, None)
+        cuboid = volume.cuboid(place)
         data_nbytes, total = cuboid.data_nbytes, cuboid.data_nbytes + TABLE_NBYTES
         start, end = verify.extent(ask, total)
         body = b""
         if start < data_nbytes:
             run = cuboid.run(start, min(end, data_nbytes))
             gathered.came((path, cuboid.box))
-            blocks = await gathered.get(volume, run.box, clients)
+            wanted = _Wanted.of(_Parts(volume, BLOCK), voxels(run.box), volume.box)
+            blocks = await gathered.get_blocks(wanted, clients)
             body = blocks[run.skip : run.skip + run.nbytes]
         else:
             # Whoever knows what is where will ask for it.
@@ -150,18 +174,32 @@ class BossStore:
         """Raises `UnsupportedError`: a channel says what it has."""
         raise UnsupportedError("BossDB has no folders", key=prefix or None, hint="name a channel")
 
-    async def cut(self, volume: Volume, boxes: Sequence[Box], clients: Clients) -> list[bytes]:
-        """Returns the blocks of each of `boxes`, which fill a box, by one request. Raises like `get`."""
-        blocks = around(boxes)
-        voxels = volume.voxels(blocks)
-        nbytes = math.prod(high - low for low, high in voxels) * volume.item_nbytes
-        key = f"cutout/{volume.key(voxels)}"
+    def pieces(self, path: str, box: Sequence[tuple[int, int]]) -> Pieces:
+        """Returns a box of the array at `path` as an array of its own. See `CuttingStore.pieces`."""
+        volume = self._volumes[path]
+        first = [low for low, _ in volume.box[-len(box) :]]
+        own = ((low + start, high + start) for (low, high), start in zip(box, first, strict=True))
+        whole: Box = tuple(own) if volume.has_time else ((0, 1), *own)
+        grid, kept = volume.grid(whole), slice(-len(box), None)
+        axes = list(zip(whole, grid.start, strict=True))[kept]
+        return Pieces(
+            name=volume.key(whole).removeprefix(path + "/"),
+            shape=tuple(high - at for (_, high), at in axes),
+            chunk_shape=grid.shape[kept],
+            start=tuple(low - at for (low, _), at in axes),
+        )
+
+    async def cut(self, parts: _Parts, cutout: Box, boxes: Sequence[Box], clients: Clients) -> list[bytes]:
+        """Returns the parts in each of `boxes`, out of one request for the voxels `cutout`. Raises like `get`."""
+        volume = parts.volume
+        nbytes = math.prod(high - low for low, high in cutout) * volume.item_nbytes
+        key = f"cutout/{volume.key(cutout)}"
         try:
             reply = await _asked(self._cutouts, Ask(key, max_nbytes=nbytes + _BLOSC_EXTRA_NBYTES), clients)
             if reply is None:
                 message = "the server does not have this channel or resolution any more"
                 raise NotFoundError(message, status=404, hint="open it again")
-            return await self._threads.run(lambda: split(reply.body, volume, blocks, boxes))
+            return await self._threads.run(lambda: split(reply.body, volume.item_nbytes, cutout, parts.shape, boxes))
         except LimitExceededError as error:
             message = f"the reply is longer than a Blosc chunk of {nbytes:,} bytes can be"
             failure: VoxfetchError | TransientError = DataError(message, status=error.status)
@@ -187,12 +225,27 @@ _Place = tuple[str, "Box"]
 """Path of a volume, and the blocks of a cuboid in it."""
 
 
-class _Wanted(NamedTuple):
-    """Blocks that somebody waits for."""
+class _Parts(NamedTuple):
+    """What cutouts of a volume are taken apart into: `shape` in voxels."""
 
     volume: Volume
+    shape: tuple[int, ...]
+
+
+class _Wanted(NamedTuple):
+    """A box that somebody waits for, of which `needed` is more than padding."""
+
+    parts: _Parts
     box: Box
+    needed: Box
     future: asyncio.Future[bytes]
+
+    @classmethod
+    def of(cls, parts: _Parts, box: Box, whole: Box) -> _Wanted:
+        """What is needed lies in `whole`."""
+        import asyncio
+
+        return cls(parts, box, inside(box, whole), asyncio.get_running_loop().create_future())
 
 
 class _Gathered:
@@ -201,7 +254,8 @@ class _Gathered:
     def __init__(self, store: BossStore) -> None:
         self._store = store
         self._waiting: list[_Wanted] = []
-        self._came_s = 0.0
+        self._blocks: list[_Wanted] = []
+        self._came_s = self._sent_s = 0.0
         self._expected: set[_Place] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -213,64 +267,83 @@ class _Gathered:
         """Notes that something expected is asked for."""
         self._expected.discard(place)
 
-    async def get(self, volume: Volume, box: Box, clients: Clients) -> bytes:
-        """Returns the blocks of a box in C order. Raises like `BossStore.get`."""
+    async def get(self, wanted: _Wanted, clients: Clients) -> bytes:
+        """Returns the parts in a box in C order, together with what is asked for now. Raises like `BossStore.get`."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            # Asks of one read come in one turn of the loop; behind those of another more are likely.
+            are_many = self._tasks and loop.time() - self._sent_s < _QUIET_S
+            loop.call_later(_QUIET_S if are_many else 0, self._send, clients)
+        self._waiting.append(wanted)
+        return await wanted.future
+
+    async def get_blocks(self, wanted: _Wanted, clients: Clients) -> bytes:
+        """Like `get`, together with what is asked for within some milliseconds."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         self._came_s = loop.time()
-        if not self._waiting:
-            loop.call_later(_QUIET_S, self._send, clients, self._came_s)
-        wanted = _Wanted(volume, box, loop.create_future())
-        self._waiting.append(wanted)
+        if not self._blocks:
+            loop.call_later(_QUIET_S, self._send_blocks, clients, self._came_s)
+        self._blocks.append(wanted)
         return await wanted.future
 
-    def _send(self, clients: Clients, began_s: float) -> None:
-        """Sends what waits, unless more is to come."""
+    def _send_blocks(self, clients: Clients, began_s: float) -> None:
+        """Sends the blocks that are waited for, unless more are to come."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         if now_s - began_s < _MOST_S and (self._expected or now_s - self._came_s < _QUIET_S):
-            loop.call_later(_QUIET_S, self._send, clients, began_s)
+            loop.call_later(_QUIET_S, self._send_blocks, clients, began_s)
             return
-        waiting = [wanted for wanted in self._waiting if not wanted.future.done()]
-        self._waiting, self._expected = [], set()
-        for volume in dict.fromkeys(wanted.volume for wanted in waiting):
-            of_box: dict[Box, list[asyncio.Future[bytes]]] = {}
-            for wanted in waiting:
-                if wanted.volume == volume:
-                    of_box.setdefault(wanted.box, []).append(wanted.future)
-            for boxes in merged(of_box, max(MAX_CUTOUT_NBYTES // volume.block_nbytes, 1)):
-                futures = [of_box[box] for box in boxes]
-                task = loop.create_task(self._cut(volume, boxes, futures, clients))
+        self._waiting += self._blocks
+        self._blocks, self._expected = [], set()
+        self._send(clients)
+
+    def _send(self, clients: Clients) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._sent_s = loop.time()
+        of_parts: dict[_Parts, dict[Box, list[_Wanted]]] = {}
+        for wanted in waiting:
+            if not wanted.future.done():
+                of_parts.setdefault(wanted.parts, {}).setdefault(wanted.needed, []).append(wanted)
+        for parts, of_box in of_parts.items():
+            for boxes in merged(of_box, MAX_CUTOUT_NBYTES // parts.volume.item_nbytes):
+                group = [wanted for box in boxes for wanted in of_box[box]]
+                task = loop.create_task(self._cut(parts, around(boxes), group, clients))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-                for future in (one for group in futures for one in group):
-                    future.add_done_callback(lambda _, task=task, futures=futures: _give_up(task, futures))
+                for wanted in group:
+                    wanted.future.add_done_callback(lambda _, task=task, group=group: _give_up(task, group))
 
-    async def _cut(
-        self, volume: Volume, boxes: Sequence[Box], futures: Sequence[Sequence[asyncio.Future[bytes]]], clients: Clients
-    ) -> None:
+    async def _cut(self, parts: _Parts, cutout: Box, group: Sequence[_Wanted], clients: Clients) -> None:
+        boxes = list(dict.fromkeys(wanted.box for wanted in group))
         outcomes: Sequence[bytes | Exception]
         try:
-            outcomes = await self._store.cut(volume, boxes, clients)
+            outcomes = await self._store.cut(parts, cutout, boxes, clients)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait
             outcomes = [error] * len(boxes)
-        is_one = sum(map(len, futures)) == 1
-        for group, outcome in zip(futures, outcomes, strict=True):
-            for future in group:
-                if future.done():
-                    continue
-                if isinstance(outcome, Exception):
-                    future.set_exception(_copy(outcome, is_one=is_one))
-                else:
-                    future.set_result(outcome)
+        of_box = dict(zip(boxes, outcomes, strict=True))
+        for wanted in group:
+            outcome = of_box[wanted.box]
+            if wanted.future.done():
+                continue
+            if isinstance(outcome, Exception):
+                wanted.future.set_exception(_copy(outcome, is_one=len(group) == 1))
+            else:
+                wanted.future.set_result(outcome)
 
 
-def _give_up(task: asyncio.Task[None], futures: Sequence[Sequence[asyncio.Future[bytes]]]) -> None:
+def _give_up(task: asyncio.Task[None], group: Sequence[_Wanted]) -> None:
     """Stops a request that nobody waits for any more."""
-    if all(future.cancelled() for group in futures for future in group):
+    if all(wanted.future.cancelled() for wanted in group):
         task.cancel()
 
 

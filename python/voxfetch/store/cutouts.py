@@ -1,8 +1,9 @@
-"""Parts of cuboids -> boxes to ask a BossDB server for; and the voxels of a box -> those parts again. Pure.
+"""Parts of cuboids, boxes -> what to ask a BossDB server for; and the voxels of a reply -> those parts again. Pure.
 
 A cuboid is what the server stores, 16 x 512 x 512 voxels. It is seen here as an object: blocks of 4 x 64 x 64 voxels,
 one after the other in C order, those that hold voxels of the volume, and behind them the index of a shard of Zarr v3.
-So any run of blocks can be asked for. All boxes have the axes t, z, y, x and are half-open: [start, end) along each.
+So any run of blocks can be asked for. A box that is wanted alone is an array of its own, whose chunks are pieces of it.
+All boxes have the axes t, z, y, x and are half-open: [start, end) along each.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ __all__ = [
     "TABLE_NBYTES",
     "Box",
     "Cuboid",
+    "Grid",
     "Run",
     "Volume",
     "around",
+    "inside",
     "merged",
     "split",
+    "voxels",
 ]
 
 CUBOID = (1, 16, 512, 512)
@@ -69,16 +73,42 @@ class Volume(NamedTuple):
         box = ((max(low // step, at * n), min(-(-high // step), at * n + n)) for (low, high), step, at, n in axes)
         return Cuboid(tuple((low, max(low, high)) for low, high in box), self.block_nbytes)
 
-    def voxels(self, blocks: Box) -> Box:
-        """Returns the voxels of a box of blocks that the volume has; an axis without any ends where it starts."""
-        axes = zip(blocks, BLOCK, self.box, strict=True)
-        inside = ((max(low * step, first), min(high * step, last)) for (low, high), step, (first, last) in axes)
-        return tuple((low, max(low, high)) for low, high in inside)
+    def grid(self, box: Box) -> Grid:
+        """Returns the pieces of a box, each at most a cutout; between two cuboids where the box is cut."""
+        most = MAX_CUTOUT_NBYTES // self.item_nbytes
+        start, shape = [low for low, _ in box], [high - low for low, high in box]
+        for axis, cuboid in enumerate(CUBOID):
+            fit = most * shape[axis] // max(math.prod(shape), 1)
+            # Less than a cuboid along an axis only where all others are cut already.
+            step = min(cuboid, max(fit, 1)) if axis == len(shape) - 1 else cuboid
+            extent = max(fit - fit % step, step)
+            if extent < shape[axis]:
+                shape[axis] = extent
+                start[axis] -= start[axis] % step
+        return Grid(tuple(start), tuple(shape))
 
     def key(self, voxels: Box) -> str:
         """Returns the key of a cutout: its place below the service `cutout`, which counts x first."""
         times, *space = (f"{low}:{high}" for low, high in voxels)
         return "/".join([self.path, *reversed(space), *([times] if self.has_time else [])])
+
+    def keyed(self, key: str) -> Box:
+        """Returns the voxels of a key that `key` made."""
+        ends = [part.split(":") for part in key.removeprefix(self.path + "/").split("/")]
+        x, y, z, *times = [(int(low), int(high)) for low, high in ends]
+        return (times[0] if times else (0, 1), z, y, x)
+
+
+class Grid(NamedTuple):
+    """Pieces of `shape`, the first of which begins at voxel `start`."""
+
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def piece(self, cell: Sequence[int]) -> Box:
+        """Returns the voxels of the piece in a cell (t, z, y, x)."""
+        axes = zip(self.start, self.shape, cell, strict=True)
+        return tuple((first + at * step, first + (at + 1) * step) for first, step, at in axes)
 
 
 class Run(NamedTuple):
@@ -138,7 +168,7 @@ class Cuboid(NamedTuple):
 
 
 def merged(boxes: Iterable[Box], most: int) -> list[list[Box]]:
-    """Returns the boxes in groups, each of which fills a box of at most `most` blocks.
+    """Returns the boxes of voxels in groups, each of which fills a box of at most `most`.
 
     Those of one cuboid come together first, so that the server reads few cuboids twice.
     """
@@ -155,15 +185,25 @@ def around(boxes: Sequence[Box]) -> Box:
     return tuple((min(low for low, _ in axis), max(high for _, high in axis)) for axis in axes)
 
 
-def split(encoded: Buffer, volume: Volume, blocks: Box, boxes: Sequence[Box]) -> list[bytes]:
-    """Returns the bytes of the blocks of each of `boxes`, out of the cutout of the voxels in `blocks`.
+def voxels(blocks: Box) -> Box:
+    """Returns the voxels of a box of blocks."""
+    return tuple((low * step, high * step) for (low, high), step in zip(blocks, BLOCK, strict=True))
 
-    What lies outside of the volume is zero. Raises `CodecError`, `LimitExceededError`.
+
+def inside(box: Box, whole: Box) -> Box:
+    """Returns what of a box lies in another; an axis of which nothing does ends where it starts."""
+    axes = zip(box, whole, strict=True)
+    found = ((max(low, first), min(high, last)) for (low, high), (first, last) in axes)
+    return tuple((low, max(low, high)) for low, high in found)
+
+
+def split(encoded: Buffer, item_nbytes: int, cutout: Box, block: Sequence[int], boxes: Sequence[Box]) -> list[bytes]:
+    """Returns the bytes of each of `boxes`, block by block in C order, out of the cutout of the voxels `cutout`.
+
+    `block` is the shape of a block, of which each box has a whole number. What lies outside of the cutout is zero.
+    Raises `CodecError`, `LimitExceededError`.
     """
-    wanted = [[(low * step, high * step) for (low, high), step in zip(box, BLOCK, strict=True)] for box in boxes]
-    return _core.decode_cutout(
-        encoded, item_nbytes=volume.item_nbytes, voxels=volume.voxels(blocks), block=BLOCK, boxes=wanted
-    )
+    return _core.decode_cutout(encoded, item_nbytes=item_nbytes, voxels=cutout, block=block, boxes=boxes)
 
 
 def _merged_along(axis: int, groups: list[_Group], most: int, *, inside_cuboids: bool) -> list[_Group]:
@@ -179,7 +219,7 @@ def _merged_along(axis: int, groups: list[_Group], most: int, *, inside_cuboids:
             joined = around([last, box])
             touches = others(last) == others(box) and last[axis][1] == box[axis][0]
             fits = math.prod(high - low for low, high in joined) <= most
-            is_one = not inside_cuboids or last[axis][0] // _GRID[axis] == box[axis][0] // _GRID[axis]
+            is_one = not inside_cuboids or last[axis][0] // CUBOID[axis] == box[axis][0] // CUBOID[axis]
             if touches and fits and is_one:
                 result[-1] = joined, [*before, *members]
                 continue
