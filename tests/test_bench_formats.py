@@ -55,8 +55,10 @@ def test_first_of_hdf5_is_compared_with_its_like():
 @pytest.fixture(scope="module")
 def boss_server(cache):
     pytest.importorskip("numcodecs")
-    with Server(build("bossdb", "small").path, BOSS) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.remote.volumes.SERVED", cache)
+        with Server(build("bossdb", "small").path, BOSS) as server:
+            yield server
 
 
 def test_bossdb(boss_server):
