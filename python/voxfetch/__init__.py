@@ -46,10 +46,12 @@ if TYPE_CHECKING:
     from voxfetch.image import Collection, Group, Image
     from voxfetch.level import Level
     from voxfetch.options import EngineStats, ReadOptions, ReadReport, RetryPolicy, StoreOptions, VerifyReport
+    from voxfetch.selection import Boxes
     from voxfetch.together import read_all, read_all_async
 
 __all__ = [
     "Array",
+    "Boxes",
     "ChecksumError",
     "CodecError",
     "Collection",
@@ -104,6 +106,7 @@ _LAZY = {
     "image": ("Collection", "Group", "Image"),
     "level": ("Level",),
     "options": ("EngineStats", "ReadOptions", "ReadReport", "RetryPolicy", "StoreOptions", "VerifyReport"),
+    "selection": ("Boxes",),
     "together": ("read_all", "read_all_async"),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
