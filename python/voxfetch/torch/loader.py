@@ -33,9 +33,10 @@ class CropLoader:
 
     A batch is a tensor (N, *shape), or a tuple or dict of them, as the items of the dataset are; it is read straight
     into its memory, as one plan. With a `transform` the items are transformed and collated by torch's
-    `default_collate`. `prefetch` batches are in flight while the caller works with another (None: up to 8, within a
-    quarter of the engine's memory limit; 0: none). `shuffle`, `seed`, `window`, `shard_block` (the `block` there),
-    `drop_last`, `rank` and `world_size` are those of `BlockSampler`; each iteration begins the next epoch.
+    `default_collate`. `prefetch` batches, never less than half of them, are in flight or ready while the caller works
+    with another (None: up to 8, within a quarter of the engine's memory limit; 0: none). `shuffle`, `seed`, `window`,
+    `shard_block` (the `block` there), `drop_last`, `rank` and `world_size` are those of `BlockSampler`; each iteration
+    begins the next epoch.
 
     `pin_memory` reads into pinned memory, to be copied to a GPU while the next batch is read.
 
@@ -121,7 +122,10 @@ class _Batches:
             message = "this iteration was begun by the parent process"
             raise vf.ForkSafetyError(message, hint="iterate over the loader anew in the child")
         with self._lock:
-            while self._stop.alive and len(self._ahead) <= self._prefetch:
+            # Several at a time, once half of them are used up: what is begun together is planned together.
+            room = self._prefetch + 1 - len(self._ahead) if len(self._ahead) <= self._prefetch // 2 else 0
+            while self._stop.alive and room > 0:
+                room -= 1
                 indices = next(self._batches, None)
                 if indices is None:
                     break
