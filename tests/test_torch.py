@@ -395,6 +395,18 @@ def test_pinned_memory_needs_cuda(image, monkeypatch):
     np.testing.assert_array_equal(batch[1].numpy(), cut(image.expected, (4, 5, 6), CROP))
 
 
+def test_blocks_are_read_while_the_consumer_works(image):
+    """For inference: what is in flight is decoded while the first block is used."""
+    with vf.Engine(decode_threads=2) as engine:
+        blocks = iter(image.open(engine=engine).blocks(16, prefetch=9))
+        next(blocks)
+        deadline = time.monotonic() + 5
+        while engine.stats().chunks_decoded < 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert engine.stats().chunks_decoded == 10
+        del blocks
+
+
 def data_requests(server):
     return [request for request in server.requests if not request.key.endswith("zarr.json")]
 

@@ -12,8 +12,9 @@ from bench.circumstances import Circumstances
 from bench.document import engines, head, publish, table
 from bench.engines import is_own
 from bench.remote.server import Server
+from bench.remote.volumes import SERVED
 from bench.runner import EngineFailedError, EngineUnsupportedError, Process, say, turns
-from bench.volumes import CACHE, CACHE_VERSION, SIZES, Size, Volume, build
+from bench.volumes import SIZES, Size, Volume, build
 
 if TYPE_CHECKING:
     import argparse
@@ -88,7 +89,7 @@ def run(settings: Settings, command: list[str]) -> dict[str, Any]:
     circumstances = Circumstances()
     loaded: dict[str, dict[str, Any]] = {}
     results: list[Samples] = []
-    with Server(CACHE / f"v{CACHE_VERSION}") as server:
+    with Server(SERVED) as server:
         for where in settings.where:
             for extent in settings.extents:
                 results += _alternate(settings, server.port, volume, where, extent, loaded)

@@ -21,8 +21,8 @@ import voxfetch as vf
 from bench.circumstances import commit
 from bench.document import table
 from bench.remote.server import Server
-from bench.remote.volumes import RemoteVolume
-from bench.volumes import CACHE, CACHE_VERSION, SIZES, build
+from bench.remote.volumes import SERVED, RemoteVolume
+from bench.volumes import SIZES, build
 from voxfetch.torch import BlockSampler, CropDataset, CropLoader
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(1)
     volume = build("em", options.size)
     rows: list[list[str]] = []
-    with Server(CACHE / f"v{CACHE_VERSION}") as server:
+    with Server(SERVED) as server:
         url = f"{server.control.url}/{RemoteVolume(volume, volume).path}"
         for how, load in HOW.items():
             for cache_nbytes in (0, options.cache_mib << 20):
