@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import pickle
 import subprocess
@@ -126,6 +127,22 @@ def test_an_array_may_lack_named_axes(tmp_path, image, write_array, make_values)
     np.testing.assert_array_equal(crops[0]["mask"].numpy(), cut(image.expected, (5, 6, 7), CROP))
     with pytest.raises(vf.SelectionError, match="by name, in the same order"):
         CropDataset([image.open(), channels.open()], CROP)
+
+
+def test_absolute_coordinates(tmp_path, make_values):
+    pytest.importorskip("tensorstore")
+    from tests.precomputed import write_scale
+
+    values = make_values((40, 36, 20, 1), "uint16")
+    write_scale(tmp_path, values, chunk_size=(16, 16, 16), voxel_offset=(-16, 8, 3))
+    array = vf.open_image(tmp_path).level(0)
+    crops = CropDataset(array, (8, 8, 8, 1), [[-16, 8, 3, 0], [-3, 20, 15, 0]], absolute=True)
+    np.testing.assert_array_equal(crops[1].numpy(), values[13:21, 12:20, 12:20])
+    assert crops.blocks(16).tolist() == [0, 1]
+    with pytest.raises(vf.SelectionError, match=r"sample 0 at \(-17, 8, 3, 0\)"):
+        CropDataset(array, (8, 8, 8, 1), [[-17, 8, 3, 0]], absolute=True)
+    covered = CropDataset(array, (20, 20, 20, 1), absolute=True)
+    assert covered.starts[0].tolist() == [-16, 8, 3, 0]
 
 
 @pytest.mark.parametrize("bounds", ["raise", "fill"])
@@ -321,8 +338,16 @@ def test_blocks_stay_together(image):
     assert (np.diff(firsts) != 0).mean() > 0.5, "mixed inside a window"
 
 
+def test_workers_have_blocks_of_their_own(image):
+    """DataLoader gives batch i to worker i % n; two of them share the block in which one's part ends at most."""
+    crops = numbered(image.open(), 600)
+    blocks, batches = crops.blocks(24), same_order(crops, 10, workers=4, block=24)
+    of_worker = [set(blocks[np.concatenate(batches[worker::4])]) for worker in range(4)]
+    assert sum(map(len, of_worker)) <= len(set(blocks)) + 3
+
+
 def test_order_depends_on_seed_and_epoch_only(image):
-    crops = numbered(image.open(), 100)
+    crops = CropDataset(image.open(), CROP)
     orders = [same_order(crops, 8, seed=seed) for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
     sampler = BlockSampler(crops, 8, seed=1)
@@ -366,6 +391,24 @@ def test_batches_are_the_voxels(image, served, remote, prefetch):
             assert batch.shape == (len(numbers), *CROP)
             for crop, start in zip(batch.numpy(), crops.starts[numbers], strict=True):
                 np.testing.assert_array_equal(crop, cut(image.expected, start, CROP))
+
+
+def test_iterations_at_the_same_time(image):
+    """Each keeps the places of its epoch; also inside a running event loop."""
+    crops = numbered(image.open(), 64)
+    loader = CropLoader(crops, 4, shuffle=False, prefetch=1)
+
+    async def main():
+        first = iter(loader)
+        got = [next(first)]
+        second = iter(loader)
+        other = [next(second)]
+        return [*got, *first], [*other, *second]
+
+    for epoch, got in enumerate(asyncio.run(main())):
+        crops.set_epoch(epoch)
+        for crop, start in zip(torch.cat(got).numpy(), crops.starts, strict=True):
+            np.testing.assert_array_equal(crop, cut(image.expected, start, CROP))
 
 
 def test_transform_and_type(image):
@@ -430,9 +473,11 @@ def test_reads_ahead_while_the_consumer_works(served):
 
 @pytest.mark.parametrize("how", ["break", "error", "dropped"])
 def test_an_iteration_left_early_stops(served, how):
-    server, array = served
-    server.latency_s = 0.2
-    loader = CropLoader(numbered(array, 200), 4, prefetch=8, shuffle=True)
+    server, _ = served
+    server.latency_s = 0.1
+    # Two requests at a time: what is in flight takes long.
+    engine = vf.Engine(max_requests=2)
+    loader = CropLoader(numbered(vf.open_array(server.url, engine=engine), 200), 4, prefetch=8, shuffle=True)
 
     class ConsumerError(Exception):
         pass
@@ -453,10 +498,11 @@ def test_an_iteration_left_early_stops(served, how):
         next(batches)
         del batches
     gc.collect()
-    time.sleep(0.3)
+    time.sleep(0.2)
     before = len(server.requests)
-    time.sleep(0.5)
+    time.sleep(0.4)
     assert len(server.requests) == before
+    assert before < 20
     threads = weakref.ref(loader._thread)
     del loader
     gc.collect()
@@ -640,10 +686,15 @@ def test_workers_of_torch_hardly_fetch_twice(tmp_path, write_array, make_values)
         of_one, server.sent_nbytes = server.sent_nbytes, 0
         code = """
 warnings.simplefilter("ignore", UserWarning)  # so many on so few cores
-crops = CropDataset.random(vf.open_array(source), 24, 240, seed=4)
+def worker(item):
+    return torch.utils.data.get_worker_info().id
+
+crops = CropDataset.random(vf.open_array(source), 24, 240, seed=4, transform=worker)
 sampler = BlockSampler(crops, 8, workers=8, window=1)
 loader = DataLoader(crops, batch_sampler=sampler, num_workers=8, multiprocessing_context="fork")
-assert sum(len(batch) for batch in loader) == 240
+batches = list(loader)
+assert sum(map(len, batches)) == 240
+assert all(set(batch.tolist()) == {number % 8} for number, batch in enumerate(batches))  # dealt in turn
 print("done")
 """
         run(code, server.url)

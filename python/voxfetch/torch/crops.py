@@ -230,13 +230,13 @@ class CropDataset(Dataset[Any]):
         return items if self.transform is None else [self.transform(item) for item in items]
 
     @property
-    def batch_nbytes_per_sample(self) -> int:
+    def sample_nbytes(self) -> int:
         """Bytes of one sample as it is read."""
         return sum(math.prod(one.crop) * one.array.dtype.itemsize for one in self._members)
 
     @property
     def engines(self) -> list[vf.Engine]:
-        """The engines of the arrays."""
+        """The engines of the arrays, made if need be."""
         return [one.array.engine for one in self._members]
 
     # ---

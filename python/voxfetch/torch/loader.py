@@ -20,6 +20,9 @@ from voxfetch.torch.sampler import BlockSampler
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from voxfetch.torch.crops import CropDataset
     from voxfetch.torch.order import Shuffle
 
@@ -78,7 +81,7 @@ class CropLoader:
         )  # fmt: skip
         if prefetch is None:
             budget = min(engine.options.memory_limit_bytes for engine in dataset.engines) // 4
-            prefetch = max(1, min(_MAX_AHEAD, budget // max(batch_size * dataset.batch_nbytes_per_sample, 1)))
+            prefetch = max(1, min(_MAX_AHEAD, budget // max(batch_size * dataset.sample_nbytes, 1)))
         self._prefetch = prefetch
         self._pin = pin_memory
         self._thread: _Thread | None = None
@@ -94,6 +97,8 @@ class CropLoader:
     def __iter__(self) -> Iterator[Any]:
         """Begins the next epoch."""
         if self._thread is None or self._thread.pid != os.getpid():
+            # At the exit of the interpreter what was made last ends first: the thread, then the engines that it uses.
+            _ = self._dataset.engines
             self._thread = _Thread()
         return _Batches(self._dataset, iter(self._sampler), self._thread, self._prefetch, pin=self._pin)
 
@@ -110,6 +115,8 @@ class _Batches:
         self._prefetch = prefetch
         self._pin = pin
         self._lock = threading.Lock()
+        # Of this epoch, also when another iteration begins the next one.
+        self._starts: NDArray[np.int64] | None = None
         self._ahead: deque[Future[list[torch.Tensor]]] = deque()
         # When it is dropped, or at the exit of the interpreter if it never is: before the engine closes.
         self._stop = weakref.finalize(self, _cancel, self._ahead, os.getpid())
@@ -129,8 +136,10 @@ class _Batches:
                 indices = next(self._batches, None)
                 if indices is None:
                     break
-                starts = self._dataset.starts[indices]
-                self._ahead.append(self._thread.start(self._dataset.read_async(indices, starts, pin=self._pin)))
+                if self._starts is None:
+                    self._starts = self._dataset.starts
+                read = self._dataset.read_async(indices, self._starts[indices], pin=self._pin)
+                self._ahead.append(self._thread.start(read))
             if not self._ahead:
                 raise StopIteration
             future = self._ahead.popleft()
