@@ -1,4 +1,3 @@
-# ruff: noqa: INP001, T201 - a script, which prints
 """Trains a small network on random crops of an image and its labels, read ahead while it computes."""
 
 from __future__ import annotations

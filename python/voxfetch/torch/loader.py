@@ -115,6 +115,7 @@ class _Batches:
         self._prefetch = prefetch
         self._pin = pin
         self._lock = threading.Lock()
+        self._waiting = 0
         # Of this epoch, also when another iteration begins the next one.
         self._starts: NDArray[np.int64] | None = None
         self._ahead: deque[Future[list[torch.Tensor]]] = deque()
@@ -129,8 +130,11 @@ class _Batches:
             message = "this iteration was begun by the parent process"
             raise vf.ForkSafetyError(message, hint="iterate over the loader anew in the child")
         with self._lock:
-            # Several at a time, once half of them are used up: what is begun together is planned together.
-            room = self._prefetch + 1 - len(self._ahead) if len(self._ahead) <= self._prefetch // 2 else 0
+            # Several at a time, once half of them are used up: what is begun together is planned together. No more for
+            # many threads than for one, but something for each.
+            busy = len(self._ahead) + self._waiting
+            room = self._prefetch + 1 - busy if busy <= self._prefetch // 2 else 0
+            room = max(room, 0 if self._ahead else 1)
             while self._stop.alive and room > 0:
                 room -= 1
                 indices = next(self._batches, None)
@@ -143,6 +147,7 @@ class _Batches:
             if not self._ahead:
                 raise StopIteration
             future = self._ahead.popleft()
+            self._waiting += 1
         try:
             read = future.result()
         except CancelledError:
@@ -151,6 +156,9 @@ class _Batches:
             future.cancel()
             self._stop()
             raise
+        finally:
+            with self._lock:
+                self._waiting -= 1
         tensors = self._dataset.converted(read, pin=self._pin)
         if self._dataset.transform is not None:
             return default_collate(self._dataset.items(tensors))
