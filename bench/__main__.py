@@ -1,4 +1,4 @@
-"""Command line: ``python -m bench {run,scale,start,limits,formats,report,check,build,remote}``, from the root."""
+"""Command line: ``python -m bench {run,scale,start,limits,formats,report,check,build,remote,crops}``, from the root."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import formats, start
 from bench.arguments import add_names, add_timing
+from bench.crops import command as crops
 from bench.document import publish
 from bench.engines import ENGINE_GROUPS, ENGINES
 from bench.layouts import VOLUME_GROUPS, VOLUMES
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_volumes(commands.add_parser("build", help="builds volumes ahead of a run"), size="medium", volumes="shards")
     remote.add_arguments(commands.add_parser("remote", help="reads over HTTP from a server with settable delays"))
     formats.add_arguments(commands.add_parser("formats", help="WKW, N5, HDF5 and others: from disk and over HTTP"))
+    crops.add_arguments(commands.add_parser("crops", help="random crops for PyTorch, from disk and over HTTP"))
     again = commands.add_parser("report", help="Markdown of a stored run, on standard output")
     again.add_argument("results", type=Path)
     return parser
@@ -76,6 +78,9 @@ def main() -> int:
         return remote.main(options)
     if options.command == "limits":
         return limits.main(options)
+    if options.command == "crops":
+        crops.main(options)
+        return 0
     if options.command == "start":
         start.main(options)
         return 0

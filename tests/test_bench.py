@@ -13,6 +13,7 @@ import shutil
 import sys
 from contextlib import closing
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -401,6 +402,43 @@ def test_remote(cache, range_server, bench, monkeypatch):
     assert "## cubes: one 48^3 box of chunks of 128^3" in text
     assert "tiles, 20 ms, 50 MB/s a connection, 3 a run." in text
     assert text.count("| **tensorstore** |") == 2
+
+
+class CropsInProcess:
+    """The same for the workers of crops."""
+
+    def __init__(self, engine, worker, port):
+        self._worker = import_module(worker).CropsWorker()
+        self.loaded = self._worker.load(engine, port)
+
+    def call(self, do, **arguments):
+        return getattr(self._worker, do)(**arguments)
+
+    def close(self):
+        self._worker.close()
+
+
+def test_crops(cache, range_server, bench, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("tensorstore")
+    monkeypatch.setattr("bench.crops.command.SERVED", cache)
+    monkeypatch.setattr("bench.crops.command.Process", CropsInProcess)
+    document, text = bench(
+        "crops", "--size", "small", "--repeat", "1", "--engines", "voxfetch,voxfetch-0w,tensorstore-0w",
+        "--extents", "32", "--crops", "20", "--batch", "8",
+    )  # fmt: skip
+    assert not any(result["problem"] for result in document["results"])
+    assert [result["runs"][0]["crops"] for result in document["results"]] == [20] * 6
+    assert all((result["runs"][0]["bytes"] > 0) == (result["where"] == "http") for result in document["results"])
+    assert text.count("| **tensorstore-0w** |") == 2
+    # A crop that is not what the source says.
+    worker = import_module("bench.crops.worker").CropsWorker()
+    with closing(worker):
+        worker.load("voxfetch", range_server.port)
+        worker.open(build("em", "small").as_json(), 32, 20, 8, 1, "s", remote=False)
+        monkeypatch.setattr("voxfetch.torch.crops._Member.starts", lambda self, starts: starts * 0)
+        with pytest.raises(WrongAnswerError, match="another sum"):
+            worker.run(1, 0, 60)
 
 
 @pytest.mark.parametrize(("name", "requests"), [("wkw", 2), ("n5", 1), ("precomputed", 3), ("files", 1), ("zip", 3)])

@@ -46,11 +46,13 @@ if TYPE_CHECKING:
     from voxfetch.image import Collection, Group, Image
     from voxfetch.level import Level
     from voxfetch.options import EngineStats, ReadOptions, ReadReport, RetryPolicy, StoreOptions, VerifyReport
+    from voxfetch.selection import Boxes
     from voxfetch.together import read_all, read_all_async
     from voxfetch.zarr import ZarrPipeline, accelerate
 
 __all__ = [
     "Array",
+    "Boxes",
     "ChecksumError",
     "CodecError",
     "Collection",
@@ -107,6 +109,7 @@ _LAZY = {
     "image": ("Collection", "Group", "Image"),
     "level": ("Level",),
     "options": ("EngineStats", "ReadOptions", "ReadReport", "RetryPolicy", "StoreOptions", "VerifyReport"),
+    "selection": ("Boxes",),
     "together": ("read_all", "read_all_async"),
     "zarr": ("ZarrPipeline", "accelerate"),
 }

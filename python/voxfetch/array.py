@@ -30,7 +30,7 @@ from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.pieces import Alone
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
-from voxfetch.selection import axes_order
+from voxfetch.selection import Boxes, axes_order
 from voxfetch.store import CuttingStore, join_key
 from voxfetch.store.local import file_url
 
@@ -527,7 +527,15 @@ class Array:
         return self._remote is not None
 
     def job(self, selection: object) -> Job:
-        """The read of `a[selection]`, not yet carried out."""
+        """The read of `a[selection]`, or of `Boxes`, not yet carried out."""
+        if isinstance(selection, Boxes):
+            return self._reads.boxes(
+                selection.starts,
+                selection.shape,
+                absolute=selection.absolute,
+                bounds=selection.bounds,
+                out=selection.out,
+            )
         return self._reads.basic(selection)
 
     def box_job(self, start: tuple[int, ...], shape: tuple[int, ...]) -> Job:

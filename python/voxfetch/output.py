@@ -57,8 +57,10 @@ def _as_array(out: object) -> NDArray[Any]:
     try:
         # Tensors export no buffer; older ones hand out read-only DLPack memory, which the check of flags refuses.
         return np.from_dlpack(cast("Any", out))
-    except (TypeError, ValueError, AttributeError, RuntimeError, BufferError):
-        raise SelectionError(f"out must be an array or a writable buffer, not {type(out).__name__}") from None
+    except (TypeError, ValueError, AttributeError, RuntimeError, BufferError) as error:
+        message = f"out must be an array or a writable buffer on the CPU, not {type(out).__name__}"
+        # What exports DLPack says itself why not now: on another device, part of a computation.
+        raise SelectionError(f"{message}: {error}" if hasattr(out, "__dlpack__") else message) from None
 
 
 def _may_overlap(array: NDArray[Any]) -> bool:

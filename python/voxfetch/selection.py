@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from operator import index as as_index
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Box",
+    "Boxes",
     "Outer",
     "Points",
     "axes_order",
@@ -58,6 +59,20 @@ class Box(NamedTuple):
     def slices(self) -> tuple[slice, ...]:
         """The box as an index expression."""
         return tuple(slice(start, start + extent) for start, extent in zip(self.start, self.shape, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxes:
+    """Boxes of one shape at `starts` (N, ndim), as a selection for `read_all`; the result is (N, *shape).
+
+    Parameters as in `Array.read_many`; `out` has the shape and type of the result.
+    """
+
+    starts: Any
+    shape: Sequence[int] | int
+    absolute: bool = False
+    bounds: Literal["raise", "fill"] = "raise"
+    out: Any = None
 
 
 @dataclass(slots=True)  # not frozen, which triples the time to make one

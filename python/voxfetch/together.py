@@ -19,7 +19,8 @@ __all__ = ["read_all", "read_all_async"]
 def read_all(pairs: Iterable[tuple[Array, Any]]) -> list[Any]:
     """Reads several selections, such as of an image and its labels, as one plan; returns the results in order.
 
-    Selections and errors as in `Array.read`.
+    A selection is one of `Array.read`, or `Boxes`: many boxes of one shape, each array's into an `out` of its own if
+    given. Errors as in `Array.read`.
     """
     jobs = [(array, array.job(selection)) for array, selection in pairs]
     for engine, reads in _by_engine(jobs).items():
