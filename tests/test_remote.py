@@ -463,6 +463,41 @@ def test_missing_shards_are_known_for_a_while(tmp_path, write_array, make_values
 # ------------------------------------------------------------------------------------------------ threads, time, ends
 
 
+def test_what_is_missing_is_asked_for_again_where_that_is_not_trusted(
+    tmp_path, write_array, make_values, served, engine
+):
+    expected = make_values((128, 64, 64), "uint32")
+    case = write_array(
+        tmp_path / "a", expected, chunks=(32, 32, 32), shards=(64, 64, 64), compressors=None, fill_value=9
+    )
+    writer = zarr.open_array(str(case.path), mode="r+")
+    writer[32:64] = 9  # as good as erased: zarr does not store chunks of the fill value
+    gone = case.path / writer.metadata.encode_chunk_key((1, 0, 0))
+    other = gone.read_bytes()
+    gone.unlink()
+    server = served(case)
+    array = vf.open_array(server.url, engine=engine)
+    eager = array.with_options(vf.ReadOptions(missing_ttl_s=0))
+
+    def requests_of(read, selection, wanted):
+        before = len(data_requests(server))
+        np.testing.assert_array_equal(read[selection], wanted)
+        return len(data_requests(server)) - before
+
+    assert requests_of(eager, np.s_[:32, :32, :32], expected[:32, :32, :32]) == 2
+    assert requests_of(eager, np.s_[:32, :32, :32], expected[:32, :32, :32]) == 1, "what is there needs no index"
+    for _ in range(2):
+        assert requests_of(eager, np.s_[32:64], 9) == 1, "the index"
+        assert requests_of(eager, np.s_[64:], 9) == 1, "the shard"
+    assert requests_of(array, np.s_[32:64], 9) == requests_of(array, np.s_[64:], 9) == 0
+    writer[32:64] = expected[32:64]
+    gone.write_bytes(other)
+    assert requests_of(array, np.s_[32:64], 9) == 0, "missing for a minute, it was told"
+    assert requests_of(eager, np.s_[32:64], expected[32:64]) > 1
+    assert requests_of(eager, np.s_[64:], expected[64:]) > 1
+    np.testing.assert_array_equal(array[...], expected)
+
+
 def test_cancelling_stops_the_requests(tmp_path, write_array, make_values, served):
     case = big(tmp_path, write_array, make_values)
     server = served(case)

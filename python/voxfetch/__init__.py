@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from voxfetch.level import Level
     from voxfetch.options import EngineStats, ReadOptions, ReadReport, RetryPolicy, StoreOptions, VerifyReport
     from voxfetch.together import read_all, read_all_async
+    from voxfetch.zarr import ZarrPipeline, accelerate
 
 __all__ = [
     "Array",
@@ -82,7 +83,9 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "VoxfetchError",
+    "ZarrPipeline",
     "__version__",
+    "accelerate",
     "create",
     "create_async",
     "default_engine",
@@ -105,6 +108,7 @@ _LAZY = {
     "level": ("Level",),
     "options": ("EngineStats", "ReadOptions", "ReadReport", "RetryPolicy", "StoreOptions", "VerifyReport"),
     "together": ("read_all", "read_all_async"),
+    "zarr": ("ZarrPipeline", "accelerate"),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 

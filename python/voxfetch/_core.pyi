@@ -196,10 +196,12 @@ class RemoteArray:
         verify_checksums: bool,
         missing_is_error: bool,
         trust_s: float,
+        trust_missing_s: float,
         interactive: bool,
     ) -> Self:
         """`path` is the key of the array in its store, which `identity` names: equal for arrays whose objects are the
-        same. `url` is what messages call the array. What is known of an object is trusted for `trust_s` seconds.
+        same. `url` is what messages call the array. What is known of an object is trusted for `trust_s` seconds,
+        that it, or a chunk in it, is not stored for `trust_missing_s` at most.
         Reads of an `interactive` array go before others.
         """
 

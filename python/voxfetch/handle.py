@@ -82,5 +82,6 @@ def remote_array(
         verify_checksums=options.verify == "full",
         missing_is_error=options.on_missing == "raise",
         trust_s=math.inf if options.immutable else options.index_ttl_s,
+        trust_missing_s=math.inf if options.immutable or options.missing_ttl_s is None else options.missing_ttl_s,
         interactive=options.priority == "interactive",
     )

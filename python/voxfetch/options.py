@@ -51,7 +51,9 @@ class ReadOptions:
     None takes the profile of the store. `verify="full"` checks every checksum that is stored; `"cheap"` skips those
     of chunks. `on_missing="raise"` raises `NotFoundError` for chunks that are not stored instead of returning the fill
     value. `index_ttl_s`: how long cached indexes of a remote store are trusted (local files are compared at each
-    read); `immutable=True` trusts them for ever. `priority` orders reads that wait for the network.
+    read); `immutable=True` trusts them for ever. `missing_ttl_s`: how long it is trusted that a chunk or a shard of a
+    remote store is not stored (None: as long as its index is); with 0 a chunk that another writer has added is found by
+    the next read, which asks again for what is missing. `priority` orders reads that wait for the network.
     """
 
     max_gap_bytes: int | None = None
@@ -61,6 +63,7 @@ class ReadOptions:
     index_ttl_s: float = 60
     immutable: bool = False
     priority: Literal["bulk", "interactive"] = "bulk"
+    missing_ttl_s: float | None = None
 
     def __post_init__(self) -> None:
         _check_count("max_gap_bytes", self.max_gap_bytes, minimum=0, optional=True)
@@ -68,6 +71,8 @@ class ReadOptions:
         _check_choice("verify", self.verify, ("full", "cheap"))
         _check_choice("on_missing", self.on_missing, ("fill", "raise"))
         _check_seconds("index_ttl_s", self.index_ttl_s, zero=True)
+        if self.missing_ttl_s is not None:
+            _check_seconds("missing_ttl_s", self.missing_ttl_s, zero=True)
         _check_flag("immutable", self.immutable)
         _check_choice("priority", self.priority, ("bulk", "interactive"))
 

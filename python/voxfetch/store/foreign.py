@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from voxfetch.errors import ForkSafetyError
+from voxfetch.errors import ForkSafetyError, StoreError
 from voxfetch.store import join_key
 from voxfetch.store.adapters import ABSENT
 from voxfetch.store.threads import Threads
@@ -30,9 +31,19 @@ _T = TypeVar("_T")
 class ZarrSource:
     """A store of zarr-python 3, used on the loop of zarr. It may read an object whole to know its size."""
 
-    def __init__(self, store: Any, url: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        url: str | None = None,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        prototype: Any = None,
+    ) -> None:
+        """`loop` is another one to use the store on, and not kept alive; `prototype` makes its buffers."""
         self._store = store
         self._url = url
+        self._loop = _zarr_loop if loop is None else weakref.ref(loop)
+        self._prototype = prototype
         self._pid = os.getpid()
 
     def __getstate__(self) -> tuple[Any, str | None]:
@@ -62,7 +73,7 @@ class ZarrSource:
             return int(await (await self._opened()).getsize(key))
 
         with suppress(*ABSENT):
-            return await _on_loop(_zarr_loop(), size())
+            return await self._run(size())
         return None
 
     async def names(self, prefix: str) -> Sequence[str]:
@@ -71,7 +82,7 @@ class ZarrSource:
         async def collect() -> list[str]:
             return [str(name) async for name in (await self._opened()).list_dir(prefix)]
 
-        return await _on_loop(_zarr_loop(), collect())
+        return await self._run(collect())
 
     async def _get(self, key: str, request: Any) -> Buffer | None:
         buffers: Any = importlib.import_module("zarr.core.buffer")
@@ -79,15 +90,26 @@ class ZarrSource:
         async def get() -> Any:
             store = await self._opened()
             try:
-                return await store.get(key, buffers.default_buffer_prototype(), request)
+                return await store.get(key, self._prototype or buffers.default_buffer_prototype(), request)
             except Exception as error:
                 # What icechunk says of a key that Zarr does not have, such as a document of another format.
                 if "invalid zarr key" not in str(error):
                     raise
                 return None
 
-        found = await _on_loop(_zarr_loop(), get())
-        return None if found is None else found.as_buffer_like()
+        found = await self._run(get())
+        if found is None:
+            return None
+        body = memoryview(found.as_buffer_like())
+        # What can be written belongs to somebody: stores in memory hand out what they were given.
+        return body if body.readonly else bytes(body)
+
+    async def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            coroutine.close()
+            raise StoreError("the event loop that a store of zarr was used on is gone")
+        return await _on_loop(loop, coroutine)
 
     async def _opened(self) -> Any:
         if self._pid != os.getpid() and type(self._store).__module__.startswith("icechunk"):

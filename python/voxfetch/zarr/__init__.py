@@ -1,5 +1,11 @@
-"""voxfetch for zarr-python, with arrays and groups of its own: needs zarr 3.1 or later."""
+"""voxfetch in zarr-python: `ZarrPipeline` reads zarr's own arrays, `report` says of how many reads that was so.
+
+`Store` is for code that keeps zarr's own pipelines.
+"""
 
 from __future__ import annotations
 
-from voxfetch.zarr.store import Store as Store
+from voxfetch.zarr.pipeline import ZarrPipeline, accelerate, report
+from voxfetch.zarr.store import Store
+
+__all__ = ["Store", "ZarrPipeline", "accelerate", "report"]

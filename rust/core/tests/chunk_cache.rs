@@ -48,6 +48,7 @@ fn array(codecs: &str) -> RemoteArray {
         verify: Verify::Full,
         missing_is_error: false,
         trust_s: TRUST_S,
+        trust_missing_s: TRUST_S,
         interactive: false,
     }
 }

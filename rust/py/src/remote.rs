@@ -31,7 +31,7 @@ pub struct RemoteArray {
 #[pymethods]
 impl RemoteArray {
     #[new]
-    #[pyo3(signature = (meta, store, path, *, identity, url, max_gap_bytes, max_request_bytes, verify_checksums, missing_is_error, trust_s, interactive))]
+    #[pyo3(signature = (meta, store, path, *, identity, url, max_gap_bytes, max_request_bytes, verify_checksums, missing_is_error, trust_s, trust_missing_s, interactive))]
     #[expect(clippy::too_many_arguments, reason = "keywords of the Python constructor")]
     fn new(
         meta: &ArrayMeta,
@@ -44,6 +44,7 @@ impl RemoteArray {
         verify_checksums: bool,
         missing_is_error: bool,
         trust_s: f64,
+        trust_missing_s: f64,
         interactive: bool,
     ) -> Self {
         let array = Arc::new(machine::RemoteArray {
@@ -55,6 +56,7 @@ impl RemoteArray {
             verify: if verify_checksums { Verify::Full } else { Verify::Cheap },
             missing_is_error,
             trust_s,
+            trust_missing_s,
             interactive,
         });
         Self { array, store }

@@ -115,6 +115,7 @@ pub fn check_random_network(choices: &mut Choices<'_>) {
                 verify: Verify::Full,
                 missing_is_error: false,
                 trust_s: choices.pick(&[f64::INFINITY, 0.0, 5.0]),
+                trust_missing_s: choices.pick(&[f64::INFINITY, 0.0, 5.0]),
                 interactive: choices.chance(3),
             })
         })
@@ -162,7 +163,9 @@ pub fn check_random_network(choices: &mut Choices<'_>) {
                     if !matches!(request.what, What::Range(_))
                         && !asked.insert((request.store.clone(), request.key.clone()))
                     {
-                        let trusts = arrays.iter().all(|array| array.trust_s == f64::INFINITY);
+                        let trusts =
+                            |array: &Arc<RemoteArray>| array.trust_s.min(array.trust_missing_s) == f64::INFINITY;
+                        let trusts = arrays.iter().all(trusts);
                         let is_whole = matches!(request.what, What::Whole(_));
                         let why = fails
                             || cancels

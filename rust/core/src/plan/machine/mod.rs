@@ -65,6 +65,8 @@ pub struct RemoteArray {
     pub missing_is_error: bool,
     /// Seconds for which what is known of an object is trusted.
     pub trust_s: f64,
+    /// Seconds for which it is trusted that an object, or a chunk in one, is not stored; no more than `trust_s` counts.
+    pub trust_missing_s: f64,
     /// Whether its reads go before others.
     pub interactive: bool,
 }
@@ -274,6 +276,8 @@ struct Active {
     again: bool,
     /// Requests that it had to wait for before it knew its chunks.
     waited: u64,
+    /// What was known before this moment says of no chunk that it is missing.
+    trusts_missing_since_s: f64,
 }
 
 /// A request that is sent or about to be.

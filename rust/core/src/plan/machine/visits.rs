@@ -100,6 +100,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             pass: 0,
             again: false,
             waited: 0,
+            trusts_missing_since_s: now_s - array.trust_missing_s,
         };
         self.visits.insert(visit_id, active);
         self.advance(visit_id, None);
@@ -107,7 +108,10 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
 
     /// The object of this name among those that reads are busy with.
     fn activate(&mut self, name: Name, array: &Arc<RemoteArray>, cell: &[u64], now_s: f64) -> u64 {
-        let is_trusted = |known: &Known| now_s - known.since_s() <= array.trust_s;
+        let is_trusted = |known: &Known| {
+            let age_s = now_s - known.since_s();
+            age_s <= array.trust_s && (age_s <= array.trust_missing_s || matches!(known, Known::Present { .. }))
+        };
         if let Some(&id) = self.names.get(&name)
             && self.objects.get(&id).is_some_and(|object| object.known.as_ref().is_none_or(is_trusted))
         {
@@ -117,10 +121,33 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let known = self.remembered.remove(&name).filter(is_trusted).or_else(|| Known::pinned(array, now_s));
         self.counters.index_hits += u64::from(matches!(known, Some(Known::Present { .. })));
         self.begun.1 += 1;
+        self.add_object(Object::new(name, Arc::clone(array), cell.to_vec(), known))
+    }
+
+    /// Takes an object up as the one of its name.
+    fn add_object(&mut self, object: Object) -> u64 {
         let id = self.new_id();
-        self.names.insert(name.clone(), id);
-        self.objects.insert(id, Object::new(name, Arc::clone(array), cell.to_vec(), known));
+        self.names.insert(object.name.clone(), id);
+        self.objects.insert(id, object);
         id
+    }
+
+    /// Moves a visit to an object of which nothing is known; the one that it had is left to its other visits.
+    fn know_anew(&mut self, id: u64) {
+        let Some(visit) = self.visits.get(&id) else { return };
+        let old = visit.object;
+        let Some(object) = self.objects.get_mut(&old) else { return };
+        object.visits.remove(&id);
+        let is_over = object.visits.is_empty();
+        let mut fresh = Object::new(object.name.clone(), Arc::clone(&object.array), object.cell.clone(), None);
+        fresh.visits.insert(id);
+        let fresh = self.add_object(fresh);
+        if let Some(visit) = self.visits.get_mut(&id) {
+            visit.object = fresh;
+        }
+        if is_over {
+            self.retire(old);
+        }
     }
 
     /// Takes a visit as far as it gets with what is known of its object. `body` is all of the object, where it is at
@@ -145,10 +172,13 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             return self.advance_without_index(id, limit);
         }
         let unknown = HashMap::new();
+        let has_known_index = array.meta.levels.first().is_some_and(|level| level.index.is_known());
+        // What needs no index is never out of date.
+        let known_s = object.known.as_ref().filter(|_| !has_known_index).map_or(f64::INFINITY, Known::since_s);
         let (object_nbytes, known) = match &object.known {
             Some(Known::Present { version, indexes, .. }) => (version.total.unwrap_or(UNKNOWN_NBYTES), indexes),
             // Parts can be asked for at once; whether there is such an object their replies tell.
-            _ if array.meta.levels.first().is_some_and(|level| level.index.is_known()) => {
+            _ if has_known_index => {
                 batch.tally.inexact |= matches!(shared.mode, Mode::Explain { .. });
                 (UNKNOWN_NBYTES, &unknown)
             }
@@ -164,6 +194,11 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         };
         let mut source = Indexes { known, array, cell: &plan_visit.shard, object_nbytes, nbytes: 0, hits: 0 };
         let mut resolved = resolve(&shared.plan, &plan_visit, &visit.items, object_nbytes, &mut source);
+        if fetch && !resolved.missing.is_empty() && known_s < visit.trusts_missing_since_s {
+            self.know_anew(id);
+            self.ask_root(id, array, shared.mode);
+            return None;
+        }
         if visit.waited == 0 {
             batch.tally.bytes_from_cache += source.nbytes;
         }
