@@ -151,6 +151,20 @@ def prepare(suite: Suite) -> None:
     done.write_text("")
 
 
+def entry_points() -> Path:
+    """A folder for PYTHONPATH with the entry points of pyproject.toml, which make voxfetch known to zarr."""
+    project: Any = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folder = BUILD / "voxfetch"
+    info = folder / "voxfetch-0.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: voxfetch\nVersion: 0\n")
+    lines: list[str] = []
+    for group, names in project["project"].get("entry-points", {}).items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in names.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 # ------------------------------------------------------------------------------------------------------------ running
 
 
@@ -162,13 +176,13 @@ def run(suite: Suite, pipeline: str, *, which: str, tests: tuple[str, ...], keyw
         subprocess.run([suite.interpreter, *install], check=True, timeout=600)
     out = suite.folder / f"{pipeline}-{which}.jsonl"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ZARR_", "PYTEST_"))}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), str(ROOT / "tools")])
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "python", ROOT / "tools", entry_points())))
     environment["ZARR_SUITE_OUT"] = str(out)
     environment["PATH"] = os.pathsep.join([str(suite.interpreter.parent), os.environ["PATH"]])
     if path is not None:
         environment["ZARR_CODEC_PIPELINE__PATH"] = path
     # One seed, so that both pipelines see the same examples.
-    options = ["-q", "-p", "zarr_suite_plugin", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=300"]
+    options = ["-q", "-p", "zarr_suite_plugin", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=120"]
     command = [str(suite.interpreter), "-m", "pytest", *options, *suite.options, *tests]
     if keyword is not None:
         command += ["-k", keyword]

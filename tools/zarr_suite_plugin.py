@@ -42,12 +42,10 @@ _seen = _Seen()
 
 
 def pytest_configure() -> None:
-    """Wraps `read` of the pipeline; registers it, as no entry point is there when voxfetch is on the path only."""
-    registry: Any = importlib.import_module("zarr.registry")
+    """Wraps `read` of the pipeline."""
     path = _PATH or "zarr.core.codec_pipeline.BatchedCodecPipeline"
     module, _, name = path.rpartition(".")
     pipeline = getattr(importlib.import_module(module), name)
-    registry.register_pipeline(pipeline)
     read = pipeline.read
 
     @functools.wraps(read)
