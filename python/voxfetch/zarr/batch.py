@@ -107,7 +107,8 @@ class Output:
         """
         parts = cast("tuple[Any, ...]", selection if isinstance(selection, tuple) else (selection,))
         if self.memory is not None and all(type(part) is slice for part in parts):
-            view = with_unit_axes(self.memory[parts], dropped)
+            # The ellipsis makes it a view also where there is no axis.
+            view = with_unit_axes(self.memory[(*parts, ...)], dropped)
             if view.shape == shape:
                 return view
         values: NDArray[Any] = np.empty(shape, self._dtype)
