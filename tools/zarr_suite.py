@@ -80,11 +80,51 @@ def _zarr(version: str, python: tuple[int, int], *quick: str) -> Suite:
     )
 
 
+_ASYNC = ("pytest", "pytest-asyncio", "hypothesis")
 SUITES = {
     suite.name: suite
     for suite in (
         _zarr("3.1.6", (3, 11)),
         _zarr("3.4.2", (3, 12), "test_codec_pipeline_suite.py"),
+        Suite(
+            "xarray",
+            "2026.9.0",
+            (3, 12),
+            tests=("xarray/tests/test_backends.py",),
+            quick=("xarray/tests/test_backends.py",),
+            also=(
+                "zarr==3.4.2",
+                "dask[complete]",
+                "netCDF4",
+                "h5netcdf",
+                "scipy",
+                "cftime",
+                *_ASYNC,
+                "fsspec",
+                "aiohttp",
+            ),
+            options=("-o", "addopts=", "-k", "zarr"),
+        ),
+        Suite(
+            "ome-zarr",
+            "0.21.0",
+            (3, 12),
+            tests=("tests",),
+            quick=("tests",),
+            groups=("tests",),
+            also=("zarr==3.4.2",),
+        ),
+        Suite(
+            "anndata",
+            "0.13.4",
+            (3, 12),
+            tests=("tests",),
+            quick=("tests/test_readwrite.py", "tests/test_io_elementwise.py"),
+            groups=("test-min",),
+            also=("zarr==3.4.2", *_ASYNC),
+            # In one process, and always in the same order.
+            options=("-o", "addopts=--import-mode=importlib -ptesting.anndata._pytest", "-p", "no:randomly", "-k", "zarr"),
+        ),
     )
 }
 # Pipeline -> its path for zarr, and what has to be installed.
