@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from voxfetch.errors import ForkSafetyError, StoreError
 from voxfetch.store import join_key
 from voxfetch.store.adapters import ABSENT
+from voxfetch.store.crossing import Crossing
 from voxfetch.store.threads import Threads
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ZarrSource:
         self._url = url
         self._loop = _zarr_loop if loop is None else weakref.ref(loop)
         self._prototype = prototype
+        self._crossing: Crossing | None = None
         self._pid = os.getpid()
 
     def __getstate__(self) -> tuple[Any, str | None]:
@@ -105,11 +107,13 @@ class ZarrSource:
         return body if body.readonly else bytes(body)
 
     async def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        loop = self._loop()
-        if loop is None or loop.is_closed():
+        loop, crossing = self._loop(), self._crossing
+        if loop is None:
             coroutine.close()
-            raise StoreError("the event loop that a store of zarr was used on is gone")
-        return await _on_loop(loop, coroutine)
+            raise StoreError("the event loop of the store is gone")
+        if crossing is None or not crossing.leads(loop):
+            crossing = self._crossing = Crossing(loop)
+        return await crossing.run(coroutine)
 
     async def _opened(self) -> Any:
         if self._pid != os.getpid() and type(self._store).__module__.startswith("icechunk"):

@@ -2,16 +2,14 @@
 
 A batch is what `CodecPipeline.read` of zarr gets: of each stored object its key, what of it is selected, and where that
 goes in the output. Selections are those of zarr's indexers (`zarr.core.indexing`), in voxels of the stored object.
-A batch that is one box, as basic indexing makes them, becomes one read, whatever the number of its objects.
+Whatever the number of objects, a batch becomes one read: the outer product of one selection per axis, or points.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise, product
 from math import prod
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -88,37 +86,27 @@ class Grid:
 
 
 class Output:
-    """The array that a batch fills, and what is copied into it afterwards because it could not be read in place.
+    """The array that a batch fills, and the memory of its shape that is read to.
 
     `dtype` is that of the elements when read; `drop_axes` are axes of index arrays that the output does not have.
     """
 
     def __init__(self, array: NDArray[Any], dtype: np.dtype[Any], drop_axes: tuple[int, ...]) -> None:
-        self.array = array
+        self._array = array
+        self._is_swapped = array.dtype != dtype and dtype.names is None and array.dtype.newbyteorder("=") == dtype
+        # Of another byte order it is read in place, and swapped there. Fields, and types that only a user's own output
+        # has, are converted by numpy out of an array of the whole output.
+        in_place = self._is_swapped or array.dtype == dtype
+        self._values = array.view(dtype) if in_place else np.empty(array.shape, dtype)
+        self.memory = exported(self._values)
         self.drop_axes = drop_axes
-        self.memory = exported(array) if array.dtype == dtype else None
-        self._dtype = dtype
-        self._moves: list[tuple[NDArray[Any], Any]] = []
-
-    def take(self, selection: object, shape: tuple[int, ...], dropped: tuple[int, ...]) -> NDArray[Any]:
-        """Returns memory of `shape` for a part of the output: a view where that is possible.
-
-        Axes of `dropped` have the extent 1 and are not those of the output.
-        """
-        parts = cast("tuple[Any, ...]", selection if isinstance(selection, tuple) else (selection,))
-        if self.memory is not None and all(type(part) is slice for part in parts):
-            # The ellipsis makes it a view also where there is no axis.
-            view = with_unit_axes(self.memory[(*parts, ...)], dropped)
-            if view.shape == shape:
-                return view
-        values: NDArray[Any] = np.empty(shape, self._dtype)
-        self._moves.append((values.squeeze(dropped) if dropped else values, parts))
-        return exported(values)
 
     def finish(self) -> None:
-        """Copies what was read elsewhere; called when the reads have ended."""
-        for values, selection in self._moves:
-            self.array[selection] = values
+        """Called when the reads have ended."""
+        if self._is_swapped:
+            self._values.byteswap(inplace=True)
+        elif self._array.dtype != self._values.dtype:
+            self._array[...] = self._values
 
 
 class Batch:
@@ -140,99 +128,153 @@ class Batch:
             self.objects = tuple(max(axis) + 1 for axis in zip(*self._places, strict=True))
         self._items = items
         self._grid = grid
-        if not grid.is_regular:
-            for item, place in zip(items, self._places, strict=True):
-                if grid.extents(place) != item[1].shape:
-                    message = "a grid that has changed since the array was opened"
-                    raise UnsupportedError(message, hint="open the array again")
+        if not grid.is_regular and not self._is_of_grid():
+            raise UnsupportedError("a grid that has changed since it was opened", hint="open the array again")
 
-    def reads(self, core: Core, out: Output) -> list[_core.Read]:
-        """Returns what is to be read. Raises `UnsupportedError`, `ValueError` and others for unknown selections."""
-        box = None if out.memory is None or out.drop_axes else self._box(out.memory.shape)
-        if box is not None and out.memory is not None:
-            axes, dropped = box
-            return [_core.Read.axes(core, axes, with_unit_axes(out.memory, dropped))]
-        return [
-            read
-            for (_, _, selection, to, *_), place in zip(self._items, self._places, strict=True)
-            for read in self._read(core, out, selection, to, place)
-        ]
+    def _is_of_grid(self) -> bool:
+        try:
+            return all(
+                self._grid.extents(at) == one[1].shape for at, one in zip(self._places, self._items, strict=True)
+            )
+        except IndexError:
+            return False
 
-    def _read(
-        self, core: Core, out: Output, selection: Any, to: Any, place: tuple[int, ...]
-    ) -> tuple[_core.Read] | tuple[()]:
-        """The read of one stored object, none where nothing is selected."""
-        first = [starts[one] for starts, one in zip(self._grid.starts, place, strict=True)]
-        if not first:
-            view = out.take(to, (), ())[np.newaxis]
-            return (_core.Read.boxes(core, np.zeros((1, 0), np.int64), (), view, fill_outside=False),)
-        kinds: list[Any] = [type(part) for part in selection]
-        arrays, ndim = kinds.count(np.ndarray), len(first)
+    def read(self, core: Core, out: Output) -> _core.Read:
+        """Returns the read of the batch. Raises `ValueError` and others for one that is not understood."""
+        ndim = len(self._grid.starts)
+        if not ndim:
+            starts = np.zeros((1, 0), np.int64)
+            return _core.Read.boxes(core, starts, (), out.memory.reshape(1), fill_outside=False)
+        selection = self._items[0][2]
+        kinds: list[Any] = [np.ndarray if isinstance(part, np.ndarray) else type(part) for part in selection]
+        arrays = kinds.count(np.ndarray)
         if arrays == ndim > 1 and selection[0].ndim == 1:
-            points = [part + start for part, start in zip(selection, first, strict=True)]
-            starts = np.stack(points, axis=1, dtype=np.int64)
-            view = with_unit_axes(out.take(to, (len(starts),), ()), tuple(range(1, ndim + 1)))
-            return (_core.Read.boxes(core, starts, (1,) * ndim, view, fill_outside=False),)
+            memory = with_unit_axes(out.memory, tuple(range(1, ndim + 1)))
+            return _core.Read.boxes(core, self._points(out.memory.shape), (1,) * ndim, memory, fill_outside=False)
         if arrays not in (0, ndim) and (arrays > 1 or kinds.count(slice) != ndim - 1):
             raise ValueError("index arrays beside other selections")
-        extents = self._grid.extents(place)
-        axes = [_axis(*one, ndim) for one in zip(selection, first, extents, range(ndim), strict=True)]
-        counts = tuple(axis[2] if isinstance(axis, tuple) else len(axis) for axis in axes)
-        dropped = (*out.drop_axes, *(axis for axis, kind in enumerate(kinds) if kind is not slice and kind is not np.ndarray))
-        return (_core.Read.axes(core, axes, out.take(to, counts, dropped)),) if all(counts) else ()
+        dropped = (*out.drop_axes, *(axis for axis, kind in enumerate(kinds) if kind not in (slice, np.ndarray)))
+        return _core.Read.axes(core, self._axes(dropped, out.memory.shape), with_unit_axes(out.memory, dropped))
 
-    def _box(self, shape: tuple[int, ...]) -> tuple[list[tuple[int, int, int]], tuple[int, ...]] | None:
-        """Returns the axes of the box that fills the whole output of `shape`, and which of them that does not have.
+    def _points(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        """The points of index arrays that go together, in the order of the output."""
+        counts = [len(item[2][0]) for item in self._items]
+        starts = np.empty((sum(counts), len(self._grid.starts)), np.int64)
+        for axis, first in enumerate(self._grid.starts):
+            inside = np.concatenate([item[2][axis] for item in self._items])
+            extents = [first[place[axis] + 1] - first[place[axis]] for place in self._places]
+            if (inside < 0).any() or (inside >= np.repeat(extents, counts)).any():
+                raise ValueError("points outside of their object")
+            starts[:, axis] = inside + np.repeat([first[place[axis]] for place in self._places], counts)
+        if shape != (len(starts),):
+            raise ValueError(f"{len(starts)} points for an output of the shape {shape}")
+        order = np.concatenate([np.arange(shape[0])[item[3]] for item in self._items])
+        if (order == np.arange(shape[0])).all():
+            return starts
+        if (np.bincount(order, minlength=shape[0]) != 1).any():
+            raise ValueError("points for the same place")
+        ordered = np.empty_like(starts)
+        ordered[order] = starts
+        return ordered
 
-        None for any other batch: each item is compared with what the box has there.
-        """
-        begins = cast("tuple[Any, ...]", self._items[0][2])
-        ends = cast("tuple[Any, ...]", self._items[-1][2])
-        if not isinstance(cast("object", begins), tuple) or not begins:
-            return None
-        axes: list[tuple[int, int, int]] = []
-        parts: list[list[tuple[int, Any]]] = []
-        outs: list[list[slice]] = []
-        for starts, low, high, part, end in zip(
-            self._grid.starts, self._places[0], self._places[-1], begins, ends, strict=True
-        ):
-            if isinstance(part, Integral):
-                axes.append((starts[low] + int(part), 1, 1))
-                parts.append([(low, part)])
-                continue
-            if type(part) is not slice or type(end) is not slice or part.step not in (1, None):
-                return None
-            begin, stop = starts[low] + part.start, starts[high] + end.stop
-            edges = [begin, *(starts[one] for one in range(low + 1, high + 1)), stop]
-            axes.append((begin, 1, stop - begin))
-            parts.append(
+    def _axes(self, dropped: tuple[int, ...], shape: tuple[int, ...]) -> list[Axis]:
+        """The selections of which a batch is the outer product; `dropped` are axes that the output does not have."""
+        ndim = len(self._grid.starts)
+        kept = [axis for axis in range(ndim) if axis not in dropped]
+        if len(kept) != len(shape):
+            raise ValueError(f"{len(kept)} axes for an output of the shape {shape}")
+        parts: list[dict[int, Any]] = [{} for _ in range(ndim)]
+        outs: list[dict[int, Any]] = [{} for _ in kept]
+        for item, place in zip(self._items, self._places, strict=True):
+            to = item[3] if type(item[3]) is tuple else (item[3],)
+            for known, one, part in zip(parts, place, item[2], strict=True):
+                if known.setdefault(one, part) is not part and not _equal(known[one], part):
+                    raise ValueError("objects with different selections along an axis")
+            for known, axis, part in zip(outs, kept, to, strict=True):
+                if known.setdefault(place[axis], part) is not part and not _equal(known[place[axis]], part):
+                    raise ValueError("objects with different places along an axis")
+        if any(len({_kind(part) for part in known.values()}) > 1 for known in parts):
+            raise ValueError("selections of several kinds along an axis")
+        if not prod(map(len, parts)) == len(set(self._places)) == len(self._places):
+            raise ValueError("objects that are not all of a box")
+        extents = dict(zip(kept, shape, strict=True))
+        places = dict(zip(kept, outs, strict=True))
+        return [
+            _axis(
                 [
-                    (one, slice(a - starts[one], b - starts[one], part.step))
-                    for one, (a, b) in enumerate(pairwise(edges), low)
-                ]
+                    (_inside(part, starts, one, (axis, ndim)), places[axis][one] if axis in places else slice(0, 1))
+                    for one, part in sorted(parts[axis].items())
+                ],
+                extents.get(axis, 1),
             )
-            outs.append([slice(a - begin, b - begin) for a, b in pairwise(edges)])
-        dropped = tuple(axis for axis, part in enumerate(begins) if type(part) is not slice)
-        counts = tuple(axis[2] for axis, part in zip(axes, begins, strict=True) if type(part) is slice)
-        if counts != shape or prod(map(len, parts)) != len(self._items):
-            return None
-        for item, place, choice, to in zip(self._items, self._places, product(*parts), product(*outs), strict=True):
-            if (place, item[2]) != tuple(zip(*choice, strict=True)) or item[3] != to:
-                return None
-        return axes, dropped
+            for axis, starts in enumerate(self._grid.starts)
+        ]
 
 
-def _axis(part: Any, start: int, extent: int, axis: int, ndim: int) -> Axis:
-    """The selection of one axis as the core takes it; `start` and `extent` are those of the stored object there."""
+def _kind(part: object) -> tuple[object, int]:
+    return type(part), getattr(part, "ndim", 0)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if type(one) is not np.ndarray:
+        return type(one) is type(other) and one == other
+    if type(other) is not np.ndarray or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    return one.tobytes() == other.tobytes()
+
+
+def _inside(part: Any, starts: Sequence[int], place: int, axis: tuple[int, int]) -> range | NDArray[np.int64]:
+    """What is selected of a stored object, in voxels of the array; `axis` is the number of this one, and of all."""
+    voxels = range(starts[place], starts[place + 1])
     if type(part) is slice:
-        first, end, step = part.indices(extent)
-        if step < 1:
+        found = voxels[part]
+        if found.step < 1:
             raise ValueError("a negative step")
-        return start + first, step, len(range(first, end, step))
-    if type(part) is not np.ndarray:
-        return start + int(part), 1, 1
+        return found
+    if not isinstance(part, np.ndarray):
+        if not 0 <= part < len(voxels):
+            raise ValueError("an index outside of its object")
+        return voxels[part : part + 1]
+    array = cast("NDArray[Any]", part)
+    before, ndim = axis
     # One dimension, or as `numpy.ix_` makes them.
-    if part.ndim != 1 and part.shape != (*(1,) * axis, part.size, *(1,) * (ndim - axis - 1)):
-        raise ValueError(f"an index array of the shape {part.shape}")
-    flat = np.flatnonzero(part) if part.dtype == bool else part.reshape(-1)
-    return np.asarray(flat + start, np.int64)
+    if array.ndim != 1 and array.shape != (*(1,) * before, array.size, *(1,) * (ndim - before - 1)):
+        raise ValueError(f"an index array of the shape {array.shape}")
+    flat = np.flatnonzero(array) if array.dtype == bool else array.reshape(-1)
+    if flat.size and not 0 <= int(flat.min()) <= int(flat.max()) < len(voxels):
+        raise ValueError("indices outside of their object")
+    return flat.astype(np.int64) + voxels.start
+
+
+def _axis(pieces: list[tuple[range | NDArray[np.int64], Any]], count: int) -> Axis:
+    """The selection of one axis as the core takes it, of pieces and the places in the output where they go."""
+    line = _line(pieces)
+    if line is not None and len(line) == count:
+        return line.start, line.step, count
+    if sum(len(inside) for inside, _ in pieces) != count:
+        raise ValueError("an output of another extent")
+    indices = np.full(count, -1, np.int64)
+    for inside, to in pieces:
+        indices[to.reshape(-1) if isinstance(to, np.ndarray) else to] = inside
+    if indices.min() < 0:
+        raise ValueError("places of the output that nothing goes to")
+    steps = np.diff(indices)
+    if count > 1 and steps[0] > 0 and (steps == steps[0]).all():
+        return int(indices[0]), int(steps[0]), count
+    return indices
+
+
+def _line(pieces: list[tuple[range | NDArray[np.int64], Any]]) -> range | None:
+    """The evenly spaced voxels that pieces are together, one after the other; None for any others."""
+    first, end = pieces[0][0], 0
+    if not isinstance(first, range):
+        return None
+    for inside, to in pieces:
+        if not isinstance(inside, range) or type(to) is not slice or (to.start, to.step) != (end, None):
+            return None
+        if not inside or inside.step != first.step or inside[0] != first[0] + end * first.step:
+            return None
+        end += len(inside)
+        if to.stop != end:
+            return None
+    return range(first[0], first[0] + end * first.step, first.step)

@@ -22,7 +22,7 @@ from voxfetch.handle import array_meta, local_array, remote_array
 from voxfetch.objects import Objects
 from voxfetch.options import ReadOptions
 from voxfetch.store import join_key
-from voxfetch.store.adapters import AdapterStore
+from voxfetch.store.adapters import ABSENT, AdapterStore
 from voxfetch.store.foreign import ZarrSource
 from voxfetch.store.resolve import local_source, remote_store
 from voxfetch.zarr.batch import Grid
@@ -181,7 +181,7 @@ def _check_codecs(metadata: Any) -> None:
 
 
 def _native_place(store: Any) -> _Place | None:
-    if type(store) not in _NATIVE:
+    if type(store) not in _NATIVE or set(getattr(store, "allowed_exceptions", ABSENT)) != set(ABSENT):
         return None
     try:
         local = local_source(store)

@@ -8,7 +8,7 @@ zarr, counted in `report`, and an error where `zarr.config` has `codec_pipeline.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
@@ -72,8 +72,8 @@ class ZarrPipeline(BatchedCodecPipeline):
 
     __module__ = "voxfetch"  # by which zarr's registry and pickle know it
 
-    metadata: Any = None
-    store: Any = None
+    metadata: Any = field(default=None, repr=False, hash=False)
+    store: Any = field(default=None, repr=False, hash=False)
 
     @classmethod
     def from_array_metadata_and_store(cls, array_metadata: Any, store: Any) -> Self:
@@ -140,8 +140,8 @@ class ZarrPipeline(BatchedCodecPipeline):
             core = handles.of(batch.path, batch.objects, spec.prototype, missing_is_error=missing_is_error)
             output = Output(array, handles.dtype, drop_axes)
             with understood():
-                reads = batch.reads(core, output)
-            await default_engine().run(reads)
+                read = batch.read(core, output)
+            await default_engine().run([read])
             output.finish()
 
         if getattr(spec.config, "read_missing_chunks", True):
