@@ -198,6 +198,23 @@ def test_basic_selections_of_many_objects(tmp_path, shards, order, place):
     all_accelerated(fast)
 
 
+ODD_ROWS = np.arange(37) % 5 == 3
+ORTHOGONAL = [
+    (ODD_ROWS, slice(3, 20), 4), (ODD_ROWS, slice(None), slice(2, 9)), (ODD_ROWS, [25, 0, 3], [1, 1]),
+    (slice(None), slice(1, 9, 3), np.arange(19)[::-1]), ([5, 5, 30, 2], slice(None), slice(None)), ([3], [4], [5]),
+    (36, slice(7, 8), [18, 0]), (np.arange(10, 30), slice(None), slice(None)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shards", [None, SHARDS])
+def test_orthogonal_selections(shards):
+    array = stored(shape=SHAPE, chunks=CHUNKS, shards=shards)
+    fast = vf.accelerate(array)
+    for selection in ORTHOGONAL:
+        same(fast.oindex[selection], array.oindex[selection])
+    all_accelerated(fast, len(ORTHOGONAL))
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_out_of_the_user(zarr_format):
     array = stored(shape=SHAPE, chunks=CHUNKS, zarr_format=zarr_format)
@@ -360,19 +377,19 @@ def test_loops_of_the_user(store):
 
 
 @pytest.mark.parametrize("end", ["cancelled", "timed out"])
-def test_a_read_that_is_cancelled(end):
+def test_a_read_that_is_cancelled(end, caplog):
     """The store is asked on the loop of the user, which ends while it has not answered."""
     plain = stored(shape=SHAPE, chunks=CHUNKS, shards=SHARDS)
-    begun, ended = asyncio.Event(), []
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     class Slow(zarr.storage.MemoryStore):
         async def get(self, key, prototype=None, byte_range=None):
-            if "/c/" in key and not ended:
+            if "/c/" in key and not ended.is_set():
                 begun.set()
                 try:
                     await asyncio.sleep(30)
                 except asyncio.CancelledError:
-                    ended.append(key)
+                    ended.set()
                     raise
             return await super().get(key, prototype, byte_range)
 
@@ -386,11 +403,12 @@ def test_a_read_that_is_cancelled(end):
         await begun.wait()
         if end == "cancelled":
             read.cancel()
-        await asyncio.wait_for(read, 0.05)
+        with pytest.raises(asyncio.CancelledError if end == "cancelled" else TimeoutError):
+            await asyncio.wait_for(read, 0.05)
+        await asyncio.wait_for(ended.wait(), 10)  # the store is told
 
-    with pytest.raises(asyncio.CancelledError if end == "cancelled" else TimeoutError):
-        asyncio.run(main())
-    assert ended, "the store is told"
+    asyncio.run(main())
+    assert not caplog.records
     same(fast[...], plain[...])
 
 
@@ -634,9 +652,10 @@ def test_broken_data_is_an_error_and_no_fallback(store):
 @pytest.mark.skipif(not NEWER, reason="zarr 3.3 and later")
 @pytest.mark.parametrize("shards", [None, (8, 8)])
 def test_missing_objects_as_errors(store, shards):
-    array = stored(store, shape=(20, 20), chunks=(4, 4), shards=shards, holes=[np.s_[:4, :4], np.s_[16:, 16:]])
-    open_ = zarr.open_array
-    array = open_(store, path="a", config={"read_missing_chunks": False})
+    array = stored(
+        store, shape=(20, 20), chunks=(4, 4), shards=shards, fill_value=9, holes=[np.s_[:4, :4], np.s_[16:, 16:]]
+    )
+    array = zarr.open_array(store, path="a", config={"read_missing_chunks": False})
     fast = vf.accelerate(array)
     for selection in (..., np.s_[0, 0], np.s_[:4, 4:8], np.s_[:8, :8], np.s_[17:, 17:], np.s_[::9, ::9]):
         try:
@@ -646,7 +665,9 @@ def test_missing_objects_as_errors(store, shards):
                 fast[selection]
             assert str(caught.value) == str(error)
         else:
-            same(fast[selection], expected)
+            out = np.full(expected.shape, 77, "u2")
+            fast.get_basic_selection(selection, out=default_buffer_prototype().nd_buffer(out))
+            same(out, np.asarray(expected))
     all_accelerated(fast)
 
 
@@ -671,3 +692,84 @@ def test_rectilinear_grids(store, sharded):
         same(fast[:7], expected[:7])
         counts = report(fast)
         assert (counts.accelerated, counts.reasons) == (7, {"a grid that has changed since it was opened": 1})
+
+
+# ------------------------------------------------------------------------------------- batches that zarr does not make
+
+WHOLE = (slice(0, 4), slice(0, 5))
+LEFT, RIGHT = (slice(0, 4), slice(0, 5)), (slice(0, 4), slice(5, 10))
+LOWER = (slice(4, 8), slice(5, 10))
+# Of each: the shape of the output; key, selection and place of each object; whether it is one read all the same.
+ODD = {
+    "places exchanged": ((4, 10), [("c/0/0", WHOLE, RIGHT), ("c/0/1", WHOLE, LEFT)], True),
+    "steps that differ": ((4, 8), [("c/0/0", WHOLE, LEFT), ("c/0/1", (WHOLE[0], slice(0, 5, 2)),
+                                                             (slice(0, 4), slice(5, 8)))], True),
+    "kinds that differ": ((4, 10), [("c/0/0", WHOLE, LEFT), ("c/0/1", (WHOLE[0], np.array([3, 2, 1, 0, 2])), RIGHT)],
+                          False),
+    "backwards": ((4, 10), [("c/0/0", (slice(3, None, -1), slice(5)), LEFT)], False),
+    "rows that differ": ((2, 10), [("c/0/0", (slice(0, 2), slice(5)), (slice(0, 2), slice(0, 5))),
+                                   ("c/0/1", (slice(2, 4), slice(5)), (slice(0, 2), slice(5, 10)))], False),
+    "places that differ": ((2, 10), [("c/0/0", (slice(0, 2), slice(5)), (slice(0, 2), slice(0, 5))),
+                                     ("c/0/1", (slice(0, 2), slice(5)), np.ix_([1, 0], range(5, 10)))], False),
+    "one twice": ((4, 10), [("c/0/0", WHOLE, LEFT), ("c/0/0", WHOLE, RIGHT)], False),
+    "a part of the output": ((4, 10), [("c/0/0", WHOLE, LEFT)], False),
+    "places that overlap": ((4, 9), [("c/0/0", WHOLE, LEFT),
+                                     ("c/0/1", (WHOLE[0], slice(0, 4)), (slice(0, 4), slice(4, 8)))], False),
+    "a diagonal": ((8, 10), [("c/0/0", WHOLE, LEFT), ("c/1/1", WHOLE, LOWER)], False),
+    "arrays across": ((2, 2), [("c/0/0", (np.array([[0, 1]]), np.array([[2], [3]])), (slice(0, 2),) * 2)], False),
+    "lists": ((4, 10), [("c/0/0", ([0, 1], [2, 3]), ([0, 1], [0, 1]))], False),
+    "points for one place": ((2,), [("c/0/0", (np.array([0, 1]), np.array([2, 3])), [0, 0])], False),
+    "points beside their object": ((2,), [("c/0/0", (np.array([0, 1]), np.array([2, 5])), slice(0, 2))], False),
+    "indices beside their object": ((4, 2), [("c/0/0", (slice(0, 4), np.array([1, 5])), (slice(4), slice(2)))], False),
+    "another array": ((4, 10), [("c/0/0", WHOLE, LEFT), ("../b/c/0/1", WHOLE, RIGHT)], False),
+    "no coordinates": ((4, 10), [("c/x/0", WHOLE, LEFT)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_batches(name):
+    """Whatever is handed over, it is read as zarr reads it, or both fail."""
+    shape, parts, is_understood = ODD[name]
+    array = stored(shape=(10, 10), chunks=(4, 5))
+    stored(array.store, shape=(10, 10), chunks=(4, 5), name="b")
+    if name == "places that overlap":
+        array[...] = 1  # zarr says nothing of which comes last
+    fast = vf.accelerate(array)._async_array
+    prototype = default_buffer_prototype()
+
+    def carried_out(pipeline):
+        out = prototype.nd_buffer(np.zeros(shape, "u2"))
+        batch = []
+        for key, selection, to in parts:
+            path = zarr.storage.StorePath(array.store, key.replace("../", "") if ".." in key else f"a/{key}")
+            batch.append((path, spec_of(array, prototype), selection, to, False))
+        try:
+            zarr.core.sync.sync(pipeline.read(batch, out))
+        except Exception as error:  # noqa: BLE001 - the same from both
+            return type(error)
+        return out.as_numpy_array().tolist()
+
+    assert carried_out(fast.codec_pipeline) == carried_out(array._async_array.codec_pipeline)
+    counts = report(fast)
+    assert (counts.accelerated, counts.not_accelerated) == ((1, 0) if is_understood else (0, 1)), counts.reasons
+
+
+def spec_of(array, prototype):
+    from zarr.core.array_spec import ArraySpec
+
+    inner = array._async_array
+    kind = getattr(inner.metadata, "data_type", None) or inner.metadata.dtype
+    return ArraySpec(array.chunks, kind, inner.metadata.fill_value, inner.config, prototype)
+
+
+def test_what_the_engine_refuses_is_read_by_zarr(monkeypatch):
+    """A codec may turn out not to be read only when its data is seen."""
+    array = stored(shape=(9, 9), chunks=(4, 4))
+    fast = vf.accelerate(array)
+
+    async def refuse(self, reads):
+        raise vf.UnsupportedError("a dictionary")
+
+    monkeypatch.setattr(vf.Engine, "run", refuse)
+    same(fast[...], array[...])
+    assert report(fast).reasons == {"a dictionary": 1}

@@ -174,6 +174,9 @@ class Counting(LocalStore):
         return await super().get(key, prototype, byte_range)
 
 
+Counting.__name__ = "LocalStore"  # a name says nothing
+
+
 class Renaming(WrapperStore):
     """One that has the objects under other keys."""
 

@@ -253,11 +253,9 @@ def _axis(pieces: list[tuple[range | NDArray[np.int64], Any]], count: int) -> Ax
         return line.start, line.step, count
     if sum(len(inside) for inside, _ in pieces) != count:
         raise ValueError("an output of another extent")
-    indices = np.full(count, -1, np.int64)
+    indices = np.full(count, -1, np.int64)  # refused by the core, where nothing goes to
     for inside, to in pieces:
         indices[to.reshape(-1) if isinstance(to, np.ndarray) else to] = inside
-    if indices.min() < 0:
-        raise ValueError("places of the output that nothing goes to")
     steps = np.diff(indices)
     if count > 1 and steps[0] > 0 and (steps == steps[0]).all():
         return int(indices[0]), int(steps[0]), count
