@@ -4,6 +4,7 @@
     python tools/zarr_suite.py zarr-3.4.2 --quick          # some files, for CI
     python tools/zarr_suite.py zarr-3.1.6 -k sharding
     python tools/zarr_suite.py zarr-3.1.6 --pipeline zarrs
+    python tools/zarr_suite.py zarr-3.1.6 --failed         # after a change: the new failures of the last whole run only
     python tools/zarr_suite.py --write                     # tests/zarr_suites.md, from the last whole runs
 
 A suite is the sdist of a package, unpacked under build/suites with an environment of its own, in which voxfetch is
@@ -123,7 +124,14 @@ SUITES = {
             groups=("test-min",),
             also=("zarr==3.4.2", *_ASYNC),
             # In one process, and always in the same order.
-            options=("-o", "addopts=--import-mode=importlib -ptesting.anndata._pytest", "-p", "no:randomly", "-k", "zarr"),
+            options=(
+                "-o",
+                "addopts=--import-mode=importlib -ptesting.anndata._pytest",
+                "-p",
+                "no:randomly",
+                "-k",
+                "zarr",
+            ),
         ),
     )
 }
@@ -222,7 +230,7 @@ def run(suite: Suite, pipeline: str, *, which: str, tests: tuple[str, ...], keyw
     if path is not None:
         environment["ZARR_CODEC_PIPELINE__PATH"] = path
     # One seed, so that both pipelines see the same examples.
-    options = ["-q", "-p", "zarr_suite_plugin", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=120"]
+    options = ["-q", "-p", "zarr_suite_plugin", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=300"]
     command = [str(suite.interpreter), "-m", "pytest", *options, *suite.options, *tests]
     if keyword is not None:
         command += ["-k", keyword]
@@ -333,6 +341,9 @@ def document(compared: list[Comparison]) -> str:
         *(one.row() for one in compared),
     ]
     for one in compared:
+        repeated = sum(line.get("again", False) for line in one.ours.values())
+        if repeated:
+            lines += ["", f"{one.suite} with {one.pipeline}: {repeated} tests ran once more, after a change."]
         reasons: Counter[str] = Counter()
         for line in one.ours.values():
             reasons.update(line["fallbacks"])
@@ -364,6 +375,17 @@ def compare(suite: str, pipeline: str, which: str) -> Comparison | None:
     return Comparison(suite, pipeline, results(ours), results(baseline))
 
 
+def again(suite: Suite, pipeline: str) -> None:
+    """Runs the new failures of the last whole run once more; their lines are replaced, and say so."""
+    last = compare(suite.name, pipeline, "whole")
+    if last is None:
+        raise SystemExit(f"{suite.name}: no whole run")
+    found = results(run(suite, pipeline, which="again", tests=tuple(last.new), keyword=None)) if last.new else {}
+    lines = last.ours | {test: {**line, "again": True} for test, line in found.items()}
+    path = suite.folder / f"{pipeline}-whole.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
+
+
 def main() -> int:
     """Runs what the command line says; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -371,6 +393,7 @@ def main() -> int:
     parser.add_argument("--pipeline", choices=[name for name in PIPELINES if name != "zarr"], default="voxfetch")
     parser.add_argument("--quick", action="store_true", help="some files only")
     parser.add_argument("-k", dest="keyword", help="tests, as for pytest")
+    parser.add_argument("--failed", action="store_true", help="only the new failures of the last whole run")
     parser.add_argument("--again", action="store_true", help="run zarr's own pipeline again, too")
     parser.add_argument("--write", action="store_true", help="write tests/zarr_suites.md from the last whole runs")
     arguments = parser.parse_args()
@@ -388,7 +411,10 @@ def main() -> int:
         baseline = suite.folder / f"zarr-{which}.jsonl"
         if arguments.again or which == "some" or not baseline.exists():
             run(suite, "zarr", which=which, tests=tests, keyword=arguments.keyword)
-        run(suite, arguments.pipeline, which=which, tests=tests, keyword=arguments.keyword)
+        if arguments.failed:
+            again(suite, arguments.pipeline)
+        else:
+            run(suite, arguments.pipeline, which=which, tests=tests, keyword=arguments.keyword)
         compared = compare(name, arguments.pipeline, which)
         if compared is None:
             raise SystemExit(f"{name}: no results")
