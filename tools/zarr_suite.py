@@ -81,7 +81,7 @@ def _zarr(version: str, python: tuple[int, int], *quick: str) -> Suite:
     )
 
 
-_ASYNC = ("pytest", "pytest-asyncio", "hypothesis")
+_ASYNC = ("pytest", "pytest-asyncio")
 SUITES = {
     suite.name: suite
     for suite in (
@@ -172,7 +172,7 @@ def requirements(suite: Suite) -> list[str]:
         return found
 
     extras = f"[{','.join(suite.extras)}]" if suite.extras else ""
-    wanted = [f"{suite.package}{extras}=={suite.version}", "pytest-timeout", "obstore", *suite.also]
+    wanted = [f"{suite.package}{extras}=={suite.version}", "pytest-timeout", "hypothesis", "obstore", *suite.also]
     for name in suite.groups:
         wanted += of(name)
     return wanted
@@ -341,6 +341,9 @@ def document(compared: list[Comparison]) -> str:
         *(one.row() for one in compared),
     ]
     for one in compared:
+        left = len(set(one.baseline) - set(one.ours))
+        if left:
+            lines += ["", f"{one.suite} with {one.pipeline}: the run was stopped, {left:,} tests have no result."]
         repeated = sum(line.get("again", False) for line in one.ours.values())
         if repeated:
             lines += ["", f"{one.suite} with {one.pipeline}: {repeated} tests ran once more, after a change."]
