@@ -199,8 +199,9 @@ def outcome_of_fields(array, fields):
         return type(error)
 
 
-def test_no_fill_value_in_version_2():
-    array = stored(shape=(9, 9), chunks=(4, 4), zarr_format=2, fill_value=None, dtype="i4")
+@pytest.mark.parametrize("dtype", ["i4", "f4", "?", "U3", "S3", "M8[s]", "m8[ns]", "c8"])
+def test_no_fill_value_in_version_2(dtype):
+    array = stored(shape=(9, 9), chunks=(4, 4), zarr_format=2, fill_value=None, dtype=dtype)
     zarr.core.sync.sync(array.store.delete("a/0.1"))
     fast = vf.accelerate(array)
     same(fast[...], array[...])

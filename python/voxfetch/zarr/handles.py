@@ -129,10 +129,18 @@ def _document(metadata: Any, name: str) -> dict[str, Any]:
     """The document of an array, without what says nothing of its voxels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # types without a specification; said once when the array was opened
-        text = metadata.to_buffer_dict(default_buffer_prototype())[name].to_bytes()
+        try:
+            text = metadata.to_buffer_dict(default_buffer_prototype())[name].to_bytes()
+        except ValueError as error:
+            # As of a grid that `zarr.config` does not allow at this moment.
+            raise UnsupportedError(f"metadata that zarr does not write ({type(error).__name__})") from error
     document = cast("dict[str, Any]", json.loads(text))
     for field in ("attributes", "dimension_names"):
         document.pop(field, None)
+    if document["fill_value"] is None:
+        # zarr leaves out chunks of its default value, which is not zero for dates, and reads them back as that.
+        dtype = metadata.dtype
+        document["fill_value"] = dtype.to_json_scalar(dtype.default_scalar(), zarr_format=metadata.zarr_format)
     return document
 
 
