@@ -103,13 +103,17 @@ def test_scale_offset(tmp_path):
     path = put_v3(tmp_path / "f", floats.tobytes(), shape=(50,), dtype="float32",
                   codecs=[codec("scale_offset", offset=5, scale=0.1), LITTLE])  # fmt: skip
     assert vf.open_array(path)[:].tobytes() == (floats / np.float32(0.1) + np.float32(5)).tobytes()
-    integers = np.array([-7, -6, -1, 0, 1, 6, 7], "int16")
+    integers = np.array([-8, -6, -2, 0, 2, 6, 8], "int16")
     for scale, offset in ((2, 100), (-2, 100), (1, -3)):
         path = put_v3(tmp_path / f"{scale}", integers.tobytes(), shape=(7,), dtype="int16",
                       codecs=[codec("scale_offset", offset=offset, scale=scale), LITTLE])  # fmt: skip
         assert (vf.open_array(path)[:] == integers // scale + offset).all()
     path = put_v3(tmp_path / "none", integers.tobytes(), shape=(7,), dtype="int16", codecs=["scale_offset", LITTLE])
     assert (vf.open_array(path)[:] == integers).all()
+    path = put_v3(tmp_path / "rest", (integers + 1).astype("int16").tobytes(), shape=(7,), dtype="int16",
+                  codecs=[codec("scale_offset", scale=2), LITTLE])  # fmt: skip
+    with pytest.raises(vf.CodecError, match=r"scale_offset: -7 / 2 \+ 0 is no int16"):
+        vf.open_array(path)[:]
     for offset, dtype, stored in ((32767, "int16", integers), (-3, "uint8", np.arange(7, dtype="uint8"))):
         codecs = [codec("scale_offset", offset=max(offset, 0) or 250, scale=1), LITTLE]
         path = put_v3(tmp_path / dtype, stored.tobytes(), shape=(7,), dtype=dtype, codecs=codecs)

@@ -137,10 +137,6 @@ def _document(metadata: Any, name: str) -> dict[str, Any]:
     document = cast("dict[str, Any]", json.loads(text))
     for field in ("attributes", "dimension_names"):
         document.pop(field, None)
-    if document["fill_value"] is None:
-        # zarr leaves out chunks of its default value, which is not zero for dates, and reads them back as that.
-        dtype = metadata.dtype
-        document["fill_value"] = dtype.to_json_scalar(dtype.default_scalar(), zarr_format=metadata.zarr_format)
     return document
 
 

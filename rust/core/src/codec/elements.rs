@@ -104,12 +104,12 @@ fn scale_offset(
     range: Option<(i128, i128)>,
 ) -> Result<Value> {
     let Some((min, max)) = range else { return Ok(stored.scaled(f64::cast(scale), f64::cast(offset))) };
-    // Rounded down. Numbers of 64 bits cannot overflow 128.
+    // Numbers of 64 bits cannot overflow 128.
     let (wide, scale) = (integer(stored.value()), integer(scale));
-    let rounded = (wide * scale.signum()).checked_div_euclid(scale.abs());
-    let rounded = rounded.ok_or_else(|| Error::codec(codec.name, "elements cannot be divided by 0"))?;
-    let sum = rounded + integer(offset);
-    if sum < min || sum > max {
+    let quotient = wide.checked_div(scale);
+    let quotient = quotient.ok_or_else(|| Error::codec(codec.name, "elements cannot be divided by 0"))?;
+    let sum = quotient + integer(offset);
+    if quotient * scale != wide || sum < min || sum > max {
         let what = format!("{wide} / {scale} + {} is no {}", integer(offset), codec.decoded.numpy_name());
         return Err(Error::codec(codec.name, what));
     }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_divided_down_and_do_not_overflow() {
+    fn integers_are_divided_without_a_rest_and_do_not_overflow() {
         let codec = |scale: i16, offset: i16| {
             let (scale, offset) = (bytes(&[scale]), bytes(&[offset]));
             step(DataType::Int(2), DataType::Int(2), ElementStep::ScaleOffset { scale, offset })
@@ -257,10 +257,13 @@ mod tests {
             decode(&[codec(scale, offset)], &bytes(&[stored]), &mut out).map(|()| i16::from_ne_bytes(out))
         };
         for (scale, offset, stored, expected) in [
-            (2, 0, -7, Some(-4)),
-            (-2, 0, 7, Some(-4)),
-            (-2, 0, -7, Some(3)),
-            (2, 10, 7, Some(13)),
+            (2, 0, -8, Some(-4)),
+            (-2, 0, 8, Some(-4)),
+            (-2, 0, -6, Some(3)),
+            (2, 10, 6, Some(13)),
+            (2, 0, 7, None),
+            (-2, 0, 7, None),
+            (2, 0, -7, None),
             (-1, 0, i16::MIN, None),
             (-1, -1, i16::MIN, Some(i16::MAX)),
             (1, 1, i16::MAX, None),

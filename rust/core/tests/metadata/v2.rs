@@ -45,7 +45,9 @@ fn v2_data_types() {
         assert_eq!(meta.fill_value.len(), dtype.item_size());
         assert_eq!(meta.dtype, dtype);
         let meta = v2(&[("dtype", &format!("\"{text}\"")), ("fill_value", "null")]).unwrap();
-        assert_eq!(meta.fill_value, vec![0; dtype.item_size()]);
+        let is_time = matches!(dtype, DataType::DateTime(_) | DataType::TimeDelta(_));
+        let expected = if is_time { i64::MIN.to_ne_bytes().to_vec() } else { vec![0; dtype.item_size()] };
+        assert_eq!(meta.fill_value, expected);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::codecs::Input;
 use super::{check_version, dtype, extents, fill, numcodecs, separator};
+use crate::dtype::DataType;
 use crate::error::{Error, Result};
 use crate::metadata::foreign::ForeignCodecs;
 use crate::metadata::json::Node;
@@ -65,7 +66,12 @@ pub(super) fn array(
     }
 
     let fill_value = document.require("fill_value")?;
-    let fill_value = if fill_value.is_null() { vec![0; dtype.item_size()] } else { fill::bytes(&fill_value, &dtype)? };
+    let fill_value = match &dtype {
+        // "Not a time", as zarr-python has it, which leaves out chunks of nothing else.
+        DataType::DateTime(_) | DataType::TimeDelta(_) if fill_value.is_null() => i64::MIN.to_ne_bytes().to_vec(),
+        _ if fill_value.is_null() => vec![0; dtype.item_size()],
+        _ => fill::bytes(&fill_value, &dtype)?,
+    };
     let separator = match (dimension_separator, document.get("dimension_separator")) {
         (Some(given @ ('.' | '/')), _) => given,
         (Some(other), _) => {
