@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from zarr.core.buffer import default_buffer_prototype
 import voxfetch as vf
 from tests.zarr_arrays import CHUNKS, PIPELINE, SHAPE, SHARDS, all_accelerated, same, stored
 from voxfetch.zarr import ZarrPipeline, report
+
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::zarr.errors.UnstableSpecificationWarning", "ignore::zarr.errors.ZarrUserWarning"
@@ -301,3 +304,12 @@ def test_accelerate_leaves_the_given_array_alone(store):
             vf.accelerate(wrong)
     with pytest.raises(TypeError, match="does not use"):
         report(array)
+
+
+def test_the_example():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / "zarr_pipeline.py")],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "ZarrPipeline: mean 121.692" in done.stdout
+    assert "2 of 2 reads accelerated" in done.stdout
