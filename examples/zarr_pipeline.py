@@ -1,4 +1,4 @@
-"""zarr-python, faster without other code: `python examples/zarr_pipeline.py [ARRAY]`, a path or a URL of a Zarr array."""
+"""zarr-python, faster without other code: `python examples/zarr_pipeline.py [ARRAY]`, a path or URL of a Zarr array."""
 
 import sys
 from pathlib import Path
