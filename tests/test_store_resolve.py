@@ -337,3 +337,21 @@ def test_options_of_objects_are_part_of_them():
 
 def test_paths_are_local():
     assert remote_store(Path("x")) is None
+
+
+def test_plain_http_of_obstore_is_read_by_our_own_client(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    options = {"allow_http": True, "timeout": "5s"}
+
+    def kind(url="http://host/a", **client):
+        store = obstore.store.HTTPStore(url, client_options=options | client, retry_config={"max_retries": 1})
+        found, key = remote_store(store, None, "b")
+        assert (found.url, key) == ("http://host/a", "b")
+        return type(found).__name__
+
+    assert kind() == "HttpStore"
+    assert kind(default_headers={"authorization": "me"}) == kind(proxy_url="http://proxy") == "ObjectStore"
+    assert kind("http://user:word@host/a") == "ObjectStore"
+    monkeypatch.setenv("http_proxy", "http://proxy")
+    assert kind() == "ObjectStore"

@@ -36,6 +36,8 @@ _PROTOCOLS: dict[str, Literal["s3", "gcs", "azure", "http"]] = {
     **dict.fromkeys(("az", "abfs", "abfss"), "azure"),
     **dict.fromkeys(("http", "https"), "http"),
 }
+# Settings of obstore's store over HTTP that are all the same here: times and attempts are those of the engine.
+_PLAIN_SETTINGS = {"client_options", "retry_config", "allow_http", "timeout", "connect_timeout", "http1_only"}
 _SCHEMES = {"s3": "s3", "gcs": "gs", "azure": "az"}
 _NATIVE_FILESYSTEMS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure", "fsspec": "http"}
 
@@ -233,10 +235,30 @@ def _of_object(parts: _Parts, options: StoreOptions) -> RemoteStore:
     from voxfetch.store.object import ObjectStore
 
     if parts.library == "obstore":
-        return ObjectStore(parts.store, options)
+        return _plain_http(parts.store, options) or ObjectStore(parts.store, options)
     if parts.library == "zarr":
         return _zipped(parts.store) or AdapterStore(ZarrSource(parts.store))
     return ObspecStore(parts.store)
+
+
+def _plain_http(store: Any, options: StoreOptions) -> RemoteStore | None:
+    """A store of ours, which costs less a request, for one of obstore over HTTP that has no settings of its own."""
+    if type(store).__name__ != "HTTPStore":
+        return None
+    from urllib.request import getproxies_environment
+
+    from voxfetch.store.session import foreign_arguments
+
+    if getproxies_environment():
+        return None
+
+    made = foreign_arguments(store)
+    settings = {**made.kwargs, **cast("dict[str, Any]", made.kwargs.get("client_options") or {})}
+    url = str(made.args[0]) if made.args else ""
+    parts = urlsplit(url)
+    if set(settings) - _PLAIN_SETTINGS or "@" in parts.netloc or parts.query or parts.fragment:
+        return None
+    return _of_http(url, options)
 
 
 def _zipped(store: Any) -> RemoteStore | None:
