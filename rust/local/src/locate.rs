@@ -191,7 +191,7 @@ pub fn locate(
         if compressed.is_none() && cache.is_none() && meta.levels.is_empty() && meta.is_plain_in(&visit.shard) {
             let (range, extent) = needed(plan, visit, items, all, &mut Vec::new())?;
             if extent != Extent::Whole {
-                let requests = coalesce([range].into_iter(), array.merge);
+                let requests = coalesce([range], array.merge);
                 let stored = vec![StoredChunk { range, extent, items: 0..items.len() }];
                 let resolved = Resolved { stored, ..Resolved::default() };
                 let (file, kept, indexes) = (Arc::new(file), Kept::default(), IndexCost::default());
