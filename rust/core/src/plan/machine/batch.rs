@@ -135,6 +135,8 @@ pub(super) struct Batch<P> {
     pub shared: Arc<Shared<P>>,
     pub calls: Vec<Progress>,
     pub next_visit: u64,
+    /// When its first visit began: its calls were made before.
+    pub began_s: Option<f64>,
     /// Visits begun and not ended: number -> id.
     pub active: BTreeMap<u64, u64>,
     pub interactive: bool,
@@ -181,6 +183,7 @@ impl<P> Batch<P> {
         Self {
             calls: calls.collect(),
             next_visit: 0,
+            began_s: None,
             active: BTreeMap::new(),
             interactive,
             cache,

@@ -5,7 +5,6 @@
 //! range tells; of any other object, and of those of a store that tells no sizes, all is fetched, for the decoder to judge. The table of a chunk's blocks comes with its beginning and is kept like an index. It counts for the version that it came
 //! with only, so that an object whose store shows no version is fetched whole.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,10 +29,10 @@ enum Way {
 
 impl Way {
     /// For bytes `window` of its one chunk, decoded.
-    fn of(object: &Object, array: &RemoteArray, window: &Range<usize>, tells_sizes: bool) -> Self {
+    fn of(object: &Object, array: &RemoteArray, window: &Range<usize>, gives_parts: bool) -> Self {
         if array.meta.levels.is_empty() && array.meta.is_plain_in(&object.cell) {
             let has_size = match &object.known {
-                None => tells_sizes,
+                Some(Known::Absent { .. }) | None => gives_parts,
                 Some(known) => known.is_of_nbytes(array.meta.chunk_nbytes),
             };
             if !has_size || window.len() == array.meta.chunk_nbytes {
@@ -71,7 +70,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let shared = Arc::clone(&batch.shared);
         let plan_visit = shared.plan.visit(visit.number);
         let array = &shared.arrays[plan_visit.array];
-        let tells_sizes = !self.sizeless.contains(&object.name.store);
+        let gives_parts = !self.wholes.contains(&object.name.store);
         let whole_nbytes = (array.meta.chunk_nbytes as u64).min(limit);
         let way = match shared.mode {
             // Nothing may be left out.
@@ -81,7 +80,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             _ => shared
                 .plan
                 .window(&plan_visit, &visit.items, &mut Vec::new())
-                .map_or(Way::Whole, |window| Way::of(object, array, &window, tells_sizes)),
+                .map_or(Way::Whole, |window| Way::of(object, array, &window, gives_parts)),
         };
         if let Mode::Explain { .. } = shared.mode {
             let (requests, nbytes) = match &way {
@@ -125,13 +124,13 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// another size than its chunk: it is fetched whole then.
     pub(super) fn has_elements(&mut self, id: u64, version: &Version, now_s: f64) -> bool {
         let Some(object) = self.objects.get_mut(&id) else { return false };
-        let known = Known::first(version.clone(), now_s);
+        let known = object.first(version.clone(), now_s);
         if known.is_of_nbytes(object.array.meta.chunk_nbytes) {
             object.known = Some(known);
             return true;
         }
         if version.total.is_none() {
-            self.sizeless.insert(Arc::clone(&object.name.store));
+            self.wholes.insert(Arc::clone(&object.name.store));
         }
         self.begin_again(id, Some(known));
         false
@@ -139,7 +138,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
 
     /// Notes that elements of an object cannot be fetched alone: it is too short, or the server does not give a part.
     pub(super) fn is_no_chunk(&mut self, id: u64, now_s: f64) {
-        self.begin_again(id, Some(Known::first(Version::default(), now_s)));
+        let Some(object) = self.objects.get(&id) else { return };
+        let known = object.first(Version::default(), now_s);
+        self.begin_again(id, Some(known));
     }
 
     /// Takes the beginning of an object.
@@ -167,7 +168,11 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let Some(object) = self.objects.get_mut(&id) else { return };
         object.asked = false;
         let blocks = table.map(Arc::new);
-        object.known = Some(Known::Present { since_s: now_s, version, indexes: HashMap::new(), blocks });
+        let mut known = object.first(version, now_s);
+        if let Known::Present { blocks: none, .. } = &mut known {
+            *none = blocks;
+        }
+        object.known = Some(known);
         self.wake(id, None);
     }
 }

@@ -3,8 +3,6 @@
 //! A version with a strong ETag is the same whenever it is met again. What is known of any other object is a version of
 //! its own, so that its chunks are trusted no longer than its index is.
 
-use std::collections::HashMap;
-
 use super::{Delivery, Job, Known, Machine, Mode, Name, Task, Version};
 use crate::chunk_cache::{ObjectCache, StoredVersion};
 use crate::plan::kept::{Kept, widen};
@@ -90,7 +88,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     pub(super) fn came_whole(&mut self, id: u64, version: Version, now_s: f64) {
         let Some(object) = self.objects.get_mut(&id) else { return };
         if self.chunk_cache.takes(object.array.meta.chunk_nbytes) {
-            object.known = Some(Known::Present { since_s: now_s, version, indexes: HashMap::new(), blocks: None });
+            object.known = Some(object.first(version, now_s));
         }
     }
 }

@@ -241,8 +241,8 @@ pub struct Machine<P, B> {
     names: HashMap<Name, u64>,
     remembered: ByteCache<Name, Known>,
     chunk_cache: Arc<ChunkCache>,
-    /// Stores whose replies do not tell how large the object is.
-    sizeless: HashSet<Arc<str>>,
+    /// Stores of which objects without an index are fetched whole: they give no parts, or do not tell how large the object is.
+    wholes: HashSet<Arc<str>>,
     /// Requests to be sent next, by priority.
     ready: [VecDeque<Flight>; 2],
     /// Objects with pending chunks, by priority.
@@ -278,7 +278,9 @@ struct Active {
     again: bool,
     /// Requests that it had to wait for before it knew its chunks.
     waited: u64,
-    /// What was known before this moment says of no chunk that it is missing.
+    /// When its batch began.
+    began_s: f64,
+    /// What was asked for before this moment says of no chunk that it is missing.
     trusts_missing_since_s: f64,
 }
 
@@ -320,7 +322,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             names: HashMap::new(),
             remembered: ByteCache::new(limits.index_cache_nbytes),
             chunk_cache,
-            sizeless: HashSet::new(),
+            wholes: HashSet::new(),
             ready: Default::default(),
             queue: Default::default(),
             in_flight: HashMap::new(),
@@ -468,6 +470,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// Forgets what is known of objects that no read is busy with.
     pub fn forget(&mut self) {
         self.remembered = ByteCache::new(self.limits.index_cache_nbytes);
+        self.wholes.clear();
     }
 
     /// Bytes of indexes kept for later reads.

@@ -51,9 +51,12 @@ impl Version {
 #[derive(Debug, Clone)]
 pub(super) enum Known {
     Absent {
-        since_s: f64,
+        asked_s: f64,
     },
     Present {
+        /// When it was asked for: a change after that may not be in it.
+        asked_s: f64,
+        /// When it was learnt, which tells versions without an ETag apart.
         since_s: f64,
         version: Version,
         /// Indexes by nesting level and the bytes of their shard.
@@ -64,16 +67,12 @@ pub(super) enum Known {
 }
 
 impl Known {
-    /// What the first reply of an object tells.
-    pub fn first(version: Version, since_s: f64) -> Self {
-        Self::Present { since_s, version, indexes: HashMap::new(), blocks: None }
-    }
-
     /// What a table tells of the object that it is of, before any reply.
     pub fn pinned(array: &RemoteArray, now_s: f64) -> Option<Self> {
         let Some(TableVersion::Object { etag, modified, total }) = array.meta.table()?.version() else { return None };
         let version = Version { etag: etag.clone(), modified: modified.clone(), total: *total };
-        Some(Self::first(version, now_s))
+        let (indexes, blocks) = (HashMap::new(), None);
+        Some(Self::Present { asked_s: now_s, since_s: now_s, version, indexes, blocks })
     }
 
     /// Whether it is known to have this many bytes.
@@ -81,9 +80,9 @@ impl Known {
         matches!(self, Self::Present { version, .. } if version.total == Some(nbytes as u64))
     }
 
-    pub fn since_s(&self) -> f64 {
+    pub fn asked_s(&self) -> f64 {
         match self {
-            Self::Absent { since_s } | Self::Present { since_s, .. } => *since_s,
+            Self::Absent { asked_s } | Self::Present { asked_s, .. } => *asked_s,
         }
     }
 
@@ -117,6 +116,8 @@ pub(super) struct Object {
     /// Grid coordinates; of an object that holds chunks from anywhere those of one of them.
     pub cell: Vec<u64>,
     pub known: Option<Known>,
+    /// Nothing was asked for before this moment.
+    pub asked_s: f64,
     /// Raised when the object turns out to be another one; replies to older requests are dropped.
     pub epoch: u32,
     pub visits: BTreeSet<u64>,
@@ -136,12 +137,13 @@ pub(super) struct Object {
 }
 
 impl Object {
-    pub fn new(name: Name, array: Arc<RemoteArray>, cell: Vec<u64>, known: Option<Known>) -> Self {
+    pub fn new(name: Name, array: Arc<RemoteArray>, cell: Vec<u64>, known: Option<Known>, asked_s: f64) -> Self {
         Self {
             name,
             array,
             cell,
             known,
+            asked_s,
             epoch: 0,
             visits: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -152,6 +154,21 @@ impl Object {
             cut: VecDeque::new(),
             queued: false,
         }
+    }
+
+    /// What the first reply tells, which came just now.
+    pub fn first(&self, version: Version, now_s: f64) -> Known {
+        let (indexes, blocks) = (HashMap::new(), None);
+        Known::Present { asked_s: self.asked_s, since_s: now_s, version, indexes, blocks }
+    }
+
+    /// That there is no such object.
+    pub fn absent(&self) -> Known {
+        Known::Absent { asked_s: self.asked_s }
+    }
+
+    pub fn is_present(&self) -> bool {
+        matches!(self.known, Some(Known::Present { .. }))
     }
 
     /// Forgets what was asked for; replies to it are dropped.

@@ -40,7 +40,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
         }
         if array.meta.levels.is_empty()
-            && object.known.is_none()
+            && !object.is_present()
             && matches!(flight.kind, Kind::Chunks(_))
             && !self.has_elements(id, &version, now_s)
         {
@@ -64,7 +64,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                     }
                     match known {
                         Some(Known::Present { version: known, .. }) => *known = version.clone(),
-                        _ => *known = Some(Known::first(version.clone(), now_s)),
+                        _ => object.known = Some(object.first(version.clone(), now_s)),
                     }
                 }
             }
@@ -180,7 +180,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         match (failure, flight.kind) {
             (Failure::Absent, Kind::Root { .. } | Kind::Object | Kind::Blocks) => {
                 object.asked = false;
-                object.known = Some(Known::Absent { since_s: now_s });
+                object.known = Some(object.absent());
                 self.wake(id, None);
             }
             // What its index promised is gone.
@@ -189,15 +189,19 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 self.root_failed(id, &Error::shard_index("the object is too short for its index; it is truncated"));
             }
             (Failure::Absent, _) if object.array.meta.table().is_some() => self.object_failed(id, &ChunkTable::gone()),
-            (Failure::Absent, _) if object.known.is_none() => {
-                self.begin_again(id, Some(Known::Absent { since_s: now_s }))
+            (Failure::Absent, _) if !object.is_present() => {
+                let known = object.absent();
+                self.begin_again(id, Some(known));
             }
-            (Failure::Changed, Kind::Chunks(_)) if object.known.is_none() && object.array.meta.levels.is_empty() => {
+            (Failure::Changed, Kind::Chunks(_)) if !object.is_present() && object.array.meta.levels.is_empty() => {
                 self.is_no_chunk(id, now_s);
             }
             (Failure::Error(error), Kind::Chunks(_))
-                if object.known.is_none() && object.array.meta.levels.is_empty() && is_of_parts(&error) =>
+                if !object.is_present() && object.array.meta.levels.is_empty() && is_of_parts(&error) =>
             {
+                if is_refused_part(&error) {
+                    self.wholes.insert(Arc::clone(&object.name.store));
+                }
                 self.is_no_chunk(id, now_s);
             }
             (Failure::Changed, Kind::Inner { .. } | Kind::Chunks(_)) if object.known.is_none() => {
@@ -214,7 +218,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             }
             (Failure::Error(error), Kind::Root { .. } | Kind::Object | Kind::Blocks) => self.root_failed(id, &error),
             (Failure::Error(error), Kind::Inner { level, shard }) => {
-                object.known.get_or_insert_with(|| Known::first(Version::default(), now_s));
+                if object.known.is_none() {
+                    object.known = Some(object.first(Version::default(), now_s));
+                }
                 self.inner_known(id, (level, shard), Err(error));
             }
             (Failure::Error(error), Kind::Chunks(wants)) => {
@@ -272,7 +278,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 (Some((version, whole)), Ok(index)) => {
                     object.asked = false;
                     let indexes = [((0, task.shard), Ok(Arc::new(index)))].into();
-                    object.known = Some(Known::Present { since_s: now_s, version, indexes, blocks: None });
+                    let (asked_s, blocks) = (object.asked_s, None);
+                    object.known = Some(Known::Present { asked_s, since_s: now_s, version, indexes, blocks });
                     let parts = self.wake(task.object, whole.then_some(nbytes));
                     if let Some(body) = body.filter(|_| !parts.is_empty()) {
                         used = self.deliver(parts, 0, body.clone(), nbytes);
@@ -356,6 +363,11 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         visit.left = 0;
         self.advance(id, None);
     }
+}
+
+/// Whether a store does not give parts of objects.
+fn is_refused_part(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Transport { class: TransportClass::RangeNotHonoured, .. })
 }
 
 fn is_too_large(error: &Error) -> bool {

@@ -8,6 +8,9 @@ const MAX_ACTIVE: usize = 256;
 /// As many visits, of which one object may have any number.
 const MAX_ACTIVE_VISITS: usize = 1 << 15;
 
+/// So much of an object comes from a server that ignores ranges; more is refused.
+const MAX_UNASKED_NBYTES: u64 = 8 << 20;
+
 impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// The next request: one that is ready, else of the objects whose turn it is, else of a visit that begins.
     pub(super) fn next_flight(&mut self, now_s: f64) -> Option<Flight> {
@@ -100,6 +103,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         object.queued = false;
         let mut wants = std::mem::take(&mut object.pending);
         let (epoch, merge) = (object.epoch, object.array.merge);
+        let meta = &object.array.meta;
+        // All of a chunk may come where a part was asked for.
+        let least_nbytes = if meta.levels.is_empty() { (meta.chunk_nbytes as u64).min(MAX_UNASKED_NBYTES) } else { 0 };
         wants.retain(|want| self.visits.get(&want.visit).is_some_and(|visit| visit.pass == want.pass));
         wants.sort_by_key(|want| want.chunk.range);
         let requests = coalesce(wants.iter().map(|want| want.chunk.range), merge);
@@ -107,7 +113,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         for request in requests {
             let members = wants.by_ref().take(request.members.len()).collect();
             let what = What::Range(request.range);
-            let flight = Flight { object: id, epoch, nbytes: request.range.len(), what, kind: Kind::Chunks(members) };
+            let nbytes = request.range.len().max(least_nbytes);
+            let flight = Flight { object: id, epoch, nbytes, what, kind: Kind::Chunks(members) };
             if let Some(object) = self.objects.get_mut(&id) {
                 object.cut.push_back(flight);
             }

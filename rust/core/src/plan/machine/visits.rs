@@ -53,6 +53,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
 
     pub(super) fn begin(&mut self, id: u64, number: u64, now_s: f64) {
         let Some(batch) = self.batches.get_mut(&id) else { return };
+        let began_s = *batch.began_s.get_or_insert(now_s);
         let shared = Arc::clone(&batch.shared);
         let visit = shared.plan.visit(number);
         let mut items = Vec::new();
@@ -78,7 +79,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             layout: array.meta.layout_hash(&visit.shard),
             key: array.key(&visit.shard).into(),
         };
-        let object = self.activate(name, array, &visit.shard, now_s);
+        let object = self.activate(name, array, &visit.shard, (now_s, began_s));
         let visit_id = self.new_id();
         if let Some(batch) = self.batches.get_mut(&id) {
             batch.begin(number, visit_id, &calls);
@@ -100,20 +101,30 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             pass: 0,
             again: false,
             waited: 0,
-            trusts_missing_since_s: now_s - array.trust_missing_s,
+            began_s,
+            trusts_missing_since_s: began_s - array.trust_missing_s,
         };
         self.visits.insert(visit_id, active);
         self.advance(visit_id, None);
     }
 
-    /// The object of this name among those that reads are busy with.
-    fn activate(&mut self, name: Name, array: &Arc<RemoteArray>, cell: &[u64], now_s: f64) -> u64 {
-        let is_trusted = |known: &Known| {
-            let age_s = now_s - known.since_s();
-            age_s <= array.trust_s && (age_s <= array.trust_missing_s || matches!(known, Known::Present { .. }))
+    /// The object of this name among those that reads are busy with, for a read that began at `began_s`.
+    ///
+    /// What is not known yet but asked for counts as known: a reply tells of no change after its request. That something is
+    /// missing is looked at when it is known (see `advance`); an object without an index is one reply.
+    fn activate(&mut self, name: Name, array: &Arc<RemoteArray>, cell: &[u64], (now_s, began_s): (f64, f64)) -> u64 {
+        let most_s = array.trust_s.min(array.trust_missing_s);
+        let is_trusted = |known: &Known| match known {
+            Known::Absent { asked_s } => began_s - asked_s <= most_s,
+            Known::Present { asked_s, .. } => began_s - asked_s <= array.trust_s,
+        };
+        let unknown_s = if array.meta.whole_object_limit().is_some() { most_s } else { array.trust_s };
+        let is_usable = |object: &Object| match &object.known {
+            Some(known) => is_trusted(known),
+            None => began_s - object.asked_s <= unknown_s,
         };
         if let Some(&id) = self.names.get(&name)
-            && self.objects.get(&id).is_some_and(|object| object.known.as_ref().is_none_or(is_trusted))
+            && self.objects.get(&id).is_some_and(is_usable)
         {
             return id;
         }
@@ -121,7 +132,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let known = self.remembered.remove(&name).filter(is_trusted).or_else(|| Known::pinned(array, now_s));
         self.counters.index_hits += u64::from(matches!(known, Some(Known::Present { .. })));
         self.begun.1 += 1;
-        self.add_object(Object::new(name, Arc::clone(array), cell.to_vec(), known))
+        self.add_object(Object::new(name, Arc::clone(array), cell.to_vec(), known, now_s))
     }
 
     /// Takes an object up as the one of its name.
@@ -135,11 +146,11 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
     /// Moves a visit to an object of which nothing is known; the one that it had is left to its other visits.
     fn know_anew(&mut self, id: u64) {
         let Some(visit) = self.visits.get(&id) else { return };
-        let old = visit.object;
+        let (old, began_s) = (visit.object, visit.began_s);
         let Some(object) = self.objects.get_mut(&old) else { return };
         object.visits.remove(&id);
         let is_over = object.visits.is_empty();
-        let mut fresh = Object::new(object.name.clone(), Arc::clone(&object.array), object.cell.clone(), None);
+        let mut fresh = Object::new(object.name.clone(), Arc::clone(&object.array), object.cell.clone(), None, began_s);
         fresh.visits.insert(id);
         let fresh = self.add_object(fresh);
         if let Some(visit) = self.visits.get_mut(&id) {
@@ -160,7 +171,11 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let plan_visit = shared.plan.visit(visit.number);
         let array = &shared.arrays[plan_visit.array];
         let fetch = !matches!(shared.mode, Mode::Explain { fetch_indexes: false });
-        if let Some(Known::Absent { .. }) = &object.known {
+        if let Some(Known::Absent { asked_s }) = &object.known {
+            if fetch && *asked_s < visit.trusts_missing_since_s && array.meta.whole_object_limit().is_none() {
+                self.know_anew(id);
+                return self.advance(id, None);
+            }
             visit.left = 0;
             batch.tally.shards_missing += 1;
             let groups = batch::groups(&visit.items);
@@ -174,7 +189,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let unknown = HashMap::new();
         let has_known_index = array.meta.levels.first().is_some_and(|level| level.index.is_known());
         // What needs no index is never out of date.
-        let known_s = object.known.as_ref().filter(|_| !has_known_index).map_or(f64::INFINITY, Known::since_s);
+        let known_s = object.known.as_ref().filter(|_| !has_known_index).map_or(f64::INFINITY, Known::asked_s);
         let (object_nbytes, known) = match &object.known {
             Some(Known::Present { version, indexes, .. }) => (version.total.unwrap_or(UNKNOWN_NBYTES), indexes),
             // Parts can be asked for at once; whether there is such an object their replies tell.
@@ -196,8 +211,7 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         let mut resolved = resolve(&shared.plan, &plan_visit, &visit.items, object_nbytes, &mut source);
         if fetch && !resolved.missing.is_empty() && known_s < visit.trusts_missing_since_s {
             self.know_anew(id);
-            self.ask_root(id, array, shared.mode);
-            return None;
+            return self.advance(id, None);
         }
         if visit.waited == 0 {
             batch.tally.bytes_from_cache += source.nbytes;
