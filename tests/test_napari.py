@@ -643,3 +643,29 @@ def test_the_example_runs_without_a_window():
     assert done.returncode == 0, done.stderr
     assert "image  fib25: EM" in done.stdout
     assert "labels groundtruth" in done.stdout
+
+
+def test_many_channels_in_one_layer_have_the_looks_of_none(tmp_path):
+    group = zarr.open_group(tmp_path / "im", mode="w", zarr_format=3)
+    voxels = np.random.default_rng(0).integers(0, 60000, (30, 16, 16), "u2")
+    group.create_array("0", shape=voxels.shape, chunks=(30, 16, 16), dtype="u2")[...] = voxels
+    scale = {"type": "scale", "scale": [1, 1, 1]}
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+    levels = [{"path": "0", "coordinateTransformations": [scale]}]
+    window = {"start": 0, "end": 10, "min": 0, "max": 65535}
+    channels = [{"label": f"ch{i}", "color": "FF0000", "active": i > 0, "window": window} for i in range(30)]
+    image = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}], "omero": {"channels": channels}}
+    group.attrs["ome"] = image
+    ((data, keywords, kind),) = layers(tmp_path / "im")
+    assert (kind, data.shape, keywords["name"]) == ("image", (30, 16, 16), "im")
+    assert keywords["contrast_limits"] == (voxels.min(), voxels.max())
+    assert not {"visible", "colormap"} & set(keywords)
+
+
+@pytest.mark.parametrize("value", [-3.4028235e38, 1e30, 0, 7])
+def test_an_image_of_one_value_can_be_shown(tmp_path, value):
+    zarr.create_array(tmp_path / "a", shape=(8, 8), chunks=(8, 8), dtype="f4")[...] = value
+    (one,) = layers(tmp_path / "a")
+    low, high = one[1]["contrast_limits"]
+    assert low == np.float32(value) < high
+    Layer.create(*one)

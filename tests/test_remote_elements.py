@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -95,3 +98,58 @@ def test_a_store_that_tells_no_size_is_asked_for_whole_objects_from_then_on(case
     before = engine.stats()
     np.testing.assert_array_equal(array[5], case.expected[5])
     assert difference(engine.stats(), before) == (4, 4 * CHUNK_NBYTES)
+
+
+@pytest.mark.parametrize("shards", [None, (8,)])
+def test_a_read_joins_no_request_that_was_sent_before_a_write(shards, tmp_path, write_array, make_values):
+    """Where nothing that is missing is trusted: an older read waits for its answer meanwhile."""
+    values = make_values((8,), "uint8") | 1
+    case = write_array(tmp_path / "a", values, chunks=(8,), shards=shards, compressors=None, fill_value=0)
+    objects = objects_in(case.path)
+    (key,) = (name for name in objects if name.startswith("c/"))
+    chunk = objects.pop(key)
+    with FaultyServer(objects) as server, vf.Engine() as engine:
+        options = vf.ReadOptions(missing_ttl_s=0)
+        array = vf.open_array(server.url, engine=engine, read_options=options)
+        server.faults.extend([Fault(status=404, delay_s=0.5)])
+        older = threading.Thread(target=lambda: array[...])
+        older.start()
+        while not any(request.key == key for request in server.requests):
+            time.sleep(0.01)
+        server.put(key, chunk)
+        np.testing.assert_array_equal(array[...], values)
+        assert shards or older.is_alive(), "the older read still waits"
+        older.join()
+
+
+def test_a_part_is_checked_also_where_the_whole_was_not_there_a_moment_ago(case, server, engine):
+    server.put("c/1/0/0", None)
+    missing = Fault(status=404, delay_s=0.1)
+    server.rule = lambda request: None if request.key != "c/1/0/0" else Fault(delay_s=0.4) if request.range else missing
+    array = vf.open_array(server.url, engine=engine)
+    whole = threading.Thread(target=lambda: array[32:, :64, :64])
+    whole.start()
+    found = []
+
+    def read():
+        try:
+            found.append(array[40, 3, 3])
+        except vf.VoxfetchError as error:
+            found.append(error)
+
+    part = threading.Thread(target=read)
+    part.start()
+    time.sleep(0.2)
+    server.put("c/1/0/0", bytes(2 * CHUNK_NBYTES))
+    part.join()
+    whole.join()
+    assert found == [9], "all that the server says of the whole object is that it is not there"
+
+
+def test_a_store_that_gives_no_parts_is_asked_for_whole_objects_from_then_on(case, server, engine):
+    server.rule = lambda request: Fault(headers={"Content-Encoding": "gzip"}) if request.range else None
+    array = vf.open_array(server.url, engine=engine)
+    for requests in (2, 1, 1):
+        before = len(server.requests)
+        np.testing.assert_array_equal(array[40, :64, :64], case.expected[40, :64, :64])
+        assert len(server.requests) - before == requests

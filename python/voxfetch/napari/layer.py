@@ -121,7 +121,7 @@ def _unit(name: str | None) -> str:
 def _looks(picture: Picture, number: int) -> dict[str, Any]:
     """Name, colour and visibility of one channel."""
     count = picture.split
-    channel = picture.channels[number] if number < len(picture.channels) and not picture.rgb else None
+    channel = picture.shown[number] if number < len(picture.shown) and not picture.rgb else None
     looks: dict[str, Any] = {}
     if count > 1:
         looks["colormap"] = (_TWO_COLORS if count == 2 else _COLORS)[number % len(_COLORS)]
@@ -141,9 +141,9 @@ def _looks(picture: Picture, number: int) -> dict[str, Any]:
 def _limits(picture: Picture) -> list[tuple[float, float] | None]:
     """Contrast limits of each layer: the window of the file, else those of the voxels; None leaves it to napari."""
     dtype, count = picture.arrays[0].dtype, max(picture.split, 1)
-    if picture.rgb or (dtype.itemsize == 1 and not picture.channels):
+    if picture.rgb or (dtype.itemsize == 1 and not picture.shown):
         return [_of_type(dtype)] * count
-    windows = [channel.window for channel in picture.channels[:count]] + [None] * (count - len(picture.channels))
+    windows = [channel.window for channel in picture.shown[:count]] + [None] * (count - len(picture.shown))
     limits = [(one.start, one.end) if one is not None and one.start < one.end else None for one in windows]
     if None not in limits:
         return limits
@@ -170,4 +170,5 @@ def _range_of(voxels: NDArray[Any]) -> tuple[float, float] | None:
     if not finite.size:
         return None
     low, high = float(finite.min()), float(finite.max())
-    return (low, high) if low < high else (low, low + 1)
+    # Further than the next number, also of a large one.
+    return (low, high) if low < high else (low, low + max(1.0, abs(low) * 1e-6))

@@ -82,6 +82,11 @@ class Picture(NamedTuple):
         count = 0 if self.channel_axis is None or self.rgb else self.arrays[0].shape[self.channel_axis]
         return count if count <= _MAX_CHANNELS else 0
 
+    @property
+    def shown(self) -> Sequence[Any]:
+        """The channels whose looks the layers take; none where several are one layer."""
+        return self.channels if self.split or len(self.channels) == 1 else ()
+
 
 def pictures(found: vf.Array | vf.Image) -> Iterator[Picture]:
     """Yields the picture that an array or an image is, and those of its labels. Raises `UnsupportedError`."""
