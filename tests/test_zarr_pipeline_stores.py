@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -309,3 +312,32 @@ def test_a_session_of_icechunk(tmp_path):
     session.commit("one")
     array = zarr.open_array(repository.readonly_session("main").store, path="deep/a", mode="r")
     check(vf.accelerate(array), native=False)
+
+
+class SlowOnce(MemoryStore):
+    """Answers one read of a chunk a second late, with what it held when it was asked."""
+
+    is_slow = False
+
+    async def get(self, key, prototype, byte_range=None):
+        found = await super().get(key, prototype, byte_range)
+        if SlowOnce.is_slow and key.startswith("c/"):
+            SlowOnce.is_slow = False
+            await asyncio.sleep(0.5)
+        return found
+
+
+@pytest.mark.parametrize("layout", [{"chunks": (8,)}, {"chunks": (4,), "shards": (8,)}])
+def test_a_read_sees_what_was_written_before_it_while_an_older_one_waits(layout):
+    array = vf.accelerate(
+        zarr.create_array(SlowOnce(), shape=(8,), dtype="u1", compressors=None, fill_value=7, **layout)
+    )
+    SlowOnce.is_slow = True
+    older = threading.Thread(target=lambda: array[...])
+    older.start()
+    while SlowOnce.is_slow:
+        time.sleep(0.01)
+    array[...] = 1
+    array[...] = array[...] + 1
+    older.join()
+    assert (array[...] == 2).all()

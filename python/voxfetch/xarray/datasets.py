@@ -86,7 +86,8 @@ def same_places(one: vf.Level, other: vf.Level) -> bool:
             return False
         if not np.allclose((scale, translation), places[axis][1:], rtol=1e-6, atol=1e-6 * abs(scale)):
             return False
-    return True
+    units = dict(zip(other.axes, other.unit, strict=True))
+    return all(unit is None or units[axis] in (None, unit) for axis, unit in zip(one.axes, one.unit, strict=True))
 
 
 def _coordinates(level: vf.Level, channels: list[str | None]) -> dict[str, Variable]:
