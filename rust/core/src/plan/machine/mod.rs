@@ -19,6 +19,7 @@ mod blocks;
 mod counters;
 mod kept;
 mod object;
+mod parts;
 mod replies;
 mod requests;
 mod visits;
