@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 import voxfetch as vf
 from tests.servers import objects_in
@@ -748,3 +749,85 @@ def test_the_example():
     assert (done.returncode, done.stderr) == (0, "")
     assert "loss" in done.stdout
     assert len(example.read_text().splitlines()) < 50
+
+
+def test_batches_that_would_be_empty_are_refused(tmp_path, write_array):
+    array = write_array(tmp_path / "a", np.zeros((13, 4, 4), "u1"), chunks=(4, 4, 4)).open()
+    crops = CropDataset.random(array, 4, 13)
+    for make in (lambda: CropLoader(crops, world_size=2), lambda: BlockSampler(crops, 1, workers=2)):
+        with pytest.raises(ValueError, match="drop_last"):
+            make()
+    parts = [CropLoader(crops, world_size=2, rank=rank, drop_last=True) for rank in range(2)]
+    assert [[len(batch) for batch in part] for part in parts] == [[1] * 6] * 2
+
+
+def test_arrays_with_other_axes_are_no_pair(tmp_path):
+    voxels = np.arange(512, dtype="u2").reshape(8, 8, 8)
+    for name, axes, stored in (("image", "zyx", voxels), ("labels", "xyz", voxels.transpose(2, 1, 0))):
+        zarr.create_array(
+            tmp_path / name, data=np.ascontiguousarray(stored), chunks=(4, 4, 4), dimension_names=list(axes)
+        )
+    image, labels = (vf.open_array(tmp_path / name) for name in ("image", "labels"))
+    starts = np.array([[4, 0, 0]])
+    with pytest.raises(vf.SelectionError, match="has the axes"):
+        CropDataset((image, labels), 4, starts)
+    one, other = CropDataset((image, labels.with_axes("zyx")), 4, starts)[0]
+    assert one.equal(other)
+
+
+def test_masks_in_cells_that_do_not_divide(tmp_path):
+    array = vf.open_array(write_empty(tmp_path / "a", (1000,)))
+    mask = np.zeros(16, bool)
+    mask[14] = True
+    with pytest.raises(ValueError, match="mask_cell"):
+        CropDataset.random(array, (1,), 500, mask=mask)
+    starts = CropDataset.random(array, (1,), 500, mask=mask, mask_cell=64).starts
+    assert 896 <= starts.min() <= starts.max() < 960
+    ten = vf.open_array(write_empty(tmp_path / "b", (10,)))
+    starts = CropDataset.random(ten, (1,), 50, mask=[False, False, False, True]).starts
+    assert set(starts.ravel().tolist()) == {9}
+
+
+def test_a_mask_within_a_region(tmp_path):
+    array = vf.open_array(write_empty(tmp_path / "a", (64, 16, 16)))
+    mask = np.ones((64, 16, 16), bool)
+    mask[20:24] = False
+    crops = CropDataset.random(array, (2, 2, 2), 500, mask=mask, region=((16, 0, 0), (24, 16, 16)))
+    assert set((crops.starts[:, 0] + 1).tolist()) <= {17, 18, 19}
+    with pytest.raises(ValueError, match="nowhere"):
+        CropDataset.random(array, (2, 2, 2), 5, mask=mask, region=((20, 0, 0), (24, 16, 16)))
+
+
+def test_threads_that_begin_at_once_have_an_epoch_each(tmp_path):
+    array = vf.open_array(write_empty(tmp_path / "a", (64, 16, 16)))
+    crops = CropDataset.random(array, (4, 8, 8), 64, seed=3)
+    loader = CropLoader(crops, 4, shuffle=False)
+    begun = []
+    threads = [threading.Thread(target=lambda: begun.append(iter(loader)._starts)) for _ in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    expected = {crops._given(epoch).tobytes() for epoch in range(8)}
+    assert {starts.tobytes() for starts in begun} == expected
+
+
+def test_an_error_of_a_transform_ends_the_iteration(tmp_path):
+    array = vf.open_array(write_empty(tmp_path / "a", (64, 16, 16)))
+    seen = []
+
+    def transform(item):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyError("boom")
+        return item
+
+    batches = iter(CropLoader(CropDataset(array, (4, 8, 8), transform=transform), 2, shuffle=False))
+    next(batches)
+    with pytest.raises(KeyError) as caught:
+        next(batches)
+    assert caught.value.__notes__ == ["in the transform of item 0 of a batch of 2"]
+    assert list(batches) == []
+
+
+def write_empty(path, shape):
+    zarr.create_array(path, shape=shape, chunks=tuple(min(extent, 8) for extent in shape), dtype="u1")
+    return path

@@ -523,3 +523,16 @@ def test_what_is_used_stays():
     assert ends.get("a", 1) is not None
     ends.put("c", 1, Fetched(buffer(b"x"), Version()), ends.turn)
     assert [ends.get(key, 1) is not None for key in "abc"] == [True, False, True]
+
+
+def test_what_is_written_is_seen_by_copies_of_the_store():
+    store = Store(ObjectStore(ObstoreMemory()))
+    writer = zarr.create_array(
+        store, name="a", shape=(8, 8), chunks=(2, 2), shards=(8, 8), dtype="u2", fill_value=7
+    )  # fmt: skip
+    writer[0:2, 0:2] = 1
+    reader = zarr.open_array(store, path="a", mode="r")
+    assert reader.store is not store
+    assert (reader[4:6, 4:6] == 7).all()
+    writer[4:6, 4:6] = 9
+    assert (reader[4:6, 4:6] == 9).all()

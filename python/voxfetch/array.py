@@ -79,7 +79,7 @@ class Array:
             # As xarray keeps them.
             names = node.attributes.get("_ARRAY_DIMENSIONS")
             listed = cast("list[object]", names) if isinstance(names, list) else []
-            if len(listed) == len(self._shape) and all(isinstance(name, str) for name in listed):
+            if listed and len(listed) == len(self._shape) and all(isinstance(name, str) for name in listed):
                 self._names = tuple(cast("list[str]", names))
                 self._prepare()
 

@@ -435,7 +435,7 @@ ROWS = [
         "T13.3",
         "a login page with 200 for a chunk",
         TYPED,
-        "LimitExceededError, status 200, 1 attempt; 1 request",
+        "LimitExceededError, status 200, 1 attempt; 2 requests",
         page("text/html", LOGIN_PAGE, "data"),
     ),
     Row(

@@ -87,6 +87,11 @@ class CropDataset(Dataset[Any]):
         self._members = [
             _member(name, array, one, first, self.shape) for name, array, one in zip(names, listed, given, strict=True)
         ]
+        for one in self._members:
+            own = [first.origin[column] for column in one.columns]
+            if not absolute and [at * by for at, by in zip(one.array.origin, one.factor, strict=True)] != own:
+                message = f"array {one.name} begins at {one.array.origin}, the first one at {first.origin}"
+                raise vf.SelectionError(message, hint="give starts as coordinates, with absolute=True")
         self._bounds: Literal["raise", "fill"] = bounds
         self._absolute = absolute
         self.transform = transform
@@ -110,6 +115,7 @@ class CropDataset(Dataset[Any]):
         seed: int = 0,
         *,
         mask: Any = None,
+        mask_cell: Extents | None = None,
         region: tuple[Sequence[int], Sequence[int]] | None = None,
         factors: Any = None,
         dtype: Any = None,
@@ -118,14 +124,13 @@ class CropDataset(Dataset[Any]):
         """Returns `n` crops an epoch at random places inside the first array, or inside the box `region`.
 
         `region` is (start, stop), half-open, in voxels. With `mask`, an array of bool that covers the first array in
-        cells of one or more voxels, the middle of each crop is drawn from where it is True. Places are the same for the
-        same `seed` and epoch (see `set_epoch`).
+        cells of `mask_cell` voxels (None: where its shape leaves no doubt), the middle of each crop is drawn from where
+        it is True. Places are the same for the same `seed` and epoch (see `set_epoch`).
         """
         _, listed = _listed(arrays)
         extents = listed[0].shape
         crop = _extents(shape, len(extents), "shape")
         low, high = ((0,) * len(extents), extents) if region is None else region
-        values, cell = (None, ()) if mask is None else _mask(mask, extents)
         low, high = _extents(low, len(extents), "region", 0), _extents(high, len(extents), "region", 0)
         fixed = cls(
             arrays, crop, np.zeros((0, len(extents)), np.int64), factors=factors, dtype=dtype, transform=transform
@@ -136,6 +141,7 @@ class CropDataset(Dataset[Any]):
         ]
         if min(room, default=0) < 0 or any(map(int.__gt__, high, extents)):
             raise vf.SelectionError(f"no crop of {crop} voxels fits into {low} .. {high} of the array {extents}")
+        values, cell = (None, ()) if mask is None else _mask(mask, mask_cell, extents, (low, high))
         fixed._known = None
         fixed._given = RandomStarts(n, seed, crop, low, high, step, values, cell)
         fixed._count = len(fixed.starts)
@@ -151,7 +157,11 @@ class CropDataset(Dataset[Any]):
         return known[1]
 
     def set_epoch(self, epoch: int) -> None:
-        """Takes the starts of another epoch, in worker processes too. `CropLoader` and `BlockSampler` call it."""
+        """Takes the starts of another epoch, in worker processes too. `CropLoader` and `BlockSampler` call it.
+
+        It is that of all who iterate over this dataset with workers of torch's DataLoader: loaders that are in use at
+        one time need a dataset each.
+        """
         self._epoch[0] = epoch
         if len(self.starts) != self._count:
             raise ValueError(f"starts({epoch}) gives {len(self.starts)} samples; {self._count} in the epoch before")
@@ -227,7 +237,15 @@ class CropDataset(Dataset[Any]):
     def items(self, tensors: list[torch.Tensor]) -> list[Any]:
         """Tensors (N, *crop) -> N items, transformed."""
         items = [self.like_arrays(one) for one in zip(*tensors, strict=True)]
-        return items if self.transform is None else [self.transform(item) for item in items]
+        if self.transform is None:
+            return items
+        for number, item in enumerate(items):
+            try:
+                items[number] = self.transform(item)
+            except BaseException as error:
+                error.add_note(f"in the transform of item {number} of a batch of {len(items)}")
+                raise
+        return items
 
     @property
     def sample_nbytes(self) -> int:
@@ -293,11 +311,13 @@ def _member(
     """`given` are factors and type."""
     factor, dtype = given
     columns = tuple(range(array.ndim))
-    if array.axes != first.axes and array.ndim != first.ndim:
+    are_named = not any(axis.startswith("dim_") for axis in (*array.axes, *first.axes))
+    if array.axes != first.axes and (are_named or array.ndim != first.ndim):
         columns = tuple(first.axes.index(axis) for axis in array.axes if axis in first.axes)
         if len(columns) < array.ndim or list(columns) != sorted(columns) or array.axes[0].startswith("dim_"):
             message = f"array {name} has the axes {array.axes}, the first one {first.axes}"
-            raise vf.SelectionError(message, hint="an array may lack axes of the first one, by name, in the same order")
+            hint = "an array may lack axes of the first one, by name, in the same order; with_axes gives another order"
+            raise vf.SelectionError(message, hint=hint)
     factors = _extents(factor, array.ndim, "factors")
     own = tuple(shape[column] for column in columns)
     if any(extent % by for extent, by in zip(own, factors, strict=True)):
@@ -333,15 +353,35 @@ def _extents(value: Any, ndim: int, what: str, minimum: int = 1) -> tuple[int, .
     return tuple(map(int, extents))
 
 
-def _mask(mask: Any, extents: tuple[int, ...]) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-    """The values, and the voxels that each stands for."""
-    values = np.asarray(mask) != 0
-    if values.ndim != len(extents) or not values.any():
-        raise ValueError(f"mask must have {len(extents)} axes and be True somewhere; its shape is {values.shape}")
-    cell = tuple(max(round(extent / cells), 1) for extent, cells in zip(extents, values.shape, strict=True))
-    if any(cells not in (n // by, -(-n // by)) for n, by, cells in zip(extents, cell, values.shape, strict=True)):
-        raise ValueError(f"mask {values.shape} does not cover the array {extents} in cells of whole voxels")
-    return values, cell
+def _mask(
+    mask: Any, given: Extents | None, extents: tuple[int, ...], region: tuple[tuple[int, ...], tuple[int, ...]]
+) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
+    """The values, False outside of the region, and the voxels that each stands for."""
+    values: NDArray[np.bool_] = np.asarray(mask) != 0
+    if values.ndim != len(extents):
+        raise ValueError(f"mask must have {len(extents)} axes; its shape is {values.shape}")
+    if given is None:
+        cell = tuple(_cell(extent, cells) for extent, cells in zip(extents, values.shape, strict=True))
+    else:
+        cell = _extents(given, len(extents), "mask_cell")
+    if 0 in cell or any(n not in (m // by, -(-m // by)) for m, by, n in zip(extents, cell, values.shape, strict=True)):
+        message = f"mask {values.shape} does not cover the array {extents} in cells of one size without doubt"
+        raise ValueError(f"{message}: mask_cell tells the voxels of one")
+    there = np.zeros_like(values)
+    box = tuple(slice(low // by, -(-high // by)) for low, high, by in zip(*region, cell, strict=True))
+    there[box] = values[box]
+    if not there.any():
+        raise ValueError(f"mask is True nowhere in the region {region[0]} .. {region[1]}")
+    return there, cell
+
+
+def _cell(extent: int, cells: int) -> int:
+    """Voxels of a cell along an axis: what divides it, or all that fits; 0 for none, and where several do."""
+    if cells and extent % cells == 0:
+        return extent // cells
+    about = range(max(extent // (cells + 1), 1), extent // max(cells - 1, 1) + 2)
+    fitting = [by for by in about if cells in (extent // by, -(-extent // by))]
+    return fitting[0] if len(fitting) == 1 else 0
 
 
 def _pinned(count: int, member: _Member, dtype: Any) -> torch.Tensor:

@@ -85,6 +85,7 @@ class CropLoader:
         self._prefetch = prefetch
         self._pin = pin_memory
         self._thread: _Thread | None = None
+        self._beginning = threading.Lock()
 
     def __len__(self) -> int:
         """Number of batches an epoch."""
@@ -100,24 +101,33 @@ class CropLoader:
             # At the exit of the interpreter what was made last ends first: the thread, then the engines that it uses.
             _ = self._dataset.engines
             self._thread = _Thread()
-        return _Batches(self._dataset, iter(self._sampler), self._thread, self._prefetch, pin=self._pin)
+        with self._beginning:
+            # The order and the places of one epoch, also when two threads begin one at a time.
+            batches = list(self._sampler)
+            starts = self._dataset.starts
+        return _Batches(self._dataset, (batches, starts), self._thread, self._prefetch, pin=self._pin)
 
 
 class _Batches:
     """The batches of one epoch."""
 
     def __init__(
-        self, dataset: CropDataset, batches: Iterator[list[int]], thread: _Thread, prefetch: int, *, pin: bool
+        self,
+        dataset: CropDataset,
+        epoch: tuple[list[list[int]], NDArray[np.int64]],
+        thread: _Thread,
+        prefetch: int,
+        *,
+        pin: bool,
     ) -> None:
         self._dataset = dataset
-        self._batches = batches
+        batches, self._starts = epoch
+        self._batches = iter(batches)
         self._thread = thread
         self._prefetch = prefetch
         self._pin = pin
         self._lock = threading.Lock()
         self._waiting = 0
-        # Of this epoch, also when another iteration begins the next one.
-        self._starts: NDArray[np.int64] | None = None
         self._ahead: deque[Future[list[torch.Tensor]]] = deque()
         # When it is dropped, or at the exit of the interpreter if it never is: before the engine closes.
         self._stop = weakref.finalize(self, _cancel, self._ahead, os.getpid())
@@ -140,8 +150,6 @@ class _Batches:
                 indices = next(self._batches, None)
                 if indices is None:
                     break
-                if self._starts is None:
-                    self._starts = self._dataset.starts
                 read = self._dataset.read_async(indices, self._starts[indices], pin=self._pin)
                 self._ahead.append(self._thread.start(read))
             if not self._ahead:
@@ -159,10 +167,14 @@ class _Batches:
         finally:
             with self._lock:
                 self._waiting -= 1
-        tensors = self._dataset.converted(read, pin=self._pin)
-        if self._dataset.transform is not None:
-            return default_collate(self._dataset.items(tensors))
-        return self._dataset.like_arrays(tensors)
+        try:
+            tensors = self._dataset.converted(read, pin=self._pin)
+            if self._dataset.transform is not None:
+                return default_collate(self._dataset.items(tensors))
+            return self._dataset.like_arrays(tensors)
+        except BaseException:
+            self._stop()
+            raise
 
 
 def _cancel(ahead: deque[Future[Any]], pid: int) -> None:

@@ -46,12 +46,16 @@ def batch_ends(count: int, batch_size: int, parts: int, number: int, *, drop_las
     """Returns the ends of the batches of part `number` of `count` samples in `parts` parts.
 
     Each part has the same number of batches: where that needs one more than a part could fill, its batches are smaller.
+    Raises `ValueError` where it would have to be empty.
     """
     mine = count * (number + 1) // parts - count * number // parts
     if drop_last:
         return [batch_size * (batch + 1) for batch in range(count // parts // batch_size)]
     most = -(-count // parts)
     batches = -(-most // batch_size)
+    if count // parts < batches:
+        message = f"{count} samples in {parts} parts are batches of {batch_size} for some and none for others"
+        raise ValueError(f"{message}: drop_last=True leaves some out")
     if (batches - 1) * batch_size < mine:
         return [min(batch_size * (batch + 1), mine) for batch in range(batches)]
     return [mine * (batch + 1) // batches for batch in range(batches)]
@@ -75,8 +79,8 @@ class RandomStarts:
     """Random starts of each epoch: the same for the same seed and epoch. All in voxels of the first array.
 
     Crops lie in the box from `low` to `high` (half-open), at multiples of `step`. With `mask` (bool, one value for
-    `cell` voxels) the middle of each crop is drawn from where it is True, each voxel as likely as any other; crops
-    that would reach out of the box are moved into it.
+    `cell` voxels) the middle of each crop is drawn from where it is True in the box, each voxel as likely as any other;
+    crops that would reach out of the box are moved into it.
     """
 
     count: int

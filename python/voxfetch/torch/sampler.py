@@ -70,6 +70,7 @@ class BlockSampler(Sampler[list[int]]):
         self._epoch = 0
         if 0 < len(dataset) < self._parts and not drop_last:
             raise ValueError(f"{len(dataset)} samples are too few for {self._parts} workers in all")
+        self._ends(0)  # raises what is wrong with them
         dataset.blocks(block)  # raises what is wrong with it
 
     def __len__(self) -> int:

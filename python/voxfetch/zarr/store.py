@@ -40,10 +40,12 @@ class Store(_ZarrStore):
 
     `store`: a zarr store, a path (a `LocalStore`), or a URL that obstore knows (`s3://`, `gs://`, `az://`, `http(s)://`;
     credentials from the environment). `index_ttl_s`: how long the end of an object is trusted; None means 60 s where
-    the store shows an ETag (an `ObjectStore`), so that a shard that somebody replaced is noticed, and not at all
-    elsewhere. What is written or deleted through this store is forgotten at once. `index_cache_bytes` bounds what is
-    kept. Ranges at most `max_gap_bytes` apart become one request of at most `max_request_bytes`, unless one range is
-    larger; `get_ranges` of zarr 3.2 and later has bounds of its own, from zarr's configuration.
+    the store shows an ETag (an `ObjectStore`), so that a shard that somebody replaced is noticed by the next read of a
+    chunk in it, and not at all elsewhere. A chunk that somebody else adds to a shard is found when that time is over:
+    no reply tells of it. What is written or deleted through this store, or a copy `with_read_only`, is forgotten at
+    once. `index_cache_bytes` bounds what is kept. Ranges at most `max_gap_bytes` apart become one request of at most
+    `max_request_bytes`, unless one range is larger; `get_ranges` of zarr 3.2 and later has bounds of its own, from
+    zarr's configuration.
 
     Reads raise `ObjectChangedError` for an object that was replaced since its index was read (reading again helps) and
     for fewer bytes than were asked for, also where the range goes past the end of the object; `RangeNotHonouredError`
@@ -102,7 +104,10 @@ class Store(_ZarrStore):
 
     def with_read_only(self, read_only: bool = False) -> Store:  # noqa: FBT001, FBT002 - as zarr has it
         """Returns a store of the same place that can be written to, or not."""
-        return type(self)(self._store.with_read_only(read_only), **self._options)
+        other = type(self)(self._store.with_read_only(read_only), **self._options)
+        # What is written through one of them is forgotten by both.
+        other._ends = self._ends
+        return other
 
     async def _open(self) -> None:
         await super()._open()

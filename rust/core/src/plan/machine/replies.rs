@@ -197,11 +197,9 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
                 self.is_no_chunk(id, now_s);
             }
             (Failure::Error(error), Kind::Chunks(_))
-                if !object.is_present() && object.array.meta.levels.is_empty() && is_of_parts(&error) =>
+                if !object.is_present() && object.array.meta.levels.is_empty() && is_refused_part(&error) =>
             {
-                if is_refused_part(&error) {
-                    self.wholes.insert(Arc::clone(&object.name.store));
-                }
+                self.wholes.insert(Arc::clone(&object.name.store));
                 self.is_no_chunk(id, now_s);
             }
             (Failure::Changed, Kind::Inner { .. } | Kind::Chunks(_)) if object.known.is_none() => {
