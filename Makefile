@@ -1,6 +1,7 @@
 # make demo    build, read the FIB-SEM volume of the tests, leave a slice in demo/
 # make test    Rust and Python tests, benchmarks as a smoke test, fuzz targets for seconds
 # make test-pythons  the tests that go with zarr, dask and xarray, their newest, under every other CPython that is here
+# make suites  the suites of zarr-python and xarray with voxfetch.ZarrPipeline; downloads them, an hour; writes tests/zarr_suites.md
 # make lint    format, clippy, ruff, pyright, stub, layers, dependencies
 # make wheel   dist/*.whl, tried in a clean environment without a compiler
 # make bench   the comparison with other readers, full volumes, more than an hour; alone on the machine
@@ -33,7 +34,7 @@ unexport PYTHONPATH PYTHONHOME
 RUST := Cargo.toml Cargo.lock $(shell find rust -path rust/fuzz -prune -o \( -name '*.rs' -o -name '*.toml' \) -print)
 PACKAGE := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml')
 
-.PHONY: help demo test test-rust test-python test-pythons test-bench fuzz bench lint lint-rust lint-python wheel clean
+.PHONY: help demo test test-rust test-python test-pythons test-bench suites fuzz bench lint lint-rust lint-python wheel clean
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
@@ -50,6 +51,10 @@ test-python: $(DONE)/extension $(DONE)/dev
 
 test-pythons: $(DONE)/wheel
 	PYTHON=$(BIN)/python tools/dropins.sh dist/*.whl
+
+suites: $(DONE)/extension
+	$(BIN)/python tools/zarr_suite.py zarr-3.1.6 zarr-3.4.2 xarray-2026.9.0
+	$(BIN)/python tools/zarr_suite.py --write
 
 # Every engine that is installed reads tiny volumes of every layout, from files and over HTTP; answers are compared,
 # times are not.
