@@ -153,3 +153,16 @@ def test_a_store_that_gives_no_parts_is_asked_for_whole_objects_from_then_on(cas
         before = len(server.requests)
         np.testing.assert_array_equal(array[40, :64, :64], case.expected[40, :64, :64])
         assert len(server.requests) - before == requests
+
+
+def test_a_part_counts_as_its_whole_chunk_against_the_limit_of_memory(tmp_path, write_array):
+    """For a server may send all of it: none of these parts says more than ten bytes."""
+    voxels = np.zeros((12, 8 << 20), "uint8")
+    case = write_array(tmp_path / "a", voxels, chunks=(1, 8 << 20), compressors=None, fill_value=1)
+    with FaultyServer(case.path) as server, vf.Engine(memory_limit_bytes=32 << 20) as engine:
+        array = vf.open_array(server.url, engine=engine)
+        server.rule = lambda request: Fault(delay_s=0.3)
+        assert (array[:, 5:15] == 0).all()
+        sent = [request.time_s for request in server.requests if request.range]
+    assert len(sent) == 12
+    assert sum(one - sent[0] < 0.2 for one in sent) <= 4
