@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import tests.core_standin
 import asyncio
 import json
+import warnings
 from typing import Any
 
+import zarr
+from zarr.abc.store import Store, SuffixByteRequest
+
+import tests.core_standin  # noqa: F401
 import voxfetch as vf
 from voxfetch.server.answers import Asked, Body
 from voxfetch.server.options import ServerOptions
-from voxfetch.server.precomputed import Precomputed
-from voxfetch.server.zarr2 import Zarr2
-from voxfetch.server.zarr3 import Zarr3
+from voxfetch.server.precomputed import PrecomputedPlane
+from voxfetch.server.zarr2 import Zarr2Plane
+from voxfetch.server.zarr3 import Zarr3Plane
 
-PLANES = {"z3": Zarr3, "z2": Zarr2, "pc": Precomputed}
+PLANES = {"z3": Zarr3Plane, "z2": Zarr2Plane, "pc": PrecomputedPlane}
 
 
 class Sources:
@@ -79,3 +83,57 @@ class Planes:
             raise AssertionError(word)
 
         return json.loads(bytes(body.content), parse_constant=refuse)
+
+
+class PlaneStore(Store):
+    """A plane as a store of zarr-python; `requests` are the keys asked for, in order."""
+
+    supports_writes = supports_deletes = supports_listing = False
+
+    def __init__(self, planes, root):
+        super().__init__(read_only=True)
+        self.planes = planes
+        self.root = root
+        self.requests = []
+
+    def __eq__(self, other):
+        return self is other
+
+    async def get(self, key, prototype, byte_range=None):
+        self.requests.append(key)
+        body = await self.planes.ask(f"{self.root}/{key}")
+        if body is None:
+            return None
+        content = bytes(body.content)
+        if isinstance(byte_range, SuffixByteRequest):
+            content = content[-byte_range.suffix :]
+        else:
+            assert byte_range is None
+        return prototype.buffer.from_bytes(content)
+
+    async def get_partial_values(self, prototype, key_ranges):
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def exists(self, key):
+        return await self.planes.ask(f"{self.root}/{key}") is not None
+
+    async def set(self, key, value):
+        raise NotImplementedError
+
+    async def delete(self, key):
+        raise NotImplementedError
+
+    def list(self):
+        raise NotImplementedError
+
+    list_prefix = list_dir = list
+
+
+def by_zarr(planes, path):
+    """All voxels of the array at `z3/...` or `z2/...` as zarr-python reads them, in native byte order."""
+    with warnings.catch_warnings():
+        # zarr-python calls its own dates unstable.
+        warnings.simplefilter("ignore", zarr.errors.UnstableSpecificationWarning)
+        version = {"z3": 3, "z2": 2}[path[:2]]
+        voxels = zarr.open_array(PlaneStore(planes, path), mode="r", zarr_format=version)[...]
+    return voxels.astype(voxels.dtype.newbyteorder("="))

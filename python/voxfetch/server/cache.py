@@ -29,7 +29,8 @@ AHEAD_BYTES = 32 << 20
 AHEAD_AT_WORK = 16
 #: What an entry takes beside its bytes.
 _ENTRY_BYTES = 512
-_THREADS = 2
+#: Some wait for a store (lists of label images), most encode.
+_THREADS = 8
 
 
 @dataclass(slots=True)

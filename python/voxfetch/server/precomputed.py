@@ -8,7 +8,7 @@
 Below an image its label images are at `labels/NAME/...`, below a group its members. Chunks hold all channels, x fastest
 and the channel slowest, little-endian. A fill value other than 0 is written out: the format has none.
 
-Precomputed places voxels by their corners in whole voxels (`voxel_offset`): the corner of the first voxel of the finest
+PrecomputedPlane places voxels by their corners in whole voxels (`voxel_offset`): the corner of the first voxel of the finest
 level counts from 0 where its centre is at 0, and a level that lies between whole voxels is moved to the nearest. Sizes
 are in nanometres, as Neuroglancer wants; what has no unit of length is taken for nanometres. Types that the format
 does not have are converted (`voxfetch.server.casts`).
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from voxfetch.server.shown import ShownLevel
     from voxfetch.server.views import View
 
-__all__ = ["Precomputed"]
+__all__ = ["PrecomputedPlane"]
 
 _TYPES = frozenset({"uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32"})
 _CHANNELS = ("c", "ch", "channel")
@@ -50,7 +50,7 @@ _NUMBER = "(0|-?[1-9][0-9]{0,17})"
 _NAME = re.compile("_".join([f"{_NUMBER}-{_NUMBER}"] * 3))
 
 
-class Precomputed:
+class PrecomputedPlane:
     """The plane of precomputed volumes."""
 
     def __init__(self, registry: Registry, options: ServerOptions, cache: ChunkCache | None = None) -> None:
