@@ -96,9 +96,6 @@ class PlaneStore(Store):
         self.root = root
         self.requests = []
 
-    def __eq__(self, other):
-        return self is other
-
     async def get(self, key, prototype, byte_range=None):
         self.requests.append(key)
         body = await self.planes.ask(f"{self.root}/{key}")
@@ -117,6 +114,11 @@ class PlaneStore(Store):
     async def exists(self, key):
         return await self.planes.ask(f"{self.root}/{key}") is not None
 
+    def __eq__(self, other):
+        return self is other
+
+    __hash__ = object.__hash__
+
     async def set(self, key, value):
         raise NotImplementedError
 
@@ -126,7 +128,11 @@ class PlaneStore(Store):
     def list(self):
         raise NotImplementedError
 
-    list_prefix = list_dir = list
+    def list_prefix(self, prefix):
+        raise NotImplementedError
+
+    def list_dir(self, prefix):
+        raise NotImplementedError
 
 
 def by_zarr(planes, path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-import h5py
 import numpy as np
 import pytest
 import zarr
@@ -40,7 +39,7 @@ def make_image(
         if unit:
             axis["unit"] = unit
     datasets = []
-    for number, voxels in enumerate(levels):
+    for number in range(len(levels)):
         scale = scales[number] if scales else [2.0**number if name in "zyx" else 1.0 for name in axes]
         transforms = [{"type": "scale", "scale": list(map(float, scale))}]
         if translations:
@@ -210,8 +209,12 @@ def test_many_channels_have_each_its_window(tmp_path):
 # ------------------------------------------------------------------------------------------------------ WEBKNOSSOS
 
 LENGTHS = {
-    *(f"{prefix}meter" for prefix in "yocto zepto atto femto pico nano micro milli centi deci hecto kilo mega".split()),
-    *("meter", "gigameter", "terameter", "petameter", "exameter", "zettameter", "yottameter"),
+    *(f"{prefix}meter" for prefix in ("yocto", "zepto", "atto", "femto", "pico", "nano", "micro", "milli", "centi")),
+    *(
+        f"{prefix}meter"
+        for prefix in ("deci", "hecto", "kilo", "mega", "giga", "tera", "peta", "exa", "zetta", "yotta")
+    ),
+    "meter",
     *("angstrom", "inch", "foot", "yard", "mile", "parsec"),
 }
 SETTINGS = {
@@ -225,7 +228,7 @@ SETTINGS = {
 
 
 def webknossos_opens(planes, path):
-    """What WEBKNOSSOS' NgffV0_5Explorer and Zarr3ArrayHeader ask of an image; raises where it would fail or be silent."""
+    """What WEBKNOSSOS' NgffV0_5Explorer and Zarr3ArrayHeader ask; raises where it would fail or be silent."""
     ome = shown(planes, path)
     assert ome["version"] == "0.5"
     (multiscale,) = ome["multiscales"]
@@ -457,7 +460,7 @@ def test_volumes_that_begin_elsewhere_are_the_same_volumes(root, kind):
 )
 def test_a_name_of_no_chunk_is_not_there_and_not_looked_for(tmp_path, name):
     planes = Planes(a=make_image(tmp_path / "a", [values((8, 8, 12), "u1")]))
-    assert planes.get("pc/a/0/0-8_0-8_0-8", "pc/a/0/8-12_0-8_0-8")[1].content.nbytes == 4 * 8 * 8
+    assert len(planes.get("pc/a/0/0-8_0-8_0-8", "pc/a/0/8-12_0-8_0-8")[1].content) == 4 * 8 * 8
     before = vf.default_engine().stats().reads
     assert planes.get(f"pc/a/0/{name}") is None
     assert vf.default_engine().stats().reads == before
@@ -535,7 +538,7 @@ def test_large_chunks_are_halved_to_multiples_of_64():
     assert capped((32, 32, 32)) == (32, 32, 32)
     assert capped((1, 2048, 2048)) == (1, 2048, 2048)
     assert capped((1, 10_000, 10_000)) == (1, 1280, 2560)
-    assert capped((3, 3, 3), 4) == (2, 2, 1)
+    assert capped((3, 3, 3), 4) == (1, 2, 2)
     assert capped((0, 5)) == (1, 5)
     assert capped(()) == ()
 

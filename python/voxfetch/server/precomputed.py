@@ -8,7 +8,7 @@
 Below an image its label images are at `labels/NAME/...`, below a group its members. Chunks hold all channels, x fastest
 and the channel slowest, little-endian. A fill value other than 0 is written out: the format has none.
 
-PrecomputedPlane places voxels by their corners in whole voxels (`voxel_offset`): the corner of the first voxel of the finest
+Precomputed places voxels by their corners in whole voxels (`voxel_offset`): the corner of the first voxel of the finest
 level counts from 0 where its centre is at 0, and a level that lies between whole voxels is moved to the nearest. Sizes
 are in nanometres, as Neuroglancer wants; what has no unit of length is taken for nanometres. Types that the format
 does not have are converted (`voxfetch.server.casts`).
@@ -119,13 +119,13 @@ class RawBoxes(Boxes):
         parts = zip(start, self.chunks, self.shape, strict=True)
         return tuple(min(extent, end - first) for first, extent, end in parts)
 
-    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> memoryview | None:
+    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | None:
         """The voxels, little-endian; None when all are 0."""
         del position
         if not voxels.any():
             return None
         little = self.level.dtype.newbyteorder("<")
-        return memoryview(np.ascontiguousarray(self.level.cast(voxels), dtype=little).reshape(-1)).cast("B")
+        return self.level.cast(voxels).astype(little, copy=False).tobytes()
 
 
 class _Scale:
