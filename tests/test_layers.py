@@ -33,7 +33,7 @@ PYTHON_LAYERS = [
     {"connections", "scheduler"},
     {"engine", "ngff"},
     {"documents"},
-    {"pieces", "node"},
+    {"pieces", "node", "stored"},
     {"reads"},
     {"blocks", "indexer", "formats", "object_reads"},
     {"hierarchy"},
