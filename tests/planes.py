@@ -11,53 +11,23 @@ import zarr
 from zarr.abc.store import Store, SuffixByteRequest
 
 import tests.core_standin  # noqa: F401
-import voxfetch as vf
 from voxfetch.server.answers import Asked, Body
 from voxfetch.server.options import ServerOptions
 from voxfetch.server.precomputed import PrecomputedPlane
+from voxfetch.server.registry import Registry
 from voxfetch.server.zarr2 import Zarr2Plane
 from voxfetch.server.zarr3 import Zarr3Plane
 
 PLANES = {"z3": Zarr3Plane, "z2": Zarr2Plane, "pc": PrecomputedPlane}
 
 
-class Sources:
-    """What planes need of a registry."""
-
-    def __init__(self, nodes):
-        self.nodes = dict(nodes)
-        self.opened = {}
-        self.asked = 0
-
-    async def find(self, source, segments):
-        self.asked += 1
-        try:
-            node = self.nodes[source]
-        except KeyError:
-            raise vf.NotFoundError(f"no source {source!r}") from None
-        done = 0
-        while done < len(segments):
-            rest = segments[done:]
-            if isinstance(node, vf.Image) and rest[0] == "labels" and len(rest) > 1 and rest[1] in node.labels:
-                step = 2
-            elif isinstance(node, vf.Group) and rest[0] in node:
-                step = 1
-            else:
-                break
-            key = (source, segments[: done + step])
-            if key not in self.opened:
-                self.opened[key] = node.labels[rest[1]] if step == 2 else node[rest[0]]
-            node, done = self.opened[key], done + step
-        return node, segments[done:]
-
-
 class Planes:
     """The planes over some sources, asked from tests, which are no coroutines."""
 
     def __init__(self, _options=None, _cache=None, **nodes):
-        self.sources = Sources(nodes)
+        self.registry = Registry(nodes)
         options = _options or ServerOptions()
-        self.planes = {name: plane(self.sources, options, _cache) for name, plane in PLANES.items()}
+        self.planes = {name: plane(self.registry, options, _cache) for name, plane in PLANES.items()}
 
     async def ask(self, path):
         """`z3/[@preset/]source/...` -> Body or None."""
