@@ -64,7 +64,9 @@ class _Kept:
 
     limit: int
     nbytes: int = 0
-    entries: OrderedDict[Hashable, tuple[Body, float]] = field(default_factory=OrderedDict)
+    entries: OrderedDict[Hashable, tuple[Body, float]] = field(
+        default_factory=OrderedDict["Hashable", "tuple[Body, float]"]
+    )
 
     def take(self, key: Hashable) -> tuple[Body, float]:
         found = self.entries.pop(key)

@@ -173,8 +173,5 @@ def position_of(parts: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def _prioritized(array: vf.Array) -> tuple[vf.Array, vf.Array]:
-    """The array as it is read for somebody, and ahead."""
-    return (
-        array.with_options(vf.ReadOptions(priority="interactive")),
-        array.with_options(vf.ReadOptions(priority="bulk")),
-    )
+    """The array as it is read for somebody, with the options that it was opened with, and ahead."""
+    return array, array.with_options(vf.ReadOptions(priority="bulk"))

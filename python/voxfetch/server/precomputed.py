@@ -169,16 +169,18 @@ class _Scale:
 
 
 def _stacked(level: ShownLevel) -> ShownLevel:
-    """The level with the axes channel (if any), z, y, x, in a type of the format. Raises `NotFoundError`."""
-    where = level.source.url
+    """The level with the axes channel (if any), z, y, x, in a type of the format.
+
+    Raises `NotFoundError`, without a key as it is about what was asked for.
+    """
     by_name = {("c" if name.lower() in _CHANNELS else name): axis for axis, name in enumerate(level.axes)}
     if set(by_name) - {"c"} != {"x", "y", "z"} or len(by_name) != len(level.axes):
         message = f"a precomputed volume has the axes x, y, z and perhaps channels, this has {', '.join(level.axes)}"
-        raise vf.NotFoundError(message, key=where, hint="/z3/ and /z2/ have it")
+        raise vf.NotFoundError(message, hint="/z3/ and /z2/ have it")
     dtype = shown_dtype(level.dtype, "pc", is_label=level.is_label)
     if dtype.name not in _TYPES:
         message = f"a precomputed volume has no voxels of type {dtype}"
-        raise vf.NotFoundError(message, key=where, hint="/z3/ and /z2/ have it")
+        raise vf.NotFoundError(message, hint="/z3/ and /z2/ have it")
     order = [by_name[name] for name in "czyx" if name in by_name]
     return dataclasses.replace(
         level,
