@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 
 import h5py
@@ -231,3 +232,96 @@ def test_a_client_far_from_the_store_costs_one_range_for_a_chunk(tmp_path):
 def fetched(url):
     with urllib.request.urlopen(url, timeout=10) as answer:
         return answer.read()
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.fixture(scope="module")
+def images(request):
+    data = request.config.rootpath / "tests/data"
+    server = Server({"fib25": data / "fib25/fib25.ome.zarr", "wk": data / "webknossos/fib25"}).start_in_thread()
+    yield server
+    server.stop()
+
+
+def test_an_image_is_opened_by_zarr_python_with_all_that_is_below(images, request):
+    group = zarr.open_group(ObjectStore(obstore_of(images.url_of("fib25")), read_only=True), mode="r")
+    stored = zarr.open_group(request.config.rootpath / "tests/data/fib25/fib25.ome.zarr", mode="r")
+    for path in ("2", "labels/groundtruth/2"):
+        same(group[path][...], stored[path][...])
+    assert group.attrs["ome"]["multiscales"][0]["axes"] == stored.attrs["ome"]["multiscales"][0]["axes"]
+
+
+@pytest.mark.parametrize("plane", ["z3", "z2"])
+@pytest.mark.parametrize(("name", "member"), [("fib25", None), ("wk", "color"), ("wk", "segmentation")])
+def test_an_image_shown_is_the_image(images, plane, name, member):
+    source = images.registry._opened[name]
+    source = source if member is None else source[member]
+    found = vf.open(images.url_of(name, plane) + (f"/{member}" if member else ""))
+    assert found.axes == source.axes
+    for one, other in zip(found.levels, source.levels, strict=True):
+        assert (one.scale, one.translation, one.unit) == (other.scale, other.translation, other.unit)
+        assert (one.shape, one.chunks, one.dtype) == (other.shape, other.chunks, other.dtype)
+    same(found.levels[-1][...], source.levels[-1][...])
+    assert list(found.labels) == list(source.labels)
+    for label in source.labels:
+        assert found.labels[label].is_label
+        same(found.labels[label].levels[-1][...], source.labels[label].levels[-1][...])
+    for one, other in zip(found.channels, source.channels, strict=False):
+        assert one == other
+
+
+# ------------------------------------------------------------------------------------------------------------ statuses
+
+
+def status_of(url, method="GET"):
+    request = urllib.request.Request(url, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.status, dict(error.headers), error.read()
+
+
+def test_what_is_absent_is_404_and_what_is_broken_503(tmp_path):
+    case = write(tmp_path / "a", values((64, 64), "f8"), chunks=(16, 16), shards=(32, 32))
+    (case.path / "c/0/1").unlink()
+    shard = case.path / "c/1/1"
+    content = bytearray(shard.read_bytes())
+    content[:2000] = bytes(2000)
+    shard.write_bytes(content)
+    (case.path / "c/1/0").write_bytes(b"short")
+    server = Server({"a": case.path}).start_in_thread()
+    try:
+        url = server.url_of("a", preset="viv")
+        expected = {
+            "zarr.json": 200,
+            "c/0/0": 200,
+            "c/0/2": 404,
+            "c/4/0": 404,
+            "c/00/0": 404,
+            ".zarray": 404,
+            "c/2/2": 503,
+            "c/2/0": 503,
+        }
+        got = {key: status_of(f"{url}/{key}") for key in expected}
+        assert {key: code for key, (code, _, _) in got.items()} == expected
+        assert all(headers["Access-Control-Allow-Origin"] == "*" for _, headers, _ in got.values())
+        assert got["zarr.json"][1]["Content-Type"] == "application/json"
+        assert got["c/0/0"][1]["Content-Type"] == "application/octet-stream"
+        assert status_of(f"{url}/c/0/0", "HEAD")[1]["Content-Length"] == str(len(got["c/0/0"][2]))
+        assert status_of(server.url_of("a", "pc") + "/info")[0] == 404, "two axes are no volume"
+    finally:
+        server.stop()
+
+
+def test_an_etag_is_answered_with_304(images):
+    url = images.url_of("fib25") + "/0/c/0/0/0"
+    tag = status_of(url)[1]["ETag"]
+    request = urllib.request.Request(url, headers={"If-None-Match": tag})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    with caught.value:
+        assert caught.value.status == 304
