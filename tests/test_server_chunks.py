@@ -200,8 +200,8 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
             await chunks.chunk(place)
             await chunks.chunk((0, 0))
             assert cache.nbytes <= 20_000
+        assert fake.fetched.count((0, 0)) == 1
         fake.fetched.clear()
-        await chunks.chunk((0, 0))
         await chunks.chunk((7, 7))
         assert fake.fetched == []
         await chunks.chunk((0, 1))
@@ -212,9 +212,12 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
 
 def test_a_chunk_larger_than_the_cache_is_given_and_not_kept():
     async def work(chunks, fake, cache):
+        await chunks.chunk((1, 1))
         fake.content = lambda _: bytes(50_000)
-        await chunks.chunk((0, 0))
-        assert cache.nbytes == 0
+        assert len((await chunks.chunk((0, 0))).content) == 50_000
+        assert 0 < cache.nbytes < 2_000
+        await chunks.chunk((1, 1))
+        assert fake.fetched == [(1, 1), (0, 0)]
 
     run(work, cache_bytes=20_000)
 
