@@ -18,6 +18,7 @@ from tests.servers.faulty import FaultyServer, status
 from voxfetch.server import cache as caching
 from voxfetch.server.cache import ChunkCache
 from voxfetch.server.chunks import Chunks, position_of
+from voxfetch.server.views import Once
 
 FAST = vf.RetryPolicy(max_attempts=2, base_s=0.01, cap_s=0.02, idle_timeout_s=5)
 
@@ -189,6 +190,45 @@ def test_closing_cancels_what_is_in_flight():
         assert len(asyncio.all_tasks()) == 1
 
     run(work, fake)
+
+
+def test_a_value_is_made_once_for_all_who_wait_and_anew_after_a_failure():
+    made, gate = [], None
+
+    async def make():
+        made.append(len(made))
+        number = len(made)
+        await gate.wait()
+        if number < 3:
+            raise vf.StoreError(str(number))
+        return number
+
+    async def main():
+        nonlocal gate
+        gate, once = asyncio.Event(), Once(make)
+        waiting = [asyncio.ensure_future(once()) for _ in range(3)]
+        await settle()
+        gate.set()
+        assert {str(one) for one in await asyncio.gather(*waiting, return_exceptions=True)} == {"1"}
+        gate.clear()
+        first, second = (asyncio.ensure_future(once()) for _ in range(2))
+        await settle()
+        first.cancel()
+        await settle()
+        assert len(made) == 2, "another still waits"
+        second.cancel()
+        await settle()
+        first, second, third = (asyncio.ensure_future(once()) for _ in range(3))
+        await settle()
+        first.cancel()
+        await settle()
+        gate.set()
+        assert [await second, await third, await once()] == [3, 3, 3]
+        assert len(made) == 3
+        await settle()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())
 
 
 # ------------------------------------------------------------------------------------------------------------ bounds
