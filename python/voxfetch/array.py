@@ -205,7 +205,7 @@ class Array:
 
     @property
     def document(self) -> bytes:
-        """The metadata document of a Zarr array (`zarr.json`, `.zarray`) as it is stored; of others what stands for it."""
+        """The metadata document of a Zarr array (`zarr.json`, `.zarray`), as stored; of others what stands for it."""
         return self._document
 
     @property

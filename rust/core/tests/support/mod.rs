@@ -13,7 +13,6 @@ mod reads;
 pub use choices::Choices;
 use engine::{Objects, carry_out};
 use naive::Oracle;
-#[allow(unused_imports, reason = "not every fuzz target uses it")]
 pub use network::check_random_network;
 use reads::{Memory, Wanted};
 
