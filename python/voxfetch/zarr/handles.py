@@ -46,8 +46,8 @@ _NO_ETAG = (
     "or a checksum at most"
 )
 _ETAG_OF_SERVER = (
-    "a server of HTTP may show no ETag: a shard that is replaced between its index and its chunks is noticed by its size "
-    "and its time then"
+    "a server of HTTP may show no ETag: a shard that is replaced between its index and its chunks is noticed then by "
+    "its size and its time"
 )
 _NATIVE = (LocalStore, ObjectStore, FsspecStore, ZipStore)
 
