@@ -62,6 +62,7 @@ def test_it_serves_until_a_signal(volume, number, code):
             parts = urlsplit(url)
             assert got["Cache-Control"] == "no-cache"
         with Client(parts.port) as idle:
+            assert idle.ask("/").status == 401
             process.send_signal(number)
             assert process.wait(15) == code
             assert idle.socket.recv(1) == b""

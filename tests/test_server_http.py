@@ -47,6 +47,8 @@ class Stand:
             return Body(f"{asked.source} {asked.preset} {asked.segments}".encode(), etag="c")
         if what == "big":
             return Body(BIG, etag="big")
+        if what == "unnamed":
+            return Body(BIG)
         if what == "json":
             return Body(json.dumps(["voxel"] * 1000).encode(), "application/json")
         if what == "url":
@@ -196,6 +198,9 @@ def test_requests_one_behind_the_other(server):
 def test_large_bodies(server):
     got = ask(server, "/z3/v/big")
     assert (got.status, got.body == BIG) == (200, True)
+    got = ask(server, "/z3/v/unnamed")
+    assert (got.status, got.body == BIG) == (200, True)
+    assert ask(server, "/z3/v/unnamed", If_None_Match=got["ETag"]).status == 304
     got = ask(server, "/z3/v/big", Range="bytes=1000-2500000")
     assert (got.status, got.body == BIG[1000:2500001]) == (206, True)
 
@@ -210,8 +215,8 @@ def test_documents_are_compressed_and_chunks_are_not(server):
 
 def test_a_post_is_for_cutouts_only(server):
     body = os.urandom(1 << 20)
-    got = ask(server, "/api/cutouts", "POST", body, Expect="100-continue")
-    assert got.status == 200
+    got = ask(server, "/api/cutouts", "POST", body, Expect="100-continue", Range="bytes=0-1", If_None_Match="*")
+    assert (got.status, got["ETag"]) == (200, None)
     assert got.body == body[::-1]
     assert ask(server, "/api/cutouts", "POST", bytes((1 << 20) + 1)).status == 413
     assert ask(server, "/api/cutouts", "POST", b"x", Content_Encoding="gzip").status == 415
