@@ -12,6 +12,7 @@ import zarr
 import voxfetch as vf
 from tests.conftest import values
 from tests.planes import Planes, by_zarr
+from tests.servers.boss import BossServer, Channel
 from tests.wkw_data import layer, write_mag, write_properties
 from voxfetch.server.casts import cast_voxels, shown_dtype
 from voxfetch.server.shown import capped
@@ -309,6 +310,20 @@ def test_webknossos_reads_the_headers_of_what_others_wrote(root, source):
     planes = Planes(a=vf.open(root / "tests/data" / source))
     webknossos_opens(planes, "z3/@wk/a")
     webknossos_opens(planes, "z3/a")
+
+
+def test_a_channel_of_bossdb_is_an_image_for_every_viewer(root):
+    em = np.tile(zarr.open_array(root / FIB25 / "0")[:32], (1, 1, 3))
+    with BossServer({"fib/one/em": Channel(em, start=(4, 100, 13), resolutions=2)}) as server:
+        source = vf.open(f"bossdb://{server.url}/fib/one/em", engine=vf.Engine())
+        planes = Planes(a=source)
+        for preset in ("", "@wk/", "@viv/"):
+            neuroglancer_opens(planes, f"z3/{preset}a")
+            webknossos_opens(planes, f"z3/{preset}a")
+            same(by_zarr(planes, f"z3/{preset}a/0"), source.level(0)[...])
+        vizarr_opens(planes, "z3/@viv/a")
+        place = shown(planes, "z3/a")["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+        assert place[1]["translation"] == list(np.multiply(source.level(0).origin, place[0]["scale"]))
 
 
 def test_a_zstd_without_checksum_in_its_settings_says_so(tmp_path):
