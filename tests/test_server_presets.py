@@ -377,6 +377,19 @@ def neuroglancer_opens(planes, path):
         assert isinstance(ome["omero"]["channels"], list)
 
 
+@pytest.mark.parametrize("source", ["ome-zarr-0.4/fib25.zarr", "fib25/fib25.ome.zarr", "webknossos/fib25/color"])
+def test_neuroglancer_reads_what_is_shown_as_v2(root, source):
+    planes = Planes(a=vf.open(root / "tests/data" / source))
+    ome = shown(planes, "z2/a")
+    assert ome["multiscales"][0]["version"] == "0.4"
+    for path in paths(ome):
+        header = planes.json(f"z2/a/{path}/.zarray")
+        assert header["filters"] is None, "filters are refused"
+        assert (header["compressor"] or {"id": None})["id"] in {None, "blosc", "gzip", "zlib", "zstd"}
+        assert header["dimension_separator"] == "/", "`.` is taken where nothing is said"
+        assert np.dtype(header["dtype"]).name in {"uint8", "uint16", "uint32", "uint64", "float32"}
+
+
 @pytest.mark.parametrize(
     "source",
     [
