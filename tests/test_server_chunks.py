@@ -187,6 +187,7 @@ def test_closing_cancels_what_is_in_flight():
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await asyncio.sleep(0)
+        cache.look_ahead("more", fake.fetch, 60, 10)
         assert len(asyncio.all_tasks()) == 1
 
     run(work, fake)
