@@ -211,6 +211,14 @@ def test_many_channels_have_each_its_window(tmp_path):
     assert [channel["active"] for channel in channels] == [k < 6 for k in range(40)]
 
 
+def test_the_channels_described_are_bounded(tmp_path):
+    image = make_image(tmp_path / "a", [np.zeros((8, 8, 8), "u2")], "cyx")
+    zarr.create_array(tmp_path / "a", name="s0", shape=(10**7, 8, 8), chunks=(64, 8, 8), dtype="u2", overwrite=True)
+    del image
+    channels = shown(Planes(a=vf.open(tmp_path / "a")), "z3/a")["omero"]["channels"]
+    assert len(channels) == 1024
+
+
 # ------------------------------------------------------------------------------------------------------ WEBKNOSSOS
 
 LENGTHS = {
