@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import hashlib
 import json
@@ -504,6 +505,18 @@ def test_what_is_under_way_ends_when_the_server_stops(volume, stand):
         assert not stopping.is_alive()
 
 
+def test_no_connection_is_left_when_the_server_stops(volume, stand):
+    """Neither one that was accepted at that moment, nor one whose client takes nothing: pytest sees what is left."""
+    for _ in range(30):
+        with serving({"v": str(volume)}, {"z3": stand}) as server:
+            clients = [Client(server.port) for _ in range(3)]
+            clients[0].send(f"/t/{TOKEN}/z3/v/big")
+            server.stop()
+            for client in clients:
+                client.socket.close()
+    gc.collect()
+
+
 def test_on_the_running_loop(volume, stand):
     async def main():
         async with Server(str(volume), planes={"z3": stand}) as server:
@@ -523,10 +536,11 @@ def test_on_the_running_loop(volume, stand):
 def test_sources_that_cannot_be_opened(tmp_path, volume):
     with pytest.raises(vf.NotFoundError):
         Server([str(volume), str(tmp_path / "none")]).start_in_thread()
-    with serving([str(volume), str(tmp_path / "none")], lazy=True) as server:
+    with serving([str(volume), str(tmp_path / "none"), ("empty", "")], lazy=True) as server:
         assert ask(server, "/raw/v.zarr/zarr.json").status == 200
         # It is in the registry: that it is not there is trouble.
         assert ask(server, "/raw/none/zarr.json").status == 503
+        assert ask(server, "/raw/empty/zarr.json").status == 503
         assert ask(server, "/raw/other/zarr.json").status == 404
 
 
@@ -669,6 +683,8 @@ def test_folders_are_listed_for_people(tree):
         # Nothing of chunks, and nothing for programs that do not ask.
         assert ask(server, "/z3/t/a/").status == 404
         assert ask(server, "/raw/t/a/").status == 404
+        assert ask(server, "/raw/t/a/zarr.json").status == 200
+        assert ask(server, "/raw/t/a/zarr.json/").status == 404
         assert ask(server, "/z3/t/em", Accept="*/*").status == 404
 
 
@@ -709,9 +725,11 @@ def test_links_that_lead_out_lead_nowhere(tmp_path, volume):
     (volume / "in").symlink_to(volume / "zarr.json")
     os.mkfifo(volume / "pipe")
     (tmp_path / "alias").symlink_to(volume)
+    (tmp_path / "v.zarr-beside").write_text("hunter2")
+    (volume / "beside").symlink_to(tmp_path / "v.zarr-beside")
     with serving({"v": str(volume), "alias": str(tmp_path / "alias")}) as server:
         for source in ("v", "alias"):
-            for key in ("out", "up/secret", "up/v.zarr/../secret", "pipe", "up"):
+            for key in ("out", "beside", "up/secret", "up/v.zarr/../secret", "pipe", "up"):
                 assert ask(server, f"/raw/{source}/{key}").status in (400, 404)
             assert ask(server, f"/raw/{source}/in").body == (volume / "zarr.json").read_bytes()
             assert ask(server, f"/raw/{source}/up/v.zarr/zarr.json").status == 200
