@@ -1,4 +1,4 @@
-"""The command `voxfetch`: what is there (`info`, `ls`), cut it out (`read`), check it (`verify`), time it (`bench`).
+"""The command `voxfetch`: what is there (`info`, `ls`), cut out (`read`), checked (`verify`), timed, shown (`serve`).
 
 Results go to stdout, as text or with `--json` as one JSON document; remarks, progress and errors go to stderr.
 
@@ -59,11 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     # Imported late: `--help` and usage errors need none of it.
-    from voxfetch.cli import bench, info, read, verify
+    from voxfetch.cli import bench, info, read, serve, verify
     from voxfetch.cli.console import Console
 
     console: Console = Console(as_json=args.json)
-    commands = {"info": info.info, "ls": info.ls, "read": read.read, "verify": verify.verify, "bench": bench.bench}
+    commands = {
+        "info": info.info,
+        "ls": info.ls,
+        "read": read.read,
+        "verify": verify.verify,
+        "bench": bench.bench,
+        "serve": serve.serve,
+    }
     return commands[args.command](args, console)
 
 
@@ -81,9 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, summary: str) -> argparse.ArgumentParser:
+    def command(name: str, summary: str, *, many: bool = False) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary, parents=[common])
-        sub.add_argument("source", metavar="SOURCE", help=_SOURCE)
+        if many:
+            sub.add_argument("sources", metavar="SOURCE", nargs="+", help=f"{_SOURCE}; NAME=SOURCE gives it a name")
+        else:
+            sub.add_argument("source", metavar="SOURCE", help=_SOURCE)
         return sub
 
     command("info", "say what is there: shape, axes, levels, chunks, codecs, size")
@@ -106,6 +116,26 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--count", type=int, default=200, metavar="N", help="calls per workload (default: 200)")
     timing.add_argument("--seconds", type=float, default=2.0, metavar="S", help="time per workload (default: 2)")
     timing.add_argument("--seed", type=int, default=0, metavar="N", help="of the random places (default: 0)")
+
+    serving = command(
+        "serve", "show sources over HTTP, as viewers and other readers want them, until Ctrl-C", many=True
+    )
+    serving.add_argument(
+        "--host", default="127.0.0.1", metavar="HOST", help="address to listen on (default: 127.0.0.1)"
+    )
+    serving.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: a free one)")
+    serving.add_argument("--token", metavar="TOKEN", help="what must stand in each URL (default: a new one)")
+    serving.add_argument("--no-auth", action="store_true", help="answer everyone who reaches the port, without a token")
+    serving.add_argument(
+        "--origin", action="append", metavar="URL", help="web pages that may read answers; repeatable (default: all)"
+    )
+    serving.add_argument(
+        "--allow-host", action="append", metavar="NAME", help="another name of this server; repeatable"
+    )
+    serving.add_argument("--immutable", action="store_true", help="the data never changes: readers may keep it")
+    serving.add_argument("--lazy", action="store_true", help="open each source when it is first asked for")
+    serving.add_argument("--cache-bytes", type=int, metavar="N", help="memory for encoded chunks (default: 268435456)")
+    serving.add_argument("--workers", type=int, default=1, metavar="N", help="processes that serve (default: 1)")
     return parser
 
 
