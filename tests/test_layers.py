@@ -50,8 +50,8 @@ LATE = {"attempts", "connections", "scheduler"}
 UPWARDS = {("array", "voxfetch.dask")}
 # The pipeline of zarr makes its reads itself, batch by batch, without the documents that an array is opened from.
 INSIDE = {"zarr.batch", "zarr.counts", "zarr.handles", "zarr.pipeline"}
-# Adapters that show others: commands, and the page that a server has.
-BESIDE = {"cli": {"server", "view"}, "view": {"server"}}
+# Adapters that show others: commands, and the page that a server has; a server makes chunks of voxels.
+BESIDE = {"cli": {"server", "view"}, "server": {"encoding"}, "view": {"server"}}
 ADAPTERS = {"cli", "server", "view", "zarr", "dask", "xarray", "torch", "napari", "webknossos"}
 
 

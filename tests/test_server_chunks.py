@@ -1,0 +1,403 @@
+"""Chunks of a server: made once however many ask, kept within bounds, read ahead, and let go when nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import zarr
+
+import voxfetch as vf
+from tests.conftest import values
+from tests.planes import Planes, by_zarr
+from voxfetch.server import cache as caching
+from voxfetch.server.cache import ChunkCache
+from voxfetch.server.chunks import Chunks, position_of
+from voxfetch.server.views import Once
+
+
+class Fake:
+    """A source of chunks: by default each has 1000 bytes at once; with `slow` they come when the gate opens."""
+
+    passes = True
+
+    def __init__(self, shape=(8, 8), chunks=(1, 1), shards=None, *, remote=False, slow=False):
+        self.shape, self.chunks = shape, chunks
+        source = SimpleNamespace(is_remote=remote)
+        self.level = SimpleNamespace(source=source, view=SimpleNamespace(shards=shards), dtype=np.dtype("u1"))
+        self.slow, self.gate = slow, asyncio.Event()
+        self.fetched, self.cancelled, self.ahead = [], [], []
+        self.content = lambda position: bytes(position).ljust(1000, b"x")
+
+    async def fetch(self, position, cache, *, ahead):
+        (self.ahead if ahead else self.fetched).append(position)
+        try:
+            if self.slow:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(position)
+            raise
+        content = self.content(position)
+        if isinstance(content, Exception):
+            raise content
+        return content
+
+
+def run(work, fake=None, *, cache_bytes=1 << 20, **keywords):
+    """Runs `work(chunks, fake, cache)` and closes the cache."""
+
+    async def main():
+        source = fake or Fake(remote=True)
+        cache = ChunkCache(cache_bytes, **keywords)
+        try:
+            return await work(Chunks(source, cache, tag="t"), source, cache)
+        finally:
+            await cache.aclose()
+
+    return asyncio.run(main())
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+# ------------------------------------------------------------------------------------------------------ one for all
+
+
+def test_a_chunk_that_many_ask_for_is_fetched_once():
+    async def work(chunks, fake, cache):
+        waiting = [asyncio.ensure_future(chunks.chunk((1, 2))) for _ in range(20)]
+        await settle()
+        fake.gate.set()
+        bodies = await asyncio.gather(*waiting)
+        assert {bytes(body.content) for body in bodies} == {b"\x01\x02".ljust(1000, b"x")}
+        assert fake.fetched == [(1, 2)]
+        assert (cache.counts.asked, cache.counts.fetched, cache.counts.joined) == (20, 1, 19)
+        assert await chunks.chunk((1, 2)) is bodies[0]
+        assert cache.counts.hits == 1
+
+    run(work, Fake(remote=True, slow=True))
+
+
+def test_local_bytes_that_pass_are_joined_and_not_kept():
+    async def work(chunks, fake, cache):
+        await asyncio.gather(chunks.chunk((0, 0)), chunks.chunk((0, 0)))
+        assert len(fake.fetched) == 1
+        await chunks.chunk((0, 0))
+        assert len(fake.fetched) == 2
+        assert cache.nbytes == 0
+
+    run(work, Fake())
+
+
+def test_two_arrays_share_the_cache_and_no_chunk():
+    async def work(chunks, fake, cache):
+        other = Fake(remote=True)
+        other.content = lambda _: b"other"
+        first = await chunks.chunk((0, 0))
+        second = await Chunks(other, cache, tag="t").chunk((0, 0))
+        assert first.content != second.content
+
+    run(work)
+
+
+@pytest.mark.parametrize("place", [(8, 0), (0, 8), (-1, 0), (0,), (0, 0, 0), ()])
+def test_nothing_is_fetched_outside_the_grid(place):
+    async def work(chunks, fake, cache):
+        assert await chunks.chunk(place) is None
+        assert not fake.fetched
+
+    run(work)
+
+
+def test_an_error_reaches_all_who_wait_and_is_not_kept():
+    async def work(chunks, fake, cache):
+        fake.content = lambda _: vf.StoreError("down")
+        outcomes = await asyncio.gather(*(chunks.chunk((0, 0)) for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in outcomes] == [vf.StoreError] * 3
+        assert len(fake.fetched) == 1
+        fake.content = lambda _: b"up"
+        assert (await chunks.chunk((0, 0))).content == b"up"
+
+    run(work)
+
+
+def test_a_chunk_that_is_not_there_is_looked_for_again():
+    async def work(chunks, fake, cache):
+        fake.content = lambda _: None
+        assert await chunks.chunk((0, 0)) is None
+        fake.content = lambda _: b"now"
+        assert (await chunks.chunk((0, 0))).content == b"now"
+
+    run(work)
+
+
+# -------------------------------------------------------------------------------------------------------- going away
+
+
+def test_work_is_cancelled_when_the_last_who_waits_goes_away():
+    async def work(chunks, fake, cache):
+        first, second = (asyncio.ensure_future(chunks.chunk((0, 0))) for _ in range(2))
+        await settle()
+        first.cancel()
+        await settle()
+        assert not fake.cancelled, "another still waits"
+        second.cancel()
+        await settle()
+        assert fake.cancelled == [(0, 0)]
+        third = asyncio.ensure_future(chunks.chunk((0, 0)))
+        await settle()
+        fake.gate.set()
+        assert (await third).content
+        assert fake.fetched == [(0, 0)] * 2
+
+    run(work, Fake(remote=True, slow=True))
+
+
+def test_who_stays_gets_the_chunk():
+    async def work(chunks, fake, cache):
+        first, second = (asyncio.ensure_future(chunks.chunk((0, 0))) for _ in range(2))
+        await settle()
+        first.cancel()
+        await settle()
+        fake.gate.set()
+        assert (await second).content
+        assert fake.fetched == [(0, 0)]
+        assert not fake.cancelled
+
+    run(work, Fake(remote=True, slow=True))
+
+
+def test_closing_cancels_what_is_in_flight():
+    fake = Fake((8, 8), (1, 1), (8, 8), remote=True, slow=True)
+
+    async def work(chunks, fake, cache):
+        waiting = asyncio.ensure_future(chunks.chunk((4, 4)))
+        await settle()
+        await cache.aclose()
+        assert sorted(fake.cancelled) == [(3, 4), (4, 3), (4, 4), (4, 5), (5, 4)]
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.sleep(0)
+        cache.look_ahead("more", fake.fetch, 60, 10)
+        assert len(asyncio.all_tasks()) == 1
+
+    run(work, fake)
+
+
+def test_a_value_is_made_once_for_all_who_wait_and_anew_after_a_failure():
+    made, gate = [], None
+
+    async def make():
+        made.append(len(made))
+        number = len(made)
+        await gate.wait()
+        if number < 3:
+            raise vf.StoreError(str(number))
+        return number
+
+    async def main():
+        nonlocal gate
+        gate, once = asyncio.Event(), Once(make)
+        waiting = [asyncio.ensure_future(once()) for _ in range(3)]
+        await settle()
+        gate.set()
+        assert {str(one) for one in await asyncio.gather(*waiting, return_exceptions=True)} == {"1"}
+        gate.clear()
+        first, second = (asyncio.ensure_future(once()) for _ in range(2))
+        await settle()
+        first.cancel()
+        await settle()
+        assert len(made) == 2, "another still waits"
+        second.cancel()
+        await settle()
+        first, second, third = (asyncio.ensure_future(once()) for _ in range(3))
+        await settle()
+        first.cancel()
+        await settle()
+        gate.set()
+        assert [await second, await third, await once()] == [3, 3, 3]
+        assert len(made) == 3
+        await settle()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())
+
+
+# ------------------------------------------------------------------------------------------------------------ bounds
+
+
+def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
+    async def work(chunks, fake, cache):
+        for place in np.ndindex(8, 8):
+            await chunks.chunk(place)
+            await chunks.chunk((0, 0))
+            assert cache.nbytes <= 20_000
+        assert fake.fetched.count((0, 0)) == 1
+        fake.fetched.clear()
+        await chunks.chunk((7, 7))
+        assert fake.fetched == []
+        await chunks.chunk((0, 1))
+        assert fake.fetched == [(0, 1)]
+
+    run(work, cache_bytes=20_000)
+
+
+def test_a_chunk_larger_than_the_cache_is_given_and_not_kept():
+    async def work(chunks, fake, cache):
+        await chunks.chunk((1, 1))
+        fake.content = lambda _: bytes(50_000)
+        assert len((await chunks.chunk((0, 0))).content) == 50_000
+        assert 0 < cache.nbytes < 2_000
+        await chunks.chunk((1, 1))
+        assert fake.fetched == [(1, 1), (0, 0)]
+
+    run(work, cache_bytes=20_000)
+
+
+def test_without_a_cache_chunks_are_given_all_the_same():
+    async def work(chunks, fake, cache):
+        assert await chunks.chunk((3, 3))
+        assert await chunks.chunk((3, 3))
+        assert (cache.nbytes, cache.counts.ahead) == (0, 0)
+
+    run(work, Fake((8, 8), (1, 1), (8, 8), remote=True), cache_bytes=0)
+
+
+def test_what_is_kept_is_trusted_for_a_while(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(caching.time, "monotonic", lambda: now[0])
+
+    async def work(chunks, fake, cache):
+        await chunks.chunk((0, 0))
+        now[0] += 59
+        await chunks.chunk((0, 0))
+        assert len(fake.fetched) == 1
+        now[0] += 2
+        await chunks.chunk((0, 0))
+        assert len(fake.fetched) == 2
+        lasting = Chunks(fake, cache, tag="t", immutable=True)
+        await lasting.chunk((0, 0))
+        now[0] += 10**9
+        await lasting.chunk((0, 0))
+        assert len(fake.fetched) == 3
+
+    run(work)
+
+
+# ------------------------------------------------------------------------------------------------------------- ahead
+
+
+def test_neighbours_in_the_same_shard_are_read_ahead_and_used():
+    async def work(chunks, fake, cache):
+        await chunks.chunk((3, 1))
+        await settle()
+        assert fake.fetched == [(3, 1)]
+        assert sorted(fake.ahead) == [(2, 1), (3, 0), (3, 2)], "(4, 1) lies in the next shard"
+        await chunks.chunk((3, 2))
+        assert fake.fetched == [(3, 1)]
+        assert (cache.counts.used, cache.counts.hits) == (1, 1)
+
+    run(work, Fake((8, 8), (1, 1), (4, 4), remote=True))
+
+
+@pytest.mark.parametrize(("remote", "shards"), [(False, (4, 4)), (True, None), (True, (1, 1))])
+def test_nothing_is_read_ahead_of_local_files_or_where_a_chunk_is_an_object(remote, shards):
+    async def work(chunks, fake, cache):
+        await chunks.chunk((3, 1))
+        await settle()
+        assert (fake.ahead, cache.counts.ahead) == ([], 0)
+
+    run(work, Fake((8, 8), (1, 1), shards, remote=remote))
+
+
+def test_nothing_is_read_ahead_past_the_end():
+    async def work(chunks, fake, cache):
+        await chunks.chunk((0, 0))
+        await chunks.chunk((2, 2))
+        await settle()
+        assert sorted(fake.ahead) == [(0, 1), (1, 0), (1, 2), (2, 1)]
+
+    run(work, Fake((5, 5), (2, 2), (8, 8), remote=True))
+
+
+def test_reading_ahead_is_bounded_in_number():
+    async def work(chunks, fake, cache):
+        waiting = [asyncio.ensure_future(chunks.chunk((k, 2 * k + 1))) for k in range(20)]
+        await settle()
+        assert len(fake.ahead) == caching.AHEAD_AT_WORK == 16
+        assert len(fake.fetched) == 20
+        fake.gate.set()
+        await asyncio.gather(*waiting)
+
+    run(work, Fake((64, 64), (1, 1), (64, 64), remote=True, slow=True))
+
+
+def test_reading_ahead_is_bounded_in_bytes_and_pushes_nothing_out():
+    async def work(chunks, fake, cache):
+        fake.content = lambda position: bytes(9_000)
+        for k in range(4):
+            await chunks.chunk((0, 8 * k))
+        asked = list(fake.fetched)
+        for k in range(40):
+            await chunks.chunk((2 * k + 2, 1))
+            await settle()
+            assert cache._ahead.nbytes <= 20_000
+            assert cache._ahead_nbytes <= 20_000
+        fake.fetched.clear()
+        for place in asked:
+            await chunks.chunk(place)
+        assert fake.fetched == []
+
+    run(work, Fake((6400, 6400), (64, 64), (6400, 6400), remote=True), cache_bytes=10 << 20, ahead_bytes=20_000)
+
+
+def test_failures_ahead_are_nobodys_and_do_not_last():
+    async def work(chunks, fake, cache):
+        fake.content = lambda position: b"x" if position == (1, 1) else vf.StoreError("down")
+        assert (await chunks.chunk((1, 1))).content == b"x"
+        await settle()
+        with pytest.raises(vf.StoreError):
+            await chunks.chunk((1, 2))
+        fake.content = lambda _: b"up"
+        assert (await chunks.chunk((1, 2))).content == b"up"
+
+    run(work, Fake((4, 4), (1, 1), (4, 4), remote=True))
+
+
+def test_a_chunk_that_is_being_read_ahead_is_joined():
+    async def work(chunks, fake, cache):
+        first = asyncio.ensure_future(chunks.chunk((1, 1)))
+        await settle()
+        second = asyncio.ensure_future(chunks.chunk((1, 2)))
+        await settle()
+        assert (1, 2) not in fake.fetched
+        fake.gate.set()
+        assert await first
+        assert await second
+        assert (cache.counts.joined, cache.counts.used) == (1, 1)
+        assert fake.ahead.count((1, 2)) == 1
+
+    run(work, Fake((4, 4), (1, 1), (4, 4), remote=True, slow=True))
+
+
+# ------------------------------------------------------------------------------------------------------------- small
+
+
+def test_a_place_is_spelt_in_one_way():
+    assert position_of(["0", "12", "345"]) == (0, 12, 345)
+    assert position_of([]) == ()
+    for text in ("", "00", "01", "+1", "-1", "1_0", " 1", "1 ", "\u0661", "\u00b2", "1.0", "0x1", "9" * 19, "9" * 5000):
+        assert position_of([text]) is None
+
+
+def test_chunks_are_encoded_beside_the_loop_when_they_are_large(tmp_path):
+    array = zarr.create_array(tmp_path / "a", data=values((128, 128, 64), "f8"), chunks=(64, 64, 64))
+    cache = ChunkCache(1 << 26)
+    planes = Planes(_cache=cache, a=vf.open(tmp_path / "a"))
+    np.testing.assert_array_equal(by_zarr(planes, "z3/@viv/a"), array[...].astype("f4"))
+    assert math.prod(array.cdata_shape) == cache.counts.fetched
