@@ -326,7 +326,7 @@ def test_the_next_client_is_answered_after_all_that(server):
         ("late", 503, "StoreTimeoutError"),
         ("data", 503, "ChecksumError"),
         ("document", 503, "MetadataError"),
-        ("unread", 503, "UnsupportedError"),
+        ("unread", 501, "UnsupportedError"),
         ("selection", 400, "bad_request"),
         ("value", 400, "bad_request"),
         ("limit", 413, "LimitExceededError"),

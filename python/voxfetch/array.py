@@ -205,6 +205,11 @@ class Array:
         return self._format
 
     @property
+    def is_reordered(self) -> bool:
+        """Whether this is a view (`with_axes`) with the axes in another order than the stored one."""
+        return self._order is not None
+
+    @property
     def document(self) -> bytes:
         """The metadata document of a Zarr array (`zarr.json`, `.zarray`), as stored; of others what stands for it."""
         return self._document

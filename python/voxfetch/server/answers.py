@@ -7,11 +7,12 @@ standard's CORS. Every answer has the headers of CORS, errors too: a page could 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from voxfetch.encoding import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -191,7 +192,7 @@ class Answers:
         if found.status != 200 or asking.method == "POST":
             # A redirect, or what was computed for this one request: no version of anything.
             return _sized(Reply(found.status, f"{common}Content-Type: {kind}\r\n", content), asking)
-        etag = found.etag or hashlib.blake2b(content, digest_size=12).hexdigest()
+        etag = found.etag or fingerprint(bytes(content))
         if found.content_type.startswith(_JSON) and len(content) > _GZIP_NBYTES:
             common += "Vary: Accept-Encoding\r\n"
             if asking.range is None and _takes_gzip(asking.accept_encoding):

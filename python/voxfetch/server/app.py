@@ -60,6 +60,7 @@ class Server:
         self._planes = planes
         self._port = self._options.port
         self._runner: Any = None
+        self._routes: Routes | None = None
         self._listening: socket.socket | None = None
         self._exchange: Exchange | None = None
         self._thread: threading.Thread | None = None
@@ -112,7 +113,7 @@ class Server:
 
         options = self._options
         guard = Guard(self._token, (options.host, *options.allowed_hosts))
-        routes = Routes(self._registry, options, self._planes)
+        routes = self._routes = Routes(self._registry, options, self._planes)
         if not self._lazy:
             await self._registry.open_all()
         listening = bound_socket(options.host, options.port, share_port=share_port)
@@ -140,6 +141,8 @@ class Server:
                 await asyncio.sleep(0)
             await self._runner.cleanup()
             self._runner = None
+        if self._routes is not None:
+            await self._routes.aclose()
         self._registry.close()
 
     async def __aenter__(self) -> Self:

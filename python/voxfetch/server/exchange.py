@@ -217,6 +217,9 @@ class Exchange:
         what = f"{asking.method} /{place}"
         if isinstance(error, vf.NotFoundError) and error.key is None:
             return self._answers.absent(asking)
+        if isinstance(error, vf.UnsupportedError):
+            # Trying again, as after 503, would not help.
+            return self._answers.trouble(501, error.kind, logged(what, error, bug=False), asking)
         if isinstance(error, vf.LimitExceededError):
             return self._answers.trouble(413, error.kind, logged(what, error, bug=False), asking)
         if isinstance(error, vf.VoxfetchError) and not isinstance(error, vf.SelectionError | vf.InternalError):

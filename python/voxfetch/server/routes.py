@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from voxfetch.server.answers import Parts, Plane
+    from voxfetch.server.cache import ChunkCache
     from voxfetch.server.guard import Target
     from voxfetch.server.options import ServerOptions
     from voxfetch.server.registry import Node, Registry
@@ -37,6 +38,7 @@ _PLANES = {
     "": ("voxfetch.view.client", "ClientPlane"),
 }
 _LASTING = frozenset({"z3", "z2", "pc", "raw", "img"})
+_CHUNKED = frozenset({"z3", "z2", "pc"})
 _LISTED = frozenset({"z3", "raw"})
 # Of these calls of the API the next name is that of a source.
 _ABOUT_SOURCES = frozenset({"node"})
@@ -65,6 +67,7 @@ class Routes:
         self._registry = registry
         self._options = options
         self._planes: dict[str, Plane] = dict(planes or {})
+        self._cache: ChunkCache | None = None
 
     def route(self, segments: tuple[str, ...]) -> Route | None:
         """Returns what the names in a path say, None for a plane, a preset or a call without what belongs to it."""
@@ -100,8 +103,22 @@ class Routes:
         if plane is None:
             module, cls = _PLANES[name]
             made = getattr(importlib.import_module(module), cls)
-            plane = self._planes[name] = made(self._registry, self._options)
+            shared = {"cache": self._chunk_cache()} if name in _CHUNKED else {}
+            plane = self._planes[name] = made(self._registry, self._options, **shared)
         return plane
+
+    def _chunk_cache(self) -> ChunkCache:
+        """What the planes of chunks share: one bound for all of them."""
+        if self._cache is None:
+            from voxfetch.server.cache import ChunkCache
+
+            self._cache = ChunkCache(self._options.cache_bytes)
+        return self._cache
+
+    async def aclose(self) -> None:
+        """Ends what planes have begun for nobody yet."""
+        if self._cache is not None:
+            await self._cache.aclose()
 
     async def _listing(self, node: Node, *, as_stored: bool) -> Body:
         """A page with the names of groups and arrays, never of chunks."""

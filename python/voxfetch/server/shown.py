@@ -16,7 +16,6 @@ Of an array that is no level of an image, `origin` says it.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,11 +118,10 @@ def show(node: vf.Array | vf.Image | vf.Group, preset: str = "native") -> Shown:
     if isinstance(node, vf.Group):
         return Shown("group", node.name, chosen, node)
     if isinstance(node, vf.Array):
-        level = _show_level(node, chosen, is_label=False, is_stored=_keeps_order(node))
+        level = _show_level(node, chosen, is_label=False)
         types = _types(level.axes)
         return Shown("array", node.url.rstrip("/").rpartition("/")[2], chosen, node, (level,), level.axes, types)
-    is_stored = _stored_axes(node) == node.axes
-    levels = [_show_level(one, chosen, is_label=node.is_label, is_stored=is_stored) for one in node.levels]
+    levels = [_show_level(one, chosen, is_label=node.is_label) for one in node.levels]
     axes = levels[0].axes
     types = _types(axes)
     if chosen == "viv":
@@ -133,8 +131,8 @@ def show(node: vf.Array | vf.Image | vf.Group, preset: str = "native") -> Shown:
     return Shown("image", node.name, chosen, node, tuple(levels), axes, types, _labels(node), node.is_label)
 
 
-def _show_level(array: vf.Array, preset: Preset, *, is_label: bool, is_stored: bool) -> ShownLevel:
-    """One array under a preset; `is_stored`: its axes are in stored order. Raises `UnsupportedError`."""
+def _show_level(array: vf.Array, preset: Preset, *, is_label: bool) -> ShownLevel:
+    """One array under a preset. Raises `UnsupportedError`."""
     if not is_number(array.dtype):
         message = f"voxels of type {array.dtype} are not numbers, and are not shown"
         raise vf.UnsupportedError(message, key=array.url, hint="/raw/ has the files as they are")
@@ -157,7 +155,7 @@ def _show_level(array: vf.Array, preset: Preset, *, is_label: bool, is_stored: b
         scale=tuple(scale),
         translation=tuple(translation),
         unit=tuple(unit_of(unit, kind, strict=preset == "wk") for unit, kind in zip(units, types, strict=True)),
-        is_stored=is_stored and view is array and dtype == array.dtype,
+        is_stored=not array.is_reordered and view is array and dtype == array.dtype,
     )
 
 
@@ -209,23 +207,3 @@ def _labels(image: vf.Image) -> tuple[str, ...]:
         return tuple(image.labels)
     except vf.MetadataError:
         return ()
-
-
-def _stored_axes(image: vf.Image) -> tuple[str, ...]:
-    """Names of the axes in stored order: as the document of an OME-Zarr image has them, else t, c, z, y, x."""
-    ome = image.attrs.get("ome", image.attrs)
-    try:
-        first = ome["multiscales"][0]
-        axes = first["axes"] if "axes" in first else first["coordinateSystems"][0]["axes"]
-        return tuple(axis if isinstance(axis, str) else axis["name"] for axis in axes)
-    except (KeyError, IndexError, TypeError):
-        return _viv_order(tuple(sorted(image.axes)))
-
-
-def _keeps_order(array: vf.Array) -> bool:
-    """Whether an array that stands alone has its axes in stored order; False where names do not tell."""
-    if array.format not in ("zarr3", "zarr2"):
-        return False
-    document = json.loads(array.document)
-    names = document.get("dimension_names") or array.attrs.get("_ARRAY_DIMENSIONS") or [None] * array.ndim
-    return array.axes == tuple(name or f"dim_{axis}" for axis, name in enumerate(names))
