@@ -257,6 +257,26 @@ def test_contrast_of_voxels_that_are_no_numbers(tmp_path):
     assert layers(tmp_path / "some")[0][1]["contrast_limits"] == (-2, 3)
 
 
+def test_labels_have_the_colours_of_the_file(tmp_path):
+    values = np.repeat(np.arange(4, dtype="u4"), 16).reshape(4, 4, 4)
+    group = zarr.create_group(str(tmp_path / "labels"))
+    group.create_array("0", data=values)
+    scale = [{"type": "scale", "scale": [1, 1, 1]}]
+    multiscales = [
+        {
+            "axes": [{"name": name, "type": "space"} for name in "zyx"],
+            "datasets": [{"path": "0", "coordinateTransformations": scale}],
+        }
+    ]
+    colors = [{"label-value": 1, "rgba": [255, 0, 0, 255]}, {"label-value": 2, "rgba": [0, 0, 255, 51]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": multiscales, "image-label": {"colors": colors}}
+    (layer,) = show(tmp_path / "labels").layers
+    assert layer.get_color(1).tolist() == [1, 0, 0, 1]
+    np.testing.assert_allclose(layer.get_color(2), [0, 0, 1, 0.2])
+    assert layer.get_color(3).tolist() == [0.5, 0.5, 0.5, 1]
+    assert layer.get_color(0) is None or layer.get_color(0)[3] == 0
+
+
 def test_large_labels(tmp_path):
     voxels = np.random.default_rng(0).integers(0, 2**64 - 1, (4, 30, 30), "u8", endpoint=True)
     zarr.create_array(tmp_path / "a", data=voxels)

@@ -241,6 +241,25 @@ def test_labels_and_series():
     assert ngff.parse_label_names({"ome": {"labels": ["cells"]}}) == ("cells",)
     assert ngff.parse_label_names({}) == ()
     assert ngff.parse_image(v5(more={"image-label": {}})).is_label
+
+
+def test_colours_of_labels_are_advice_of_which_what_is_malformed_is_left_out():
+    entries = [
+        {"label-value": 3, "rgba": [255, 0, 10, 128]},
+        {"label-value": 1 << 60, "rgba": [0, 0, 0, 0]},
+        {"label-value": 4, "rgba": [256, 0, 0, 255]},
+        {"label-value": 5, "rgba": [1, 2, 3]},
+        {"label-value": True, "rgba": [1, 2, 3, 4]},
+        {"label-value": "6", "rgba": [1, 2, 3, 4]},
+        {"rgba": [1, 2, 3, 4]},
+        {"label-value": 7},
+        "8",
+        {"label-value": 3, "rgba": [9, 9, 9, 9]},
+    ]
+    found = ngff.parse_image(v5(more={"image-label": {"colors": entries}})).label_colors
+    assert dict(found) == {3: (9, 9, 9, 9), 1 << 60: (0, 0, 0, 0)}
+    for colors in ({}, None, "red", 7):
+        assert ngff.parse_image(v5(more={"image-label": {"colors": colors}})).label_colors == ()
     with pytest.raises(MetadataError, match=r"^ome\.labels\[1\]: '\.\./x' is not"):
         ngff.parse_label_names({"ome": {"labels": ["a", "../x"]}})
     assert ngff.parse_series({"series": ["0", "1"]}) == ("0", "1")

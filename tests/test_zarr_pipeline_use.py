@@ -314,3 +314,14 @@ def test_the_example():
     )  # fmt: skip
     assert "ZarrPipeline: mean 121.692" in done.stdout
     assert "2 of 2 reads accelerated" in done.stdout
+
+
+def test_a_read_that_raises_is_counted_too(tmp_path):
+    array = stored(str(tmp_path), shape=(8, 8), chunks=(4, 4), shards=(8, 8))
+    fast = vf.accelerate(array)
+    shard = tmp_path / "a" / "c" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(vf.DataError):
+        fast[...]
+    counts = vf.zarr.report(fast)
+    assert (counts.accelerated, counts.not_accelerated) == (1, 0)

@@ -17,6 +17,7 @@ from voxfetch.store import RemoteStore
 
 __all__ = [
     "ArrayMeta",
+    "Encoder",
     "HttpClient",
     "LocalArray",
     "LocalEngine",
@@ -28,6 +29,7 @@ __all__ = [
     "decode_blosc2",
     "decode_brotli",
     "decode_cutout",
+    "fingerprint",
 ]
 
 __version__: str
@@ -55,6 +57,23 @@ def decode_cutout(
 
 # An array is a `Buffer`, which numpy's types say from Python 3.12 on only.
 _Memory: TypeAlias = Buffer | NDArray[Any]
+
+def fingerprint(content: bytes) -> int:
+    """Returns the XXH3 of 64 bits of some bytes, with seed 0. Works without the GIL."""
+
+@final
+class Encoder:
+    """Makes stored objects of voxels, for one array at a time or from several threads."""
+
+    def __new__(cls, meta: ArrayMeta) -> Self:
+        """Raises `UnsupportedError` for an array that cannot be written."""
+
+    def encode(self, position: Sequence[int], voxels: _Memory) -> bytes | None:
+        """Returns the object at these coordinates of the grid, None where all its voxels are the fill value.
+
+        `voxels` are what it holds of the array, in the stored order of the axes. Works without the GIL. Raises
+        `ValueError` for a place outside the grid, `InternalError` for voxels of another shape.
+        """
 
 def decode_blosc2(chunk: bytes, max_nbytes: int) -> bytes:
     """Returns what the Blosc 2 chunk at the beginning of `chunk` decodes to, at most `max_nbytes` bytes.
@@ -234,6 +253,13 @@ class Read:
         Boxes may overlap. With `fill_outside` they may reach outside the array, where `out` gets the fill value;
         otherwise a box outside raises `SelectionError`.
         """
+
+    @staticmethod
+    def encoded(array: LocalArray | RemoteArray, position: Sequence[int]) -> Read:
+        """The bytes of one chunk as they are stored, at these coordinates of the grid of chunks."""
+
+    def taken(self) -> bytes | None:
+        """Takes those bytes, once, when the read has ended; None where the chunk is not stored."""
 
     def fill_outside(self) -> None:
         """Fills the boxes of a read of a remote array that reach outside it. Called before the read is submitted."""

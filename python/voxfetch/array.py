@@ -30,7 +30,7 @@ from voxfetch.options import ReadOptions, ReadReport, VerifyReport
 from voxfetch.pieces import Alone
 from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
-from voxfetch.selection import Boxes, axes_order
+from voxfetch.selection import Boxes, axes_order, parse_start
 from voxfetch.store import CuttingStore, join_key
 from voxfetch.store.local import file_url
 
@@ -204,6 +204,11 @@ class Array:
         return self._format
 
     @property
+    def document(self) -> bytes:
+        """The metadata document of a Zarr array (`zarr.json`, `.zarray`), as stored; of others what stands for it."""
+        return self._document
+
+    @property
     def url(self) -> str:
         """URL of the array."""
         return file_url(self._root) if self._remote is None else self._root
@@ -304,6 +309,34 @@ class Array:
     async def read_points_async(self, coords: Any, *, bounds: Bounds = "raise") -> NDArray[Any]:
         """Async twin of `read_points`."""
         return (await self._run_async(self._reads.boxes(coords, 1, bounds=bounds))).reshape(-1)
+
+    def read_encoded(self, position: Sequence[int]) -> bytes | None:
+        """Returns the bytes of one chunk as they are stored, neither decoded nor checked; None when it is not stored.
+
+        `position` are the chunk's coordinates in the grid of `chunks`. Where there are shards, the bytes are a part of
+        one. Raises `SelectionError` for a place outside the grid, `UnsupportedError` where the service stores no chunks
+        (BossDB), and what `read` raises of stores and indexes.
+        """
+        read, engine = self._encoded(position)
+        engine.read([read])
+        return read.taken()
+
+    async def read_encoded_async(self, position: Sequence[int]) -> bytes | None:
+        """Async twin of `read_encoded`."""
+        read, engine = self._encoded(position)
+        await engine.run([read])
+        return read.taken()
+
+    def _encoded(self, position: Sequence[int]) -> tuple[_core.Read, Engine]:
+        if isinstance(self._remote, CuttingStore):
+            raise UnsupportedError("the service stores no chunks", key=self._root, hint="read voxels instead")
+        # What is not stored is an answer here, not an error.
+        source = self if self._options.on_missing == "fill" else self.with_options(_filling(self._options))
+        places = parse_start(position, len(self._shape))
+        if any(place < 0 for place in places):
+            raise SelectionError(f"no chunk {places}", key=self._root, hint="coordinates of chunks begin at 0")
+        stored = places if self._order is None else tuple(places[self._order.index(k)] for k in range(len(places)))
+        return _core.Read.encoded(source._core_array, stored), self.engine
 
     @property
     def oindex(self) -> Indexer:
@@ -555,6 +588,10 @@ class Array:
     def _in_view(self, values: Sequence[_T]) -> tuple[_T, ...]:
         """One value per stored axis -> in the order of this view."""
         return tuple(values) if self._order is None else tuple(values[axis] for axis in self._order)
+
+
+def _filling(options: ReadOptions) -> ReadOptions:
+    return replace(options, on_missing="fill")
 
 
 _DERIVED = frozenset({"_meta", "_core_array", "_dtype", "_axes", "_shape", "_chunks", "_shards", "_reads"})

@@ -124,6 +124,11 @@ class Image:
         return self._multiscale.is_label
 
     @property
+    def label_colors(self) -> Mapping[int, tuple[int, int, int, int]]:
+        """Colour of each label that the file gives one to: red, green, blue, alpha, 0 to 255."""
+        return dict(self._multiscale.label_colors)
+
+    @property
     def name(self) -> str:
         """Name of the image, else of the folder it is in."""
         return self._multiscale.name or self._node.name

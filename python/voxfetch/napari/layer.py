@@ -12,7 +12,7 @@ from voxfetch.napari.picture import members, pictures
 from voxfetch.napari.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -80,12 +80,20 @@ def _layers_of(picture: Picture) -> Iterator[LayerData]:
         if picture.is_label:
             if count > 1:
                 keywords["name"] = f"{picture.name}: {number}"
+            if picture.colors:
+                keywords["colormap"] = _label_colormap(picture.colors)
             yield data, keywords, "labels"
             continue
         keywords |= {"rgb": picture.rgb, **_looks(picture, number)}
         if limits[number] is not None:
             keywords["contrast_limits"] = limits[number]
         yield data, keywords, "image"
+
+
+def _label_colormap(colors: Mapping[int, tuple[int, int, int, int]]) -> dict[int | None, tuple[float, ...]]:
+    """Colours of labels as napari takes them; those without one are grey, the background is not shown."""
+    found: dict[int | None, tuple[float, ...]] = {None: (0.5, 0.5, 0.5, 1.0), 0: (0.0, 0.0, 0.0, 0.0)}
+    return found | {label: tuple(part / 255 for part in color) for label, color in colors.items()}
 
 
 def _channel(array: vf.Array, number: int | None, axis: int | None) -> View:

@@ -11,7 +11,7 @@ import numpy as np
 import voxfetch as vf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["Picture", "members", "pictures"]
 
@@ -75,6 +75,8 @@ class Picture(NamedTuple):
     channel_axis: int | None
     rgb: bool
     metadata: dict[str, Any]
+    #: Of labels that the file gives a colour to.
+    colors: Mapping[int, tuple[int, int, int, int]]
 
     @property
     def split(self) -> int:
@@ -128,7 +130,10 @@ def _picture(
     place = None if channel is None else axes.index(channel)
     name = found.name if isinstance(found, vf.Image) else found.url.rstrip("/").rpartition("/")[2]
     metadata = {"url": found.url, "format": found.format, "attrs": dict(found.attrs)}
-    picture = Picture(seen, name, is_label, channels, place, rgb, metadata)
+    colors: Mapping[int, tuple[int, int, int, int]] = {}
+    if isinstance(found, vf.Image) and is_label:
+        colors = found.label_colors
+    picture = Picture(seen, name, is_label, channels, place, rgb, metadata, colors)
     if finest.ndim - (rgb or picture.split > 0) < 2:
         raise vf.UnsupportedError(f"{finest.shape} voxels are no picture", key=finest.url, hint="read it with numpy")
     return picture

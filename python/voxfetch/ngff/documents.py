@@ -29,6 +29,8 @@ _TYPE_OF_NAME: Final = {"t": "time", "c": "channel", "z": "space", "y": "space",
 #: No image has more; a file that says so would cost one request per entry.
 _MAX_ENTRIES: Final = 10_000
 _MAX_AXES: Final = 32
+#: Labels have a colour each; there may be many.
+_MAX_COLORS: Final = 1_000_000
 
 
 def ome_attributes(attributes: Mapping[str, object]) -> tuple[Mapping[str, object], str]:
@@ -71,6 +73,7 @@ def parse_image(attributes: Mapping[str, object]) -> Multiscale:
         datasets=levels,
         channels=_channels(ome, root),
         is_label="image-label" in ome,
+        label_colors=_label_colors(ome, root),
     )
 
 
@@ -227,6 +230,25 @@ def _channel(entry: Mapping[str, object]) -> Channel:
         window=_window(cast("dict[str, object]", window)) if isinstance(window, dict) else None,
         active=entry.get("active") is not False,
     )
+
+
+def _label_colors(ome: Mapping[str, object], root: str) -> tuple[tuple[int, tuple[int, int, int, int]], ...]:
+    """`image-label.colors`, advice too: entries without a label or a colour that can be shown are left out."""
+    label = ome.get("image-label")
+    colors = cast("dict[str, object]", label).get("colors") if isinstance(label, dict) else None
+    if not isinstance(colors, list):
+        return ()
+    entries = as_list(cast("list[object]", colors), _at(root, "image-label.colors"), _MAX_COLORS)
+    found: dict[int, tuple[int, int, int, int]] = {}
+    for entry in entries:
+        values = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+        number, rgba = values.get("label-value"), values.get("rgba")
+        parts = cast("list[object]", rgba) if isinstance(rgba, list) else []
+        is_color = len(parts) == 4 and all(isinstance(part, int) and 0 <= part <= 255 for part in parts)
+        if isinstance(number, int) and not isinstance(number, bool) and is_color:
+            red, green, blue, alpha = cast("list[int]", parts)
+            found[number] = (int(red), int(green), int(blue), int(alpha))
+    return tuple(found.items())
 
 
 def _color(value: object) -> str | None:

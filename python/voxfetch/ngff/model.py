@@ -62,6 +62,8 @@ class Multiscale:
     channels: tuple[Channel, ...] = ()
     #: Whether the group carries `image-label`: the voxels are names of objects, not intensities.
     is_label: bool = False
+    #: Colours that the file gives to labels: red, green, blue, alpha, 0 to 255.
+    label_colors: tuple[tuple[int, tuple[int, int, int, int]], ...] = ()
     #: Scale of mag 1, where the format says it apart from the datasets: the finest may not be among them.
     voxel: tuple[float, ...] | None = None
     #: Mags that lie where this source does not reach: (name, place without secrets). They are no datasets.

@@ -16,9 +16,9 @@ __all__ = ["Counts", "Report", "whole"]
 class Report:
     """Reads since the start of the process, or the last `reset`. `str()` says it in one line.
 
-    A read is one call of zarr into its codec pipeline, such as one `array[...]`. `reasons` counts by what they say why
-    reads went through zarr's own codecs. `doubts` are what the store of an array cannot guarantee (empty for all arrays
-    together).
+    A read is one call of zarr into its codec pipeline, such as one `array[...]`, also one that raised. `reasons` counts
+    by what they say why reads went through zarr's own codecs. `doubts` are what the store of an array cannot guarantee
+    (empty for all arrays together).
     """
 
     accelerated: int

@@ -24,6 +24,7 @@ from voxfetch.options import ReadOptions
 from voxfetch.store import join_key
 from voxfetch.store.adapters import ABSENT, AdapterStore
 from voxfetch.store.foreign import ZarrSource
+from voxfetch.store.http import HttpStore
 from voxfetch.store.resolve import local_source, remote_store
 from voxfetch.zarr.batch import Grid
 
@@ -43,6 +44,10 @@ __all__ = ["Handles"]
 _NO_ETAG = (
     "the store shows no ETag: a shard that is replaced between its index and its chunks is noticed by its size "
     "or a checksum at most"
+)
+_ETAG_OF_SERVER = (
+    "a server of HTTP may show no ETag: a shard that is replaced between its index and its chunks is noticed then by "
+    "its size and its time"
 )
 _NATIVE = (LocalStore, ObjectStore, FsspecStore, ZipStore)
 
@@ -78,9 +83,9 @@ class Handles:
     @property
     def doubts(self) -> tuple[str, ...]:
         """What the store cannot guarantee."""
-        if self._place is not None:
-            return ()
-        return (_NO_ETAG,)
+        if self._place is None:
+            return (_NO_ETAG,)
+        return (_ETAG_OF_SERVER,) if isinstance(self._place.remote, HttpStore) else ()
 
     def of(self, path: str, objects: tuple[int, ...], prototype: Any, *, missing_is_error: bool) -> Core:
         """Returns the handle of the array at `path` that has at least so many stored objects along each axis.

@@ -117,12 +117,13 @@ class ZarrPipeline(BatchedCodecPipeline):
             if config.get("codec_pipeline.strict", False):
                 raise
             reason = error.message
+        except Exception:
+            _count(state)
+            raise
         else:
-            state.counts.add()
-            whole.add()
+            _count(state)
             return found
-        state.counts.add(reason)
-        whole.add(reason)
+        _count(state, reason)
         return await super().read(items, out, drop_axes)
 
     async def _read(
@@ -158,6 +159,11 @@ class ZarrPipeline(BatchedCodecPipeline):
             await run(missing_is_error=False)
             return tuple(_PRESENT if one else _MISSING for one in there)
         return (_PRESENT,) * len(items)
+
+
+def _count(state: _State, reason: str = "") -> None:
+    state.counts.add(reason)
+    whole.add(reason)
 
 
 async def _exists(getter: Any) -> bool:

@@ -12,6 +12,8 @@ pub mod job;
 mod kept;
 mod tile;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::chunk_cache::ObjectCache;
 use crate::codec::{CodecContext, Verify};
 use crate::error::{Error, Result};
@@ -82,6 +84,21 @@ impl Output {
     }
 }
 
+/// Where a read goes to.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// Voxels, to memory.
+    Voxels(Output),
+    /// A chunk as it is stored; left empty where it is not.
+    Encoded(Arc<Mutex<Option<Box<[u8]>>>>),
+}
+
+impl From<Output> for Target {
+    fn from(output: Output) -> Self {
+        Self::Voxels(output)
+    }
+}
+
 /// What one thread re-uses from chunk to chunk.
 #[derive(Default)]
 pub struct Worker {
@@ -124,7 +141,7 @@ pub struct Assembly<'a> {
     /// What is read.
     pub plan: &'a Plan,
     /// One per read of the plan.
-    pub outputs: &'a [Option<Output>],
+    pub outputs: &'a [Option<Target>],
     /// Which checksums are computed.
     pub verify: Verify,
     /// Where chunks of the object are kept that are decoded; None when they are not.
@@ -158,6 +175,9 @@ impl Assembly<'_> {
     ) -> Result<()> {
         let array = &*self.plan.arrays()[visit.array];
         let Worker { codec, scratch } = worker;
+        if self.hand_over(visit, items, encoded)? {
+            return Ok(());
+        }
         if let Some(encoded) = encoded
             && self.deliver_and_keep(codec, visit, items, encoded)?
         {
@@ -280,9 +300,30 @@ impl Assembly<'_> {
         Ok(())
     }
 
+    /// Gives a chunk as it is stored to the items that want it so; true when there are no others.
+    fn hand_over(&self, visit: &Visit<'_>, items: &[Item], encoded: Option<Encoded<'_>>) -> Result<bool> {
+        let mut only = !items.is_empty();
+        for &item in items {
+            let read = visit.pieces[item.piece as usize].read;
+            let Some(Some(Target::Encoded(slot))) = self.outputs.get(read as usize) else {
+                only = false;
+                continue;
+            };
+            let Some(Encoded { bytes, extent }) = encoded else { continue };
+            if !matches!(extent, Extent::Whole | Extent::Elements { from: 0 }) {
+                return Err(Error::internal("a part of a chunk that is wanted as it is stored"));
+            }
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes.into());
+        }
+        Ok(only)
+    }
+
     fn output(&self, visit: &Visit<'_>, item: Item) -> Option<(&Output, u32)> {
         let piece = visit.pieces[item.piece as usize];
-        Some((self.outputs.get(piece.read as usize)?.as_ref()?, piece.part))
+        match self.outputs.get(piece.read as usize)?.as_ref()? {
+            Target::Voxels(output) => Some((output, piece.part)),
+            Target::Encoded(_) => None,
+        }
     }
 }
 

@@ -120,7 +120,9 @@ impl Fixture {
     fn run(&mut self, place: (usize, usize, usize), mode: Mode, output: Option<Output>) -> (Vec<What>, Tally) {
         let axis = |start, count| AxisSelection::Range { start: start as u64, step: 1, count: count as u64 };
         let selection = Selection::Axes(vec![axis(place.0, 1), axis(place.1, place.2)]);
-        let shared = Shared::new(vec![(7, vec![(Arc::clone(&self.array), selection)])], mode, vec![output]).unwrap();
+        let shared =
+            Shared::new(vec![(7, vec![(Arc::clone(&self.array), selection)])], mode, vec![output.map(Into::into)])
+                .unwrap();
         self.machine.submit(Arc::new(shared));
         let (mut worker, mut asked) = (Worker::default(), Vec::new());
         for _ in 0..100 {

@@ -93,7 +93,9 @@ fn read(codecs: &str, object: &[u8], planes: &[(usize, usize)], checked: bool) -
         counts.insert(axis, 1);
         strides.insert(axis, 0);
         // SAFETY: the places are those of a packed plane, which outlives the output.
-        outputs.push((!checked).then(|| unsafe { Output::new(bytes.as_mut_ptr(), 1, 0, counts, strides) }));
+        outputs.push(
+            (!checked).then(|| unsafe { Output::new(bytes.as_mut_ptr(), 1, 0, counts, strides) }).map(Into::into),
+        );
     }
     let plan = Plan::new(vec![array], reads)?;
     let (visit, mut items) = (plan.visit(0), Vec::new());

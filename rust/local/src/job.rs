@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use voxfetch_core::assemble::{Assembly, Output};
+use voxfetch_core::assemble::{Assembly, Target};
 use voxfetch_core::chunk_cache::{ObjectCache, ReadCache};
 use voxfetch_core::error::{Error, ErrorKind, Result};
 use voxfetch_core::plan::machine::missing_chunk;
@@ -48,7 +48,7 @@ pub struct Job {
     caches: Arc<Caches>,
     arrays: Vec<Arc<LocalArray>>,
     plan: Plan,
-    outputs: Vec<Option<Output>>,
+    outputs: Vec<Option<Target>>,
     /// Lists all problems instead of stopping at the first.
     check: bool,
     /// Decoded chunks of earlier reads; None when none are kept.
@@ -112,7 +112,7 @@ pub struct Parts {
     /// What to read.
     pub plan: Plan,
     /// Where to, one per read of the plan.
-    pub outputs: Vec<Option<Output>>,
+    pub outputs: Vec<Option<Target>>,
     /// Whether all problems are listed.
     pub check: bool,
     /// Decoded chunks, None when none are kept.
@@ -361,13 +361,12 @@ impl Job {
                     thread.body = array.meta.decompressed(&mut thread.worker.codec, compression, &thread.body)?;
                 }
                 let assembly = self.assembly(visit.array, cache.as_ref());
-                let mut chunks = 1;
                 if array.meta.levels.is_empty() {
                     assembly.deliver(&mut thread.worker, visit, &items, Some(thread.body.as_slice().into()))?;
                 } else {
                     assembly.deliver_object(&mut thread.worker, visit, &items, &thread.body)?;
-                    chunks = items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64;
                 }
+                let chunks = self.plan.decoded(visit, items.chunk_by(|a, b| a.chunk == b.chunk));
                 self.count_decoded(visit.array, chunks, cache.is_some());
                 Ok(After::Nothing)
             }

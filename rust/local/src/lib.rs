@@ -18,7 +18,7 @@ mod write;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use voxfetch_core::assemble::{Input, Output};
+use voxfetch_core::assemble::{Input, Output, Target};
 use voxfetch_core::chunk_cache::ChunkCache;
 use voxfetch_core::codec::PreparedArray;
 use voxfetch_core::error::{Error, ErrorKind, Result};
@@ -58,7 +58,7 @@ pub struct LocalRead {
     /// What of it.
     pub selection: Selection,
     /// Where to.
-    pub output: Option<Output>,
+    pub output: Option<Target>,
 }
 
 /// What a read would do.
@@ -350,18 +350,20 @@ impl LocalEngine {
         state.totals.reads.add(1);
         let (arrays, plan, outputs) = plan(reads)?;
         for (read, output) in plan.reads().iter().zip(&outputs) {
-            if let Some(output) = output {
+            if let Some(Target::Voxels(output)) = output {
                 fill_outside(&plan.arrays()[read.array], &read.selection, output)?;
             }
         }
+        // A check is of what is stored.
+        let is_stored = check || plan.has_encoded();
+        let cache = state.caches.chunks.for_read();
         Ok(Arc::new(Job::new(Parts {
             caches: Arc::clone(&state.caches),
             arrays,
             plan,
             outputs,
             check,
-            // A check is of what is stored.
-            cache: state.caches.chunks.for_read().filter(|_| !check),
+            cache: cache.filter(|_| !is_stored),
             threads: self.config.threads,
             totals: Arc::clone(&state.totals),
             on_done,
@@ -386,7 +388,7 @@ impl LocalEngine {
 
 /// Plans reads; reads of the same array share it.
 #[expect(clippy::type_complexity, reason = "three lists that belong together only here")]
-fn plan(reads: Vec<LocalRead>) -> Result<(Vec<Arc<LocalArray>>, Plan, Vec<Option<Output>>)> {
+fn plan(reads: Vec<LocalRead>) -> Result<(Vec<Arc<LocalArray>>, Plan, Vec<Option<Target>>)> {
     let mut arrays: Vec<Arc<LocalArray>> = Vec::new();
     let mut specs = Vec::with_capacity(reads.len());
     let mut outputs = Vec::with_capacity(reads.len());

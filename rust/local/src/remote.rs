@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use voxfetch_core::assemble::Output;
+use voxfetch_core::assemble::Target;
 use voxfetch_core::assemble::job::{Outputs, carry_out, failed};
 use voxfetch_core::chunk_cache::ChunkCache;
 use voxfetch_core::error::{Error, Result};
@@ -45,7 +45,7 @@ pub struct RemoteRead {
     /// What of it.
     pub selection: Selection,
     /// Where to.
-    pub output: Option<Output>,
+    pub output: Option<Target>,
 }
 
 /// Reads that end together, under one token.

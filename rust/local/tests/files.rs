@@ -91,7 +91,7 @@ impl Fixture {
         let output = unsafe { Output::new(data.as_mut_ptr().cast(), 1, 0, counts, vec![2 * extent as isize, 2]) };
         let axis = AxisSelection::Range { start: start as u64, step: 1, count: extent as u64 };
         let selection = Selection::Axes(vec![axis.clone(), axis]);
-        let read = LocalRead { array: Arc::clone(&self.array), selection, output: Some(output) };
+        let read = LocalRead { array: Arc::clone(&self.array), selection, output: Some(output.into()) };
         self.engine.read(vec![read], || false).map_err(|(error, _)| error)?;
         Ok(data)
     }
@@ -121,7 +121,7 @@ fn a_row_of_raw_chunks_is_read_alone() {
         let read = || LocalRead {
             array: Arc::clone(&fixture.array),
             selection: selection.clone(),
-            output: Some(output.clone()),
+            output: Some(output.clone().into()),
         };
         let explained = fixture.engine.explain(vec![read()], true, || false).unwrap();
         fixture.engine.read(vec![read()], || false).unwrap();

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
-use voxfetch_core::assemble::Output;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use voxfetch_core::assemble::Target;
 use voxfetch_core::error::{Error, ErrorKind};
 use voxfetch_core::plan::{AxisSelection, Selection, machine};
 use voxfetch_local::job::{Job, Outcome};
@@ -52,7 +52,7 @@ impl Source {
 pub struct Read {
     array: Source,
     selection: Selection,
-    output: Option<Output>,
+    output: Option<Target>,
     /// Keeps the memory behind `output` alive and in place.
     _memory: Option<PyUntypedBuffer>,
 }
@@ -93,8 +93,22 @@ impl Read {
         Self::new(py, array, selection, Some(count), &shape, out)
     }
 
+    #[staticmethod]
+    fn encoded(array: &Bound<'_, PyAny>, position: Vec<u64>) -> PyResult<Self> {
+        let output = Some(Target::Encoded(Arc::default()));
+        Ok(Self { array: Source::of(array)?, selection: Selection::Chunk(position), output, _memory: None })
+    }
+
+    fn taken<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let Some(Target::Encoded(slot)) = &self.output else { return None };
+        let bytes = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        bytes.map(|bytes| PyBytes::new(py, &bytes))
+    }
+
     fn fill_outside(&self, py: Python<'_>) -> PyResult<()> {
-        let (Source::Remote(array, _), Some(output)) = (&self.array, &self.output) else { return Ok(()) };
+        let (Source::Remote(array, _), Some(Target::Voxels(output))) = (&self.array, &self.output) else {
+            return Ok(());
+        };
         detached(py, || voxfetch_local::fill_outside(&array.meta, &self.selection, output))
     }
 
@@ -122,7 +136,7 @@ impl Read {
             None => (None, None),
             Some(out) => {
                 let (memory, output) = buffer::output(py, out, item_size, boxes, shape)?;
-                (Some(memory), Some(output))
+                (Some(memory), Some(Target::Voxels(output)))
             }
         };
         Ok(Self { array, selection, output, _memory: memory })

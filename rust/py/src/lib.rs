@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::encoding::decode_brotli;
+    use crate::encoding::{Encoder, decode_brotli, fingerprint};
     #[pymodule_export]
     use crate::engine::{LocalEngine, Read};
     #[pymodule_export]

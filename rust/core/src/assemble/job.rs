@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::{Assembly, Encoded, Output, Worker};
+use super::{Assembly, Encoded, Target, Worker};
 use crate::error::{Error, Result};
 use crate::plan::machine::{Delivery, Job, Outcome, Part, Task};
 
 /// The memory of the reads of a plan; None for a read that is only checked.
-pub type Outputs = Vec<Option<Output>>;
+pub type Outputs = Vec<Option<Target>>;
 
 /// Carries a job out. Errors are part of the outcome.
 pub fn carry_out<B: AsRef<[u8]>>(job: &Job<Outputs, B>, worker: &mut Worker) -> Outcome {

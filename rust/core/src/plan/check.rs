@@ -1,6 +1,6 @@
 //! Whether a selection fits its array: one entry per axis, every voxel inside. A plan relies on it.
 
-use super::{AxisSelection, Selection};
+use super::{AxisSelection, Selection, chunk_span};
 use crate::error::{ErrorKind, Result};
 use crate::metadata::ArrayMeta;
 
@@ -55,6 +55,14 @@ pub(super) fn check(array: &ArrayMeta, selection: &Selection) -> Result<()> {
                         }
                     }
                 }
+            }
+        }
+        Selection::Chunk(position) => {
+            if position.len() != rank {
+                return refuse(format!("a chunk at {position:?} in an array of {rank} axes"));
+            }
+            if let Some(axis) = (0..rank).find(|&axis| chunk_span(array, axis, position[axis]).is_none()) {
+                return refuse(format!("no chunk {position:?}: axis {axis} has {} voxels", array.shape[axis]));
             }
         }
     }

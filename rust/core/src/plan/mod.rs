@@ -67,6 +67,8 @@ pub enum Selection {
         /// Whether boxes may reach outside the array (whoever carries the read out fills that part).
         fill_outside: bool,
     },
+    /// The bytes of one chunk as they are stored, by its coordinates in the grid of chunks.
+    Chunk(Vec<u64>),
 }
 
 /// One read of a plan.
@@ -151,6 +153,12 @@ impl Plan {
         };
         plan.visits = plan.find_visits()?;
         Ok(plan)
+    }
+
+    /// Whether some read wants chunks as they are stored.
+    #[must_use]
+    pub fn has_encoded(&self) -> bool {
+        self.reads.iter().any(|read| matches!(read.selection, Selection::Chunk(_)))
     }
 
     /// Number of stored objects to visit.
@@ -326,8 +334,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The bytes of a decoded chunk from the first to the last voxel that some of `items`, all of one chunk, need. `parts`
-    /// is memory to work in.
+    /// The bytes of a decoded chunk from the first to the last voxel that some of `items`, all of one chunk, need: all of
+    /// them where it is wanted as it is stored. `parts` is memory to work in.
     ///
     /// # Errors
     /// As [`Plan::project`].
@@ -338,6 +346,9 @@ impl Plan {
         parts: &mut Vec<AxisPart<'p>>,
     ) -> Result<Range<usize>> {
         let chunk = self.arrays[visit.array].chunk_box(&visit.shard);
+        if items.iter().any(|&item| self.is_encoded(visit, item)) {
+            return Ok(0..chunk.nbytes());
+        }
         let mut all: Option<Range<usize>> = None;
         for &item in items {
             self.project(visit, item, parts)?;
@@ -373,6 +384,16 @@ impl Plan {
         Ok(all)
     }
 
+    /// How many of some chunks, each with the items that need it, are to be decoded.
+    pub fn decoded<'i>(&self, visit: &Visit<'_>, chunks: impl Iterator<Item = &'i [Item]>) -> u64 {
+        chunks.filter(|items| items.iter().any(|&item| !self.is_encoded(visit, item))).count() as u64
+    }
+
+    fn is_encoded(&self, visit: &Visit<'_>, item: Item) -> bool {
+        let piece = visit.pieces[item.piece as usize];
+        matches!(self.reads[piece.read as usize].selection, Selection::Chunk(_))
+    }
+
     fn view(&self, piece: Piece, axis: usize) -> AxisView<'_> {
         let read = &self.reads[piece.read as usize];
         match &read.selection {
@@ -396,13 +417,17 @@ impl Plan {
                     dst: if start < 0 { start.unsigned_abs().min(shape[axis]) } else { 0 },
                 }
             }
+            Selection::Chunk(position) => {
+                let span = chunk_span(&self.arrays[read.array], axis, position[axis]).unwrap_or_default();
+                AxisView::Range { start: span.start, step: 1, count: span.end - span.start, dst: 0 }
+            }
         }
     }
 
     fn pieces(&self) -> impl Iterator<Item = Piece> {
         self.reads.iter().enumerate().flat_map(|(read, spec)| {
             let parts = match &spec.selection {
-                Selection::Axes(_) => 1,
+                Selection::Axes(_) | Selection::Chunk(_) => 1,
                 Selection::Boxes { starts, shape, .. } => starts.len().checked_div(shape.len()).unwrap_or(1),
             };
             (0..parts).map(move |part| Piece { read: read as u32, part: part as u32 })
@@ -467,6 +492,18 @@ impl Plan {
         let pieces = touched.iter().map(|t| t.2).collect();
         Ok(Visits::Grouped { shards, groups, pieces })
     }
+}
+
+/// The voxels along one axis, by their places in the grid, that a chunk holds of the array; None where it holds none.
+fn chunk_span(array: &ArrayMeta, axis: usize, at: u64) -> Option<Range<u64>> {
+    let (grid, first) = (&array.shard_grid[axis], array.grid_origin[axis]);
+    let (start, extent) = if array.levels.is_empty() {
+        (at < grid.cells()).then(|| (grid.start(at), grid.extent(at)))?
+    } else {
+        (at.checked_mul(array.chunk_shape[axis])?, array.chunk_shape[axis])
+    };
+    let span = start.max(first)..start.saturating_add(extent).min(first.saturating_add(array.shape[axis]));
+    (span.start < span.end).then_some(span)
 }
 
 fn chunk_grid(array: &ArrayMeta) -> Result<Vec<u64>> {

@@ -35,7 +35,7 @@ pub fn carry_out(plan: &Plan, outputs: &[Output], objects: &[Objects], verify: V
             }
         }
     }
-    let outputs: Vec<Option<Output>> = outputs.iter().cloned().map(Some).collect();
+    let outputs: Vec<_> = outputs.iter().cloned().map(|output| Some(output.into())).collect();
     let assembly = Assembly { plan, outputs: &outputs, verify, cache: None };
     let mut worker = Worker::default();
     for number in 0..plan.visits() {

@@ -277,7 +277,7 @@ fn submit(machine: &mut Machine<Outputs, Body>, arrays: &[Arc<RemoteArray>], run
                 filled.unwrap_or_else(|error| panic!("{error}"));
             }
         }
-        outputs.push(Some(output));
+        outputs.push(Some(output.into()));
         specs.push((number as u64, vec![(Arc::clone(&arrays[read.array]), read.wanted.selection())]));
     }
     let shared = Shared::new(specs, Mode::Read, outputs).unwrap_or_else(|error| panic!("{error}"));

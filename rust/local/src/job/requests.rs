@@ -99,7 +99,8 @@ impl Job {
                 other => other?,
             }
         }
-        self.count_decoded(visit.array, chunks.len() as u64, found.cache.is_some());
+        let chunks = self.plan.decoded(visit, chunks.iter().map(|chunk| &found.items[chunk.items.clone()]));
+        self.count_decoded(visit.array, chunks, found.cache.is_some());
         Ok(After::Nothing)
     }
 }

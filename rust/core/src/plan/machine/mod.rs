@@ -347,7 +347,8 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
         }
         let calls: Vec<u32> = (0..shared.tokens.len() as u32).collect();
         // A check is of what is stored.
-        let cache = self.chunk_cache.for_read().filter(|_| shared.mode != Mode::Check);
+        let is_stored = shared.mode == Mode::Check || shared.plan.has_encoded();
+        let cache = self.chunk_cache.for_read().filter(|_| !is_stored);
         self.batches.insert(id, Batch::new(shared, interactive, cache));
         self.open[usize::from(!interactive)].push_back(id);
         self.settle(id, &calls);

@@ -141,8 +141,11 @@ impl<P, B: Clone + AsRef<[u8]>> Machine<P, B> {
             Delivery::Missing(_) | Delivery::Kept(_) => 0,
         };
         let decoded = match &part.delivery {
-            Delivery::Object => part.items.chunk_by(|a, b| a.chunk == b.chunk).count() as u64,
-            _ => chunks as u64,
+            Delivery::Object => shared.plan.decoded(&plan_visit, part.items.chunk_by(|a, b| a.chunk == b.chunk)),
+            Delivery::Chunks(chunks) => {
+                shared.plan.decoded(&plan_visit, chunks.iter().map(|chunk| &part.items[chunk.items.clone()]))
+            }
+            Delivery::Missing(_) | Delivery::Kept(_) => 0,
         };
         self.counters.chunks_decoded += decoded;
         self.counters.bytes_decoded += decoded * array.meta.chunk_nbytes as u64;
