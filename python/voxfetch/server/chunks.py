@@ -1,0 +1,180 @@
+"""`Chunks`: the chunks of one shown array as bytes, as they are stored or encoded here.
+
+Chunks pass as they are stored where the preset keeps voxels and axes and the codecs are those of the format shown
+(`voxfetch.server.stored`); all others are read as boxes and encoded. The ETag of a chunk is a fingerprint of its bytes
+and the name of what shows it.
+
+Around a chunk of a remote shard the next ones along each axis, of the same shard, are read ahead: its index is known,
+and a viewer that pans asks for them next. Local files are not read ahead.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+import voxfetch as vf
+from voxfetch.encoding import Encoder, fingerprint
+from voxfetch.server.answers import Body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from voxfetch.server.cache import ChunkCache
+    from voxfetch.server.shown import ShownLevel
+
+__all__ = ["Boxes", "Chunks", "Encoded", "Passed", "Source", "position_of"]
+
+#: How long chunks are kept, in seconds: remote ones for as long as indexes are trusted; what was encoded from local
+#: files for as long as a viewer needs to ask twice; local bytes that pass are cheaper read than kept.
+_KEEP_REMOTE_S = 60.0
+_KEEP_LOCAL_S = 5.0
+#: Voxels of smaller chunks are encoded on the event loop: a thread would cost more.
+_INLINE_NBYTES = 64 << 10
+#: Chunks read ahead around one.
+_MAX_AHEAD = 26
+
+_numbers = itertools.count()
+
+
+class Source(Protocol):
+    """Where the bytes of chunks come from."""
+
+    #: Extent of a chunk and of the array in voxels, shown axis order.
+    chunks: tuple[int, ...]
+    shape: tuple[int, ...]
+    level: ShownLevel
+    #: Bytes pass as they are stored.
+    passes: bool
+
+    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | memoryview | None:
+        """The bytes of a chunk of the grid; None when all of it is fill value, or none of it stored."""
+        ...
+
+
+class Passed:
+    """Chunks as they are stored."""
+
+    passes = True
+
+    def __init__(self, level: ShownLevel) -> None:
+        """`level` shows what is stored, chunk by chunk."""
+        self.level = level
+        self.chunks = level.source.chunks
+        self.shape = level.shape
+        self._arrays = _prioritized(level.source)
+
+    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | memoryview | None:
+        """The stored bytes. Raises what reading does."""
+        del cache
+        return await self._arrays[ahead].read_encoded_async(position)
+
+
+class Boxes:
+    """Chunks that are read as boxes, each of which a subclass makes bytes of."""
+
+    passes = False
+
+    def __init__(self, level: ShownLevel) -> None:
+        """`level` is what is read."""
+        self.level = level
+        self.chunks = level.chunks
+        self.shape = level.shape
+        self._arrays = _prioritized(level.view)
+
+    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | memoryview | None:
+        """Reads and encodes. Raises what reading does."""
+        start = [at * extent for at, extent in zip(position, self.chunks, strict=True)]
+        voxels = await self._arrays[ahead].read_box_async(start, self.box(start), bounds="fill")
+        if voxels.nbytes <= _INLINE_NBYTES:
+            return self.encoded(position, voxels)
+        return await cache.in_thread(lambda: self.encoded(position, voxels))
+
+    def box(self, start: Sequence[int]) -> tuple[int, ...]:
+        """Extent of what is read for the chunk that begins at a voxel."""
+        del start
+        return self.chunks
+
+    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | memoryview | None:
+        """The bytes of a chunk, None for one that need not be there."""
+        raise NotImplementedError
+
+
+class Encoded(Boxes):
+    """Chunks of Zarr, encoded as a document of v3 says."""
+
+    def __init__(self, level: ShownLevel, document: bytes) -> None:
+        """`document` describes an array without shards, of the chunks of `level`."""
+        super().__init__(level)
+        self._encoder = Encoder(document)
+
+    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | memoryview | None:
+        """The bytes of a chunk, None when all of it is the fill value."""
+        return self._encoder.encode(position, np.ascontiguousarray(self.level.cast(voxels)))
+
+
+class Chunks:
+    """The chunks of one array as one plane shows it."""
+
+    def __init__(self, source: Source, cache: ChunkCache, *, tag: str, immutable: bool = False) -> None:
+        """`tag` names plane and preset in ETags; `immutable`: what was read once is kept as long as there is room."""
+        self.source = source
+        self.grid = tuple(-(-extent // chunk) for extent, chunk in zip(source.shape, source.chunks, strict=True))
+        self._cache = cache
+        self._tag = tag
+        self._number = next(_numbers)
+        self._is_remote = source.level.source.is_remote
+        keep_s = _KEEP_REMOTE_S if self._is_remote else 0.0 if source.passes else _KEEP_LOCAL_S
+        self._keep_s = math.inf if immutable and keep_s else keep_s
+        self._shards = source.level.view.shards
+
+    async def chunk(self, position: tuple[int, ...]) -> Body | None:
+        """The chunk at a place of the grid, None when there is none. Raises what reading does.
+
+        Costs nothing outside the grid. Work that nobody waits for any more is cancelled.
+        """
+        if len(position) != len(self.grid) or not all(0 <= at < n for at, n in zip(position, self.grid, strict=True)):
+            return None
+        key = (self._number, position)
+        found = self._cache.begin(key, lambda: self._fetch(position, ahead=False), self._keep_s)
+        if self._is_remote and self._shards is not None:
+            nbytes = math.prod(self.source.chunks) * self.source.level.dtype.itemsize
+            for near in itertools.islice(self._near(position), _MAX_AHEAD):
+                self._cache.look_ahead(
+                    (self._number, near), lambda near=near: self._fetch(near, ahead=True), self._keep_s, nbytes
+                )
+        return found if isinstance(found, Body) else await self._cache.landed(found)
+
+    async def _fetch(self, position: tuple[int, ...], *, ahead: bool) -> Body | None:
+        content = await self.source.fetch(position, self._cache, ahead=ahead)
+        return None if content is None else Body(content, etag=f"{fingerprint(content)}-{self._tag}")
+
+    def _near(self, position: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """The places next to one along each axis, in the same shard."""
+        shards = self._shards or self.source.shape
+        for axis, at in reversed(list(enumerate(position))):
+            extent = self.source.chunks[axis]
+            for near in (at + 1, at - 1):
+                same = near * extent // shards[axis] == at * extent // shards[axis]
+                if 0 <= near < self.grid[axis] and same:
+                    yield (*position[:axis], near, *position[axis + 1 :])
+
+
+def position_of(parts: Sequence[str]) -> tuple[int, ...] | None:
+    """Chunk coordinates as they stand in a key, None unless each is spelt in the one way there is."""
+    if all(part.isascii() and part.isdecimal() and len(part) < 19 and str(int(part)) == part for part in parts):
+        return tuple(map(int, parts))
+    return None
+
+
+def _prioritized(array: vf.Array) -> tuple[vf.Array, vf.Array]:
+    """The array as it is read for somebody, and ahead."""
+    return (
+        array.with_options(vf.ReadOptions(priority="interactive")),
+        array.with_options(vf.ReadOptions(priority="bulk")),
+    )

@@ -1,0 +1,246 @@
+"""`Shown`: what an array, an image or a group looks like under a preset, whatever format shows it.
+
+A preset is what one family of viewers can read of what there is:
+
+- `native`: axes in stored order, stored chunks, all levels, stored types; only units are spelt as OME-Zarr does.
+- `viv` (vizarr, viv): axes in the order t, c, z, y, x; levels that are as deep in z, c and t as the finest, for viv
+  takes the index of a plane for one of all levels; types of `voxfetch.server.casts`.
+- `wk` (WEBKNOSSOS): levels whose scales are the finest ones times a power of two along each space axis; no unit that
+  is no length on space axes; types of `voxfetch.server.casts`.
+
+Images begin at their own first voxel, also those of WEBKNOSSOS and precomputed that begin elsewhere: where that is, in
+units, is the translation of the level (`scale * origin`). So no empty voxels lie before the first one, and WEBKNOSSOS,
+which takes the translation of the finest level for the corner of its bounding box, finds them where they were.
+Of an array that is no level of an image, `origin` says it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+import voxfetch as vf
+from voxfetch.server.casts import Preset, cast_voxels, is_number, shown_dtype
+from voxfetch.server.units import unit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["MAX_CHUNK_VOXELS", "Shown", "ShownLevel", "capped", "show"]
+
+#: Chunks that are encoded here have no more voxels than this.
+MAX_CHUNK_VOXELS = 4 << 20
+#: What larger ones are cut into is made of blocks of this side.
+_PIECE = 64
+#: How far a factor between two scales may be off 1, or a power of two.
+_TOLERANCE = 0.05
+
+_CANONICAL = {"time": "t", "ch": "c", "channel": "c"}
+_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+
+@dataclass(frozen=True)
+class ShownLevel:
+    """An array as it is shown: a level of an image, or one that stands alone. Vectors are in shown axis order."""
+
+    #: In stored axis order, unless it was opened as a view.
+    source: vf.Array
+    #: The same voxels in shown axis order and stored type.
+    view: vf.Array
+    axes: tuple[str, ...]
+    dtype: np.dtype[Any]
+    is_label: bool
+    scale: tuple[float, ...]
+    #: Position of the centre of the first voxel.
+    translation: tuple[float, ...]
+    unit: tuple[str | None, ...]
+    #: Voxels and axes are those that are stored: bytes may pass as they are.
+    is_stored: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent in voxels."""
+        return self.view.shape
+
+    @cached_property
+    def chunks(self) -> tuple[int, ...]:
+        """Extent of a chunk where chunks are encoded here: that of the source, or pieces of it where that is huge."""
+        return capped(self.view.chunks)
+
+    @cached_property
+    def fill_value(self) -> Any:
+        """Value of voxels that are not stored, a numpy scalar of the shown type."""
+        return self.cast(np.asarray(self.view.fill_value))[()]
+
+    def cast(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        """Voxels of the view in the shown type."""
+        return cast_voxels(voxels, self.dtype, is_label=self.is_label)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A node of a source under a preset. `levels` are empty for a group, one for an array."""
+
+    kind: Literal["array", "image", "group"]
+    name: str
+    preset: Preset
+    node: vf.Array | vf.Image | vf.Group
+    levels: tuple[ShownLevel, ...] = ()
+    axes: tuple[str, ...] = ()
+    #: `space`, `time`, `channel` or None, of each axis.
+    types: tuple[str | None, ...] = ()
+    labels: tuple[str, ...] = ()
+    is_label: bool = False
+
+    @property
+    def channel_axis(self) -> int | None:
+        """Place of the channel axis."""
+        return self.types.index("channel") if "channel" in self.types else None
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes of the group or array, as the file has them."""
+        return self.node.attrs
+
+
+def show(node: vf.Array | vf.Image | vf.Group, preset: str = "native") -> Shown:
+    """Returns what a node looks like under a preset. Reads the list of label images, which may take a request.
+
+    Raises `UnsupportedError` for arrays of voxels that are no numbers, and what listing the labels raises.
+    """
+    if preset not in ("native", "viv", "wk"):
+        raise vf.NotFoundError(f"no preset {preset!r}", hint="there are native, viv and wk")
+    chosen: Preset = preset
+    if isinstance(node, vf.Group):
+        return Shown("group", node.name, chosen, node)
+    if isinstance(node, vf.Array):
+        level = _show_level(node, chosen, is_label=False, is_stored=_keeps_order(node))
+        types = _types(level.axes)
+        return Shown("array", node.url.rstrip("/").rpartition("/")[2], chosen, node, (level,), level.axes, types)
+    is_stored = _stored_axes(node) == node.axes
+    levels = [_show_level(one, chosen, is_label=node.is_label, is_stored=is_stored) for one in node.levels]
+    axes = levels[0].axes
+    types = _types(axes)
+    if chosen == "viv":
+        levels = _equally_deep(levels)
+    if chosen == "wk":
+        levels = _powers_of_two(levels, [k for k, kind in enumerate(types) if kind == "space"])
+    return Shown("image", node.name, chosen, node, tuple(levels), axes, types, _labels(node), node.is_label)
+
+
+def _show_level(array: vf.Array, preset: Preset, *, is_label: bool, is_stored: bool) -> ShownLevel:
+    """One array under a preset; `is_stored`: its axes are in stored order. Raises `UnsupportedError`."""
+    if not is_number(array.dtype):
+        message = f"voxels of type {array.dtype} are not numbers, and are not shown"
+        raise vf.UnsupportedError(message, key=array.url, hint="/raw/ has the files as they are")
+    order = _viv_order(array.axes) if preset == "viv" else array.axes
+    view = array if order == array.axes else array.with_axes(order)
+    dtype = shown_dtype(array.dtype, preset, is_label=is_label)
+    plain = tuple(order) if preset == "native" else tuple(_CANONICAL.get(name.lower(), name) for name in order)
+    axes = plain if len(set(plain)) == len(plain) else tuple(order)
+    known = isinstance(view, vf.Level)
+    scale = view.scale if known else (1.0,) * view.ndim
+    translation = view.translation if known else tuple(map(float, view.origin))
+    units = view.unit if known else (None,) * view.ndim
+    types = _types(axes)
+    return ShownLevel(
+        source=array,
+        view=view,
+        axes=axes,
+        dtype=dtype,
+        is_label=is_label,
+        scale=tuple(scale),
+        translation=tuple(translation),
+        unit=tuple(unit_of(unit, kind, strict=preset == "wk") for unit, kind in zip(units, types, strict=True)),
+        is_stored=is_stored and view is array and dtype == array.dtype,
+    )
+
+
+def capped(chunks: Sequence[int], limit: int = MAX_CHUNK_VOXELS) -> tuple[int, ...]:
+    """Chunks of at most `limit` voxels: the largest extents are halved, to multiples of 64 as long as they can be."""
+    extents = [max(extent, 1) for extent in chunks]
+    while math.prod(extents) > max(limit, 1):
+        largest = max(range(len(extents)), key=extents.__getitem__)
+        half = -(-extents[largest] // 2)
+        extents[largest] = -(-half // _PIECE) * _PIECE if half > _PIECE else half
+    return tuple(extents)
+
+
+def _types(axes: Sequence[str]) -> tuple[str | None, ...]:
+    """Types by name: that is all a viewer goes by, and all formats but OME-Zarr say."""
+    return tuple(_TYPES.get(_CANONICAL.get(name.lower(), name.lower())) for name in axes)
+
+
+def _viv_order(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in the order t, c, z, y, x; as they are if there are others."""
+    places = {name: "tczyx".find(_CANONICAL.get(name.lower(), name.lower())) for name in axes}
+    whole = all(len(_CANONICAL.get(name.lower(), name)) == 1 and place >= 0 for name, place in places.items())
+    return tuple(sorted(axes, key=places.__getitem__)) if whole else axes
+
+
+def _equally_deep(levels: list[ShownLevel]) -> list[ShownLevel]:
+    """The levels with as many planes, channels and times as the finest."""
+    finest = levels[0]
+    fixed = [k for k, name in enumerate(finest.axes) if name.lower() not in ("y", "x")]
+    return [level for level in levels if all(level.shape[k] == finest.shape[k] for k in fixed)]
+
+
+def _powers_of_two(levels: list[ShownLevel], space: list[int]) -> list[ShownLevel]:
+    """The finest level and those whose scales are powers of two of its, each set of factors once."""
+
+    def factors(level: ShownLevel, finest: ShownLevel) -> tuple[float, ...]:
+        return tuple(abs(level.scale[k] / finest.scale[k]) for k in space)
+
+    def rest(finest: ShownLevel) -> list[ShownLevel]:
+        found: dict[tuple[int, ...], ShownLevel] = {}
+        for level in levels:
+            mags = [round(factor) for factor in factors(level, finest)]
+            near = all(
+                mag >= 1 and mag & (mag - 1) == 0 and abs(factor / mag - 1) < _TOLERANCE
+                for mag, factor in zip(mags, factors(level, finest), strict=True)
+            )
+            if near:
+                found.setdefault(tuple(mags), level)
+        return list(found.values())
+
+    def is_finest(one: ShownLevel) -> bool:
+        return all(min(factors(other, one), default=1) > 1 - _TOLERANCE for other in levels)
+
+    # The one that is finest along every axis; where none is, the first, and what is no finer than it.
+    finest = next((level for level in levels if is_finest(level)), levels[0])
+    return [finest, *(level for level in rest(finest) if level is not finest)]
+
+
+def _labels(image: vf.Image) -> tuple[str, ...]:
+    """Names of the label images; none where the document that lists them is broken: the image itself is fine."""
+    try:
+        return tuple(image.labels)
+    except vf.MetadataError:
+        return ()
+
+
+def _stored_axes(image: vf.Image) -> tuple[str, ...]:
+    """Names of the axes in stored order: as the document of an OME-Zarr image has them, else t, c, z, y, x."""
+    ome = cast("Any", image.attrs.get("ome", image.attrs))
+    try:
+        first = ome["multiscales"][0]
+        axes = first["axes"] if "axes" in first else first["coordinateSystems"][0]["axes"]
+        return tuple(axis if isinstance(axis, str) else axis["name"] for axis in axes)
+    except (KeyError, IndexError, TypeError):
+        return _viv_order(tuple(sorted(image.axes)))
+
+
+def _keeps_order(array: vf.Array) -> bool:
+    """Whether an array that stands alone has its axes in stored order; False where names do not tell."""
+    if array.format not in ("zarr3", "zarr2"):
+        return False
+    document = json.loads(array.document)
+    names = document.get("dimension_names") or array.attrs.get("_ARRAY_DIMENSIONS") or [None] * array.ndim
+    return array.axes == tuple(name or f"dim_{axis}" for axis, name in enumerate(names))
