@@ -23,12 +23,13 @@ from PIL import Image as Picture
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCREENSHOTS = Path(os.environ.get("VOXFETCH_SCREENSHOTS", Path(__file__).parents[1] / "build" / "screenshots"))
+# Neuroglancer needs WebGL, here by software; what is random or asks the network is off.
 _FLAGS = """
     --headless=new --no-sandbox --disable-gpu --use-angle=swiftshader --enable-unsafe-swiftshader
     --ignore-gpu-blocklist --disable-dev-shm-usage --disable-background-networking --no-first-run
     --disable-component-update --disable-extensions --hide-scrollbars --force-device-scale-factor=1
     --remote-debugging-port=0 about:blank
-""".split()
+"""
 
 
 class LoopThread:
@@ -54,7 +55,7 @@ class Browser:
     def __enter__(self):
         self.runner = LoopThread()
         self._folder = tempfile.TemporaryDirectory(prefix="voxfetch-browser-", ignore_cleanup_errors=True)
-        command = [PROGRAM, *_FLAGS, f"--user-data-dir={self._folder.name}"]
+        command = [PROGRAM, *_FLAGS.split(), f"--user-data-dir={self._folder.name}"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         port = Path(self._folder.name, "DevToolsActivePort")
         wait_for(lambda: port.exists() and port.read_text().count("\n"), 30, "Chromium did not start")

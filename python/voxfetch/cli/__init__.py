@@ -1,4 +1,6 @@
-"""The command `voxfetch`: what is there (`info`, `ls`), cut it out (`read`), check it (`verify`), time it (`bench`).
+"""The command `voxfetch`: says what is there, cuts out, checks, times and shows it.
+
+`info`, `ls`: what is there · `read`: cut it out · `verify`: check it · `bench`: time it · `view`: look at it.
 
 Results go to stdout, as text or with `--json` as one JSON document; remarks, progress and errors go to stderr.
 
@@ -59,11 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     # Imported late: `--help` and usage errors need none of it.
-    from voxfetch.cli import bench, info, read, verify
+    from voxfetch.cli import bench, info, read, verify, view
     from voxfetch.cli.console import Console
 
     console: Console = Console(as_json=args.json)
-    commands = {"info": info.info, "ls": info.ls, "read": read.read, "verify": verify.verify, "bench": bench.bench}
+    commands = {
+        "info": info.info,
+        "ls": info.ls,
+        "read": read.read,
+        "verify": verify.verify,
+        "bench": bench.bench,
+        "view": view.view,
+    }
     return commands[args.command](args, console)
 
 
@@ -106,6 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--count", type=int, default=200, metavar="N", help="calls per workload (default: 200)")
     timing.add_argument("--seconds", type=float, default=2.0, metavar="S", help="time per workload (default: 2)")
     timing.add_argument("--seed", type=int, default=0, metavar="N", help="of the random places (default: 0)")
+
+    about = "look at sources in a browser"
+    viewing = commands.add_parser("view", help=about, description=about, parents=[common])
+    viewing.add_argument("source", nargs="+", metavar="SOURCE", help=f"{_SOURCE}; NAME=SOURCE gives it a name")
+    viewing.add_argument("--viewer", choices=("page", "neuroglancer"), default="page", help="default: page")
+    viewing.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    viewing.add_argument("--no-browser", action="store_true", help="only print the address")
     return parser
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import voxfetch as vf
 from voxfetch.png import write_png
 from voxfetch.server.answers import Body
+from voxfetch.server.parameters import BadParameterError, bad_parameter, integer
 from voxfetch.server.scenes import Scenes
 
 if TYPE_CHECKING:
@@ -59,13 +60,19 @@ class PicturesPlane:
         self._threads = ThreadPoolExecutor(2, "voxfetch-pictures")
 
     async def answer(self, asked: Asked) -> Body | None:
-        """Returns the PNG. Raises `ValueError` that names a parameter, `LimitExceededError`, and what reads raise."""
-        if not asked.segments or asked.segments[-1] not in _PARAMETERS:
+        """Returns the PNG, or what parameter is wrong (400). Raises `LimitExceededError`, and what reads raise."""
+        try:
+            return await self._answer(asked)
+        except BadParameterError as error:
+            return bad_parameter(error)
+
+    async def _answer(self, asked: Asked) -> Body | None:
+        name = asked.segments[-1] if asked.segments else ""
+        if name not in _PARAMETERS:
             return None
-        name = asked.segments[-1]
         for given in asked.query:
             if given not in _PARAMETERS[name]:
-                raise ValueError(f"{given}: {name} has no such parameter")
+                raise BadParameterError(f"{given}: {name} has no such parameter")
         # A page that says both needs no look at voxels.
         told = name == "slice.png" and {"window", "color"} <= asked.query.keys()
         scene = await self._scenes.find(asked.source, asked.segments[:-1], channels=not told)
@@ -73,7 +80,7 @@ class PicturesPlane:
             return None
         if name == "slice.png":
             return await self._slice(scene, parse_slice(scene, asked.query))
-        return await self._thumbnail(scene, _integer(asked.query, "size", 256, 1, _MAX_THUMBNAIL))
+        return await self._thumbnail(scene, integer(asked.query, "size", 256, 1, _MAX_THUMBNAIL))
 
     async def _thumbnail(self, scene: Scene, size: int) -> Body:
         """The middle plane, channels in their colours on top of each other."""
@@ -120,11 +127,11 @@ class Cut:
 
 
 def parse_slice(scene: Scene, query: Mapping[str, str]) -> Cut:
-    """The parameters of a slice. Raises `ValueError` that names the parameter that is wrong."""
+    """The parameters of a slice. Raises `BadParameterError`."""
     axes = _plane(scene, query.get("axes", ""))
-    size = _integer(query, "size", 0, 1, _MAX_SIDE)
+    size = integer(query, "size", 0, 1, _MAX_SIDE)
     wanted = query.get("level", "auto")
-    given = 0 if wanted == "auto" else _integer(query, "level", 0, 0, len(scene.levels) - 1)
+    given = 0 if wanted == "auto" else integer(query, "level", 0, 0, len(scene.levels) - 1)
     shape = scene.levels[given].shape
     box = {name: (0, shape[scene.axes.index(name)]) for name in axes}
     for name, text in _pairs(query.get("box", ""), axes):
@@ -132,7 +139,7 @@ def parse_slice(scene: Scene, query: Mapping[str, str]) -> Cut:
         start, stop = (int(found[1]), int(found[2])) if found else (0, 0)
         extent = shape[scene.axes.index(name)]
         if not start < stop <= extent:
-            raise ValueError(f"box: {name} is START:STOP within 0:{extent}, not {text[:40]!r}")
+            raise BadParameterError(f"box: {name} is START:STOP within 0:{extent}, not {text[:40]!r}")
         box[name] = (start, stop)
     place, channel = _place(scene, query, axes, given)
     level = _level_for(scene, box, axes, size) if wanted == "auto" else given
@@ -153,19 +160,23 @@ def parse_slice(scene: Scene, query: Mapping[str, str]) -> Cut:
     longest = max(extents)
     step = -(-longest // size) if size else 1
     if longest // step > _MAX_SIDE:
-        raise ValueError(f"size: the picture would have {longest // step:,} pixels a side, the limit is {_MAX_SIDE:,}")
-    return Cut(axes, level, start, extents, step, channel, _window(scene, query, channel), _color(scene, query, channel))
+        raise BadParameterError(
+            f"size: the picture would have {longest // step:,} pixels a side, the limit is {_MAX_SIDE:,}"
+        )
+    return Cut(
+        axes, level, start, extents, step, channel, _window(scene, query, channel), _color(scene, query, channel)
+    )
 
 
 def _plane(scene: Scene, text: str) -> tuple[str, str]:
     """The axes of rows and columns; by default y and x."""
     if not text:
         if len(scene.space) < 2:
-            raise ValueError(f"axes: name two of {', '.join(scene.axes)}")
+            raise BadParameterError(f"axes: name two of {', '.join(scene.axes)}")
         return scene.axes[scene.space["y"]], scene.axes[scene.space["x"]]
     parts = tuple(text.split(",")) if "," in text else tuple(text)
     if len(parts) != 2 or len(set(parts)) != 2 or not set(parts) <= set(scene.axes):
-        raise ValueError(f"axes: two of {', '.join(scene.axes)} are needed, such as yx")
+        raise BadParameterError(f"axes: two of {', '.join(scene.axes)} are needed, such as yx")
     return cast("tuple[str, str]", parts)
 
 
@@ -175,15 +186,15 @@ def _place(scene: Scene, query: Mapping[str, str], axes: Sequence[str], level: i
     place = [extent // 2 if i in scene.space.values() else 0 for i, extent in enumerate(shape)]
     if "channel" in query:
         count = 1 if scene.channel is None else shape[scene.channel]
-        chosen = _integer(query, "channel", 0, 0, count - 1)
+        chosen = integer(query, "channel", 0, 0, count - 1)
         if scene.channel is not None:
             place[scene.channel] = chosen
     for name, text in _pairs(query.get("at", ""), scene.axes, "at"):
         if name in axes:
-            raise ValueError(f"at: {name} is a side of the picture")
+            raise BadParameterError(f"at: {name} is a side of the picture")
         axis = scene.axes.index(name)
         if not re.fullmatch(r"\d{1,18}", text) or int(text) >= shape[axis]:
-            raise ValueError(f"at: {name} is one of 0..{shape[axis] - 1}, not {text[:40]!r}")
+            raise BadParameterError(f"at: {name} is one of 0..{shape[axis] - 1}, not {text[:40]!r}")
         place[axis] = int(text)
     return place, 0 if scene.channel is None else place[scene.channel]
 
@@ -199,7 +210,7 @@ def _pairs(text: str, names: Sequence[str], parameter: str = "box") -> list[tupl
     for part in parts:
         name, equals, value = part.partition("=")
         if not equals or name not in names or name in (known for known, _ in pairs):
-            raise ValueError(f"{parameter}: {part[:40]!r} is not NAME=VALUE with a name of {', '.join(names)}")
+            raise BadParameterError(f"{parameter}: {part[:40]!r} is not NAME=VALUE with a name of {', '.join(names)}")
         pairs.append((name, value))
     return pairs
 
@@ -214,15 +225,6 @@ def _level_for(scene: Scene, box: Mapping[str, tuple[int, int]], axes: Sequence[
     return best
 
 
-def _integer(query: Mapping[str, str], name: str, default: int, least: int, greatest: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not re.fullmatch(r"\d{1,9}", text) or not least <= int(text) <= greatest:
-        raise ValueError(f"{name}: a number of {least}..{greatest} is needed, not {text[:40]!r}")
-    return int(text)
-
-
 def _window(scene: Scene, query: Mapping[str, str], channel: int) -> tuple[float, float]:
     text = query.get("window")
     if text is None:
@@ -233,7 +235,7 @@ def _window(scene: Scene, query: Mapping[str, str], channel: int) -> tuple[float
     except ValueError:
         low = high = float("nan")
     if not (np.isfinite(low) and np.isfinite(high)) or low == high:
-        raise ValueError(f"window: two different numbers LOW,HIGH are needed, not {text[:40]!r}")
+        raise BadParameterError(f"window: two different numbers LOW,HIGH are needed, not {text[:40]!r}")
     return low, high
 
 
@@ -242,7 +244,7 @@ def _color(scene: Scene, query: Mapping[str, str], channel: int) -> str:
     if text is None:
         return scene.channels[channel].color if channel < len(scene.channels) else "FFFFFF"
     if not re.fullmatch(r"[0-9A-Fa-f]{6}", text):
-        raise ValueError(f"color: RRGGBB is needed, not {text[:40]!r}")
+        raise BadParameterError(f"color: RRGGBB is needed, not {text[:40]!r}")
     return text
 
 

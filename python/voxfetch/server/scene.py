@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,6 @@ __all__ = ["Scene", "SceneLevel", "channels_of", "limits_of", "scene_of"]
 
 #: Voxels of an array that stands alone that are looked at for a window.
 _MAX_SAMPLED = 1 << 20
-_MAX_COLORS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,8 @@ class Scene:
     """An image, or an array as an image of one level.
 
     `space` has the places of the axes drawn as x, y and z, where there are any; `channel` that of the channel axis;
-    `colors` what a label image says of its objects: id -> RRGGBB. `channels` are empty until they are known, and of labels.
+    `colors` what a label image says of its objects: id -> RRGGBB. `channels` are empty until they are known,
+    and of labels.
     """
 
     shown: Shown
@@ -92,7 +92,7 @@ def scene_of(shown: Shown) -> Scene:
         space=_space(finest.view, shown.channel_axis),
         channel=shown.channel_axis,
         is_label=is_label,
-        colors=_label_colors(shown.attrs) if is_label else {},
+        colors=_colors(shown.node) if is_label else {},
     )
 
 
@@ -121,19 +121,12 @@ def _space(array: vf.Array, channel: int | None) -> dict[str, int]:
     return dict(zip("xyz", others, strict=False))
 
 
-def _label_colors(attrs: Mapping[str, Any]) -> dict[int, str]:
-    """The colours that a label image has for its objects (OME-Zarr `image-label`)."""
-    ome: Any = attrs.get("ome", attrs)
-    found: Any = cast("dict[str, Any]", ome).get("image-label") if isinstance(ome, dict) else None
-    rows: Any = cast("dict[str, Any]", found).get("colors") if isinstance(found, dict) else None
-    colors: dict[int, str] = {}
-    for row in cast("list[Any]", rows)[:_MAX_COLORS] if isinstance(rows, list) else []:
-        value, parts = (row.get("label-value"), row.get("rgba")) if isinstance(row, dict) else (None, None)
-        if type(value) is int and 0 <= value < 1 << 64 and isinstance(parts, list):
-            shades = cast("list[Any]", parts)[:3]
-            if len(shades) == 3 and all(type(shade) is int and 0 <= shade < 256 for shade in shades):
-                colors[value] = "".join(f"{shade:02X}" for shade in shades)
-    return colors
+def _colors(node: object) -> dict[int, str]:
+    if not isinstance(node, vf.Image):
+        return {}
+    return {
+        i: "".join(f"{part:02X}" for part in shade[:3]) for i, shade in node.label_colors.items() if 0 < i < 1 << 64
+    }
 
 
 async def channels_of(scene: Scene) -> tuple[ShownChannel, ...]:

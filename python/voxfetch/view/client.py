@@ -68,7 +68,9 @@ class ClientPlane:
     def __init__(self, registry: Registry, options: ServerOptions) -> None:
         del registry, options
         page = files("voxfetch.view") / "page"
-        self._files = {("page", one.name): _file(one, {}) for one in page.iterdir() if one.name.endswith((".js", ".css"))}
+        self._files = {
+            ("page", one.name): _file(one, {}) for one in page.iterdir() if one.name.endswith((".js", ".css"))
+        }
         self._files[()] = _file(page / "index.html", {"Content-Security-Policy": _PAGE_CSP})
         folder = neuroglancer_folder()
         self._has_client = folder is not None

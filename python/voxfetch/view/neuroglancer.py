@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from voxfetch.server.scene import limits_of
-from voxfetch.server.shown import show_level
 from voxfetch.server.units import nanometres
 
 if TYPE_CHECKING:
@@ -23,9 +22,11 @@ if TYPE_CHECKING:
 
     from voxfetch.server.contrast import ShownChannel
     from voxfetch.server.scene import Scene
+    from voxfetch.server.shown import Shown
 
-__all__ = ["Layer", "state_of", "viewer_url"]
+__all__ = ["Layer", "preset_for", "state_of", "viewer_url"]
 
+_KNOWN = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
 #: Pixels of a panel that an image is to fit in, of a window of moderate size.
 _PANEL = 420
 #: Colours of objects that a state holds: it is a URL in the end.
@@ -42,28 +43,23 @@ void main() {{
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """An image or an array to be shown: `base` is the URL of the server with its token, the rest where it lies there."""
+    """An image or an array to be shown: `given` is what the `/z3/` plane gives of it, under the preset of `preset_for`.
+
+    `base` is the URL of the server with its token, `source` and `path` say where it lies there.
+    """
 
     scene: Scene
+    given: Shown
     base: str
     source: str
     path: tuple[str, ...] = ()
 
     @property
-    def preset(self) -> str:
-        """`native`, or `viv` where Neuroglancer does not know the type of the voxels, which the server casts then."""
-        known = self.scene.finest.view.dtype.name in _KNOWN
-        return "native" if known else "viv"
-
-    @property
     def url(self) -> str:
         """The source as Neuroglancer names it."""
-        preset = "" if self.preset == "native" else f"/@{self.preset}"
+        preset = "" if self.given.preset == "native" else f"/@{self.given.preset}"
         place = "/".join(quote(part, safe="") for part in (self.source, *self.path))
         return f"{self.base}/z3{preset}/{place}/|zarr3:"
-
-
-_KNOWN = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +81,16 @@ class _Dimension:
         return self.name.endswith("'")
 
 
+def preset_for(scene: Scene) -> str:
+    """`native`, or `viv` where Neuroglancer does not know the type of the voxels: the server casts them then."""
+    return "native" if scene.finest.view.dtype.name in _KNOWN else "viv"
+
+
 def state_of(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Returns the state that shows the layers on top of each other, the first one below. Raises `ValueError` for none."""
+    """Returns the state that shows the layers on top of each other, the first one below.
+
+    Raises `ValueError` for none.
+    """
     if not layers:
         raise ValueError("there is nothing to show")
     placed = [_dimensions(layer) for layer in layers]
@@ -133,10 +137,8 @@ def _position(one: _Dimension) -> float:
 def _dimensions(layer: Layer) -> list[_Dimension]:
     """The axes in the order in which the document of the `/z3/` plane has them."""
     scene = layer.scene
-    is_image = scene.shown.kind == "image"
-    level = scene.finest
-    if layer.preset == "viv":
-        level = show_level(level.source, "viv", is_label=scene.is_label, is_stored=False)
+    is_image = layer.given.kind == "image"
+    level = layer.given.levels[0]
     names = {axis: name for name, axis in scene.space.items()}
     found: list[_Dimension] = []
     for view_axis, own in enumerate(level.view.axes):
@@ -187,14 +189,12 @@ def _in_unit(dimensions: list[_Dimension], unit: str) -> list[_Dimension]:
 
 def _source(layer: Layer, dimensions: Sequence[_Dimension], *, is_moved: bool) -> str | dict[str, Any]:
     """The URL, with a transform where Neuroglancer would place it elsewhere, or call an axis by another name."""
-    is_image = layer.scene.shown.kind == "image"
+    is_image = layer.given.kind == "image"
     is_placed = is_image or not any(one.first for one in dimensions)
     if is_placed and not is_moved and all(one.name == one.source for one in dimensions):
         return layer.url
     count = len(dimensions)
-    matrix = [
-        [*(1 if i == k else 0 for k in range(count)), _short(one.first)] for i, one in enumerate(dimensions)
-    ]
+    matrix = [[*(1 if i == k else 0 for k in range(count)), _short(one.first)] for i, one in enumerate(dimensions)]
     outputs = {one.name: [one.scale, one.unit] for one in dimensions}
     return {"url": layer.url, "transform": {"matrix": matrix, "outputDimensions": outputs}}
 

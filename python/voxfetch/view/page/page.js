@@ -55,18 +55,24 @@ function row(entry) {
     });
     line.append(box);
   }
-  let children = entry.children;
+  let { children, left_out: leftOut } = entry;
   async function open(shown) {
     if (shown && !children) {
       try {
         const query = new URLSearchParams({ source: entry.source, path: entry.path, depth: 1 });
-        children = (await (await ask(`api/tree?${query}`)).json()).sources[0].children ?? [];
+        const [found] = (await (await ask(`api/tree?${query}`)).json()).sources;
+        if (found.error) throw new Error(`${entry.name} cannot be opened: ${found.error}`);
+        children = found.children ?? [];
+        leftOut = found.left_out;
       } catch (error) {
         fail(error);
         return;
       }
     }
-    if (shown && !below.childElementCount) below.append(...children.map(row));
+    if (shown && !below.childElementCount) {
+      below.append(...children.map(row));
+      if (leftOut) below.append(make('li', { className: 'kind', textContent: `and ${leftOut} more` }));
+    }
     below.hidden = !shown;
     toggle.textContent = shown ? '▾' : '▸';
     toggle.setAttribute('aria-expanded', String(shown));
@@ -343,7 +349,7 @@ async function start() {
   for (const button of document.querySelectorAll('[data-copies]')) button.addEventListener('click', () => copy($(button.dataset.copies).textContent, button));
   $('share').addEventListener('click', (event) => copy(location.href, event.currentTarget));
   $('controls').addEventListener('submit', (event) => event.preventDefault());
-  const tree = (await (await ask('api/tree?depth=1')).json()).sources;
+  const tree = (await (await ask('api/tree?depth=0')).json()).sources;
   $('tree').replaceChildren(...tree.map(row));
   if (tree.length === 1) $('tree').querySelector('.open')?.click();
   const hash = new URLSearchParams(location.hash.slice(1));

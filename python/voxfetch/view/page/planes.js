@@ -5,6 +5,7 @@
 
 const TILE = 512; // voxels along a side of a tile, and pixels at most
 const MAX_TILES = 400; // kept, over all layers
+const UNITS = { nanometer: 'nm', micrometer: 'µm', millimeter: 'mm', centimeter: 'cm', meter: 'm', angstrom: 'Å', picometer: 'pm' };
 const PATIENCE_MS = 250; // how long the last picture stays while tiles of the next are on their way
 
 /** The address of a tile, and where it lies in voxels of its level. */
@@ -72,6 +73,7 @@ export class Planes {
     this.element.replaceChildren();
     this.element.classList.toggle('flat', pairs.length === 1);
     this.views = pairs.map((pair) => new View(this, ...pair));
+    if (pairs.length > 1) this.element.append(document.getElementById('help').content.cloneNode(true));
     this.fit();
   }
 
@@ -357,7 +359,7 @@ class View {
     const per = planes.pixels(this.across) / (planes.aspect[this.across] * planes.voxel); // pixels per unit
     const aim = 100 / per, power = 10 ** Math.floor(Math.log10(aim)), nice = [5, 2, 1].find((n) => n * power <= aim) * power;
     this.scale.style.width = `${nice * per}px`;
-    this.scale.textContent = `${Number(nice.toPrecision(3))} ${planes.unit ?? (planes.voxel === 1 ? 'voxels' : '')}`;
+    this.scale.textContent = `${Number(nice.toPrecision(3))} ${UNITS[planes.unit] ?? planes.unit ?? (planes.voxel === 1 ? 'voxels' : '')}`;
   }
 
   tell(text) {
