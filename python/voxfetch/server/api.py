@@ -168,7 +168,7 @@ class ApiPlane:
         if len(header) > _MAX_HEADER:
             raise vf.LimitExceededError("more shapes of boxes than a header can list", hint="ask for fewer at once")
         await vf.read_all_async(pairs)
-        return Body(memoryview(content), "application/octet-stream", headers={"X-Voxfetch-Boxes": header})
+        return Body(content.data, "application/octet-stream", headers={"X-Voxfetch-Boxes": header})
 
     async def _box(self, number: int, given: Any) -> _Box:
         where = f"box {number}"

@@ -17,7 +17,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -177,7 +177,7 @@ def _plane(scene: Scene, text: str) -> tuple[str, str]:
     parts = tuple(text.split(",")) if "," in text else tuple(text)
     if len(parts) != 2 or len(set(parts)) != 2 or not set(parts) <= set(scene.axes):
         raise BadParameterError(f"axes: two of {', '.join(scene.axes)} are needed, such as yx")
-    return cast("tuple[str, str]", parts)
+    return parts[0], parts[1]
 
 
 def _place(scene: Scene, query: Mapping[str, str], axes: Sequence[str], level: int) -> tuple[list[int], int]:

@@ -68,7 +68,7 @@ class ClientPlane:
     def __init__(self, registry: Registry, options: ServerOptions) -> None:
         del registry, options
         page = files("voxfetch.view") / "page"
-        self._files = {
+        self._files: dict[tuple[str, ...], _File] = {
             ("page", one.name): _file(one, {}) for one in page.iterdir() if one.name.endswith((".js", ".css"))
         }
         self._files[()] = _file(page / "index.html", {"Content-Security-Policy": _PAGE_CSP})
