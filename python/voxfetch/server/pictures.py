@@ -135,7 +135,7 @@ def parse_slice(scene: Scene, query: Mapping[str, str]) -> Cut:
     shape = scene.levels[given].shape
     box = {name: (0, shape[scene.axes.index(name)]) for name in axes}
     for name, text in _pairs(query.get("box", ""), axes):
-        found = re.fullmatch(r"(\d{1,18}):(\d{1,18})", text)
+        found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
         start, stop = (int(found[1]), int(found[2])) if found else (0, 0)
         extent = shape[scene.axes.index(name)]
         if not start < stop <= extent:
@@ -193,7 +193,7 @@ def _place(scene: Scene, query: Mapping[str, str], axes: Sequence[str], level: i
         if name in axes:
             raise BadParameterError(f"at: {name} is a side of the picture")
         axis = scene.axes.index(name)
-        if not re.fullmatch(r"\d{1,18}", text) or int(text) >= shape[axis]:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) >= shape[axis]:
             raise BadParameterError(f"at: {name} is one of 0..{shape[axis] - 1}, not {text[:40]!r}")
         place[axis] = int(text)
     return place, 0 if scene.channel is None else place[scene.channel]
@@ -271,7 +271,7 @@ def _stretched(plane: NDArray[Any], window: tuple[float, float]) -> NDArray[Any]
         bits = plane.dtype.itemsize * 8
         values = np.arange(1 << bits).astype(f"u{plane.dtype.itemsize}").view(plane.dtype).astype(np.float64)
         return _stretched(values, window)[plane.view(f"u{plane.dtype.itemsize}")]
-    values = (plane.astype(np.float64) - low) * (255 / (high - low))
+    values = (plane.astype(np.float64) - low) * 255 / (high - low)
     return np.nan_to_num(np.clip(values, 0, 255), nan=0.0).round().astype(np.uint8)
 
 
@@ -280,10 +280,8 @@ def label_color(labels: NDArray[Any], colors: Mapping[int, str]) -> NDArray[Any]
     ids = labels.astype(np.uint64)
     pixels = _PALETTE[(ids * _HASH >> np.uint64(56)).astype(np.uint8)]
     if colors:
-        known = np.array(sorted(colors), np.int64).astype(np.uint64)
-        order = np.argsort(known)
-        known = known[order]
-        shades = np.array([list(bytes.fromhex(colors[i])) for i in sorted(colors)], np.uint8)[order]
+        known = np.array(sorted(colors), np.uint64)
+        shades = np.array([list(bytes.fromhex(colors[i])) for i in sorted(colors)], np.uint8)
         place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
         found = known[place] == ids
         pixels[found, :3] = shades[place[found]]

@@ -28,7 +28,7 @@ __all__ = ["Layer", "preset_for", "state_of", "viewer_url"]
 
 _KNOWN = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
 #: Pixels of a panel that an image is to fit in, of a window of moderate size.
-_PANEL = 420
+_PANEL = 360
 #: Colours of objects that a state holds: it is a URL in the end.
 _MAX_COLORS = 200
 _MAX_CHANNELS = 24
