@@ -118,7 +118,7 @@ def test_channels_are_layers(tmp_path):
     assert 'color(default="#00ff00")' in second["shader"]
     assert "#uicontrol invlerp contrast" in first["shader"]
     assert first["shaderControls"]["contrast"]["range"] == [100, 1100]
-    assert first["blend"] == "additive"
+    assert (first["blend"], first["opacity"]) == ("additive", 1)
 
 
 def test_time_is_a_dimension_of_its_own(tmp_path):

@@ -217,7 +217,8 @@ def _layers(layer: Layer, dimensions: Sequence[_Dimension], *, is_moved: bool) -
         title = f"{name} {channel.label}" if len(channels) > 1 and channel.label else name
         made: dict[str, Any] = {"type": "image", "name": title, "source": source, **_look(channel)}
         if len(channels) > 1:
-            made["blend"] = "additive"
+            # As light is added; layers are half transparent otherwise.
+            made |= {"blend": "additive", "opacity": 1}
         if local is not None:
             made["localDimensions"] = {local.name: [1, ""]}
             made["localPosition"] = [number]
