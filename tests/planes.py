@@ -2,58 +2,32 @@
 
 from __future__ import annotations
 
-import tests.core_standin
 import asyncio
 import json
+import warnings
 from typing import Any
 
-import voxfetch as vf
+import zarr
+from zarr.abc.store import Store, SuffixByteRequest
+
+import tests.core_standin  # noqa: F401
 from voxfetch.server.answers import Asked, Body
 from voxfetch.server.options import ServerOptions
-from voxfetch.server.precomputed import Precomputed
-from voxfetch.server.zarr2 import Zarr2
-from voxfetch.server.zarr3 import Zarr3
+from voxfetch.server.precomputed import PrecomputedPlane
+from voxfetch.server.registry import Registry
+from voxfetch.server.zarr2 import Zarr2Plane
+from voxfetch.server.zarr3 import Zarr3Plane
 
-PLANES = {"z3": Zarr3, "z2": Zarr2, "pc": Precomputed}
-
-
-class Sources:
-    """What planes need of a registry."""
-
-    def __init__(self, nodes):
-        self.nodes = dict(nodes)
-        self.opened = {}
-        self.asked = 0
-
-    async def find(self, source, segments):
-        self.asked += 1
-        try:
-            node = self.nodes[source]
-        except KeyError:
-            raise vf.NotFoundError(f"no source {source!r}") from None
-        done = 0
-        while done < len(segments):
-            rest = segments[done:]
-            if isinstance(node, vf.Image) and rest[0] == "labels" and len(rest) > 1 and rest[1] in node.labels:
-                step = 2
-            elif isinstance(node, vf.Group) and rest[0] in node:
-                step = 1
-            else:
-                break
-            key = (source, segments[: done + step])
-            if key not in self.opened:
-                self.opened[key] = node.labels[rest[1]] if step == 2 else node[rest[0]]
-            node, done = self.opened[key], done + step
-        return node, segments[done:]
+PLANES = {"z3": Zarr3Plane, "z2": Zarr2Plane, "pc": PrecomputedPlane}
 
 
 class Planes:
     """The planes over some sources, asked from tests, which are no coroutines."""
 
     def __init__(self, _options=None, _cache=None, **nodes):
-        self.sources = Sources(nodes)
+        self.registry = Registry(nodes)
         options = _options or ServerOptions()
-        self.planes = {name: plane(self.sources, options, _cache) for name, plane in PLANES.items()}
+        self.planes = {name: plane(self.registry, options, _cache) for name, plane in PLANES.items()}
 
     async def ask(self, path):
         """`z3/[@preset/]source/...` -> Body or None."""
@@ -79,3 +53,63 @@ class Planes:
             raise AssertionError(word)
 
         return json.loads(bytes(body.content), parse_constant=refuse)
+
+
+class PlaneStore(Store):
+    """A plane as a store of zarr-python; `requests` are the keys asked for, in order."""
+
+    supports_writes = supports_deletes = supports_listing = False
+
+    def __init__(self, planes, root):
+        super().__init__(read_only=True)
+        self.planes = planes
+        self.root = root
+        self.requests = []
+
+    async def get(self, key, prototype, byte_range=None):
+        self.requests.append(key)
+        body = await self.planes.ask(f"{self.root}/{key}")
+        if body is None:
+            return None
+        content = bytes(body.content)
+        if isinstance(byte_range, SuffixByteRequest):
+            content = content[-byte_range.suffix :]
+        else:
+            assert byte_range is None
+        return prototype.buffer.from_bytes(content)
+
+    async def get_partial_values(self, prototype, key_ranges):
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def exists(self, key):
+        return await self.planes.ask(f"{self.root}/{key}") is not None
+
+    def __eq__(self, other):
+        return self is other
+
+    __hash__ = object.__hash__
+
+    async def set(self, key, value):
+        raise NotImplementedError
+
+    async def delete(self, key):
+        raise NotImplementedError
+
+    def list(self):
+        raise NotImplementedError
+
+    def list_prefix(self, prefix):
+        raise NotImplementedError
+
+    def list_dir(self, prefix):
+        raise NotImplementedError
+
+
+def by_zarr(planes, path):
+    """All voxels of the array at `z3/...` or `z2/...` as zarr-python reads them, in native byte order."""
+    with warnings.catch_warnings():
+        # zarr-python calls its own dates unstable.
+        warnings.simplefilter("ignore", zarr.errors.UnstableSpecificationWarning)
+        version = {"z3": 3, "z2": 2}[path[:2]]
+        voxels = zarr.open_array(PlaneStore(planes, path), mode="r", zarr_format=version)[...]
+    return voxels.astype(voxels.dtype.newbyteorder("="))

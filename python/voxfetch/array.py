@@ -32,7 +32,8 @@ from voxfetch.reads import Bounds, Job, Reads
 from voxfetch.resources import available_memory_bytes
 from voxfetch.selection import Boxes, axes_order, parse_start
 from voxfetch.store import CuttingStore, join_key
-from voxfetch.store.local import file_url
+from voxfetch.store.local import LocalStore, file_url
+from voxfetch.stored import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -222,6 +223,14 @@ class Array:
     def engine(self) -> Engine:
         """The engine that reads it: the one it was opened with, else the default engine of this process."""
         return self._engine or default_engine()
+
+    @property
+    def stored(self) -> Stored:
+        """The objects that it is stored in, as bytes; of an array in a file, such as HDF5, that file."""
+        file = self._table.files[0] if self._table is not None and self._format in ("hdf5", "b2nd") else None
+        if self._remote is not None:
+            return Stored(RemoteDocuments(self._remote, self._engine), self._path if file is None else file)
+        return Stored(LocalStore(self._root if file is None else self._base), file or "")
 
     # --- reading
 

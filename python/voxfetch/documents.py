@@ -80,6 +80,14 @@ class RemoteDocuments:
 
         return scheduler.run(together)
 
+    async def ask_async(self, ask: Ask) -> Reply | None:
+        """Returns what is asked for, None when there is no such object, without blocking the running loop."""
+        import asyncio
+
+        check_key(ask.key)
+        scheduler = self._scheduler()
+        return await asyncio.wrap_future(scheduler.start(lambda: scheduler.metadata(self.remote, ask)))
+
     def ends(self, key: str, first_nbytes: int, last_nbytes: int) -> tuple[Reply | None, Reply | None]:
         """Returns the last bytes of an object and, asked for at the same time, the first; None of one without so many.
 

@@ -19,11 +19,13 @@ from voxfetch.hierarchy import child, child_names, with_children
 from voxfetch.level import Level, open_level
 from voxfetch.scales import level_at_mag, level_at_resolution
 from voxfetch.store import join_key
+from voxfetch.stored import stored_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from voxfetch.node import Node
+    from voxfetch.stored import Stored
 
 __all__ = ["Collection", "Group", "Image", "Labels", "image_from_node", "open_child", "open_group_node"]
 
@@ -147,6 +149,11 @@ class Image:
     def url(self) -> str:
         """URL of the group."""
         return self._node.url
+
+    @property
+    def stored(self) -> Stored:
+        """The objects that it is stored in, as bytes; in a file, such as HDF5, that file."""
+        return stored_of(self._node)
 
     def level(
         self,
@@ -308,6 +315,11 @@ class Group:
     def url(self) -> str:
         """URL of the group."""
         return self._node.url
+
+    @property
+    def stored(self) -> Stored:
+        """The objects that it is stored in, as bytes; in a file, such as HDF5, that file."""
+        return stored_of(self._node)
 
     def keys(self) -> tuple[str, ...]:
         """Names of what lies directly in the group, from consolidated metadata, else by listing; sorted."""

@@ -131,12 +131,7 @@ class Scheduler:
     def run(self, coroutine: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Runs a coroutine on the I/O thread and returns its result."""
         self._check_thread()
-        started = coroutine()
-        with self._lock:
-            if self._closing:
-                started.close()
-                raise _stopped("stopped: the engine was closed")
-            future = asyncio.run_coroutine_threadsafe(started, self._loop)
+        future = self.start(coroutine)
         try:
             return future.result()
         except CancelledError:
@@ -144,6 +139,15 @@ class Scheduler:
         except BaseException:
             future.cancel()
             raise
+
+    def start(self, coroutine: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
+        """Starts a coroutine on the I/O thread; returns its future, which stops it when it is cancelled."""
+        started = coroutine()
+        with self._lock:
+            if self._closing:
+                started.close()
+                raise _stopped("stopped: the engine was closed")
+            return asyncio.run_coroutine_threadsafe(started, self._loop)
 
     async def metadata(self, store: RemoteStore, ask: Ask) -> Reply | None:
         """Returns a metadata document, or a part of an object that says where others lie; None when there is none.

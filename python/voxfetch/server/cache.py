@@ -29,7 +29,8 @@ AHEAD_BYTES = 32 << 20
 AHEAD_AT_WORK = 16
 #: What an entry takes beside its bytes.
 _ENTRY_BYTES = 512
-_THREADS = 2
+#: Some wait for a store (lists of label images), most encode.
+_THREADS = 8
 
 
 @dataclass(slots=True)
@@ -63,7 +64,9 @@ class _Kept:
 
     limit: int
     nbytes: int = 0
-    entries: OrderedDict[Hashable, tuple[Body, float]] = field(default_factory=OrderedDict)
+    entries: OrderedDict[Hashable, tuple[Body, float]] = field(
+        default_factory=OrderedDict["Hashable", "tuple[Body, float]"]
+    )
 
     def take(self, key: Hashable) -> tuple[Body, float]:
         found = self.entries.pop(key)

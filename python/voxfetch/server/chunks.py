@@ -52,7 +52,7 @@ class Source(Protocol):
     #: Bytes pass as they are stored.
     passes: bool
 
-    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | memoryview | None:
+    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | None:
         """The bytes of a chunk of the grid; None when all of it is fill value, or none of it stored."""
         ...
 
@@ -69,7 +69,7 @@ class Passed:
         self.shape = level.shape
         self._arrays = _prioritized(level.source)
 
-    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | memoryview | None:
+    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | None:
         """The stored bytes. Raises what reading does."""
         del cache
         return await self._arrays[ahead].read_encoded_async(position)
@@ -87,7 +87,7 @@ class Boxes:
         self.shape = level.shape
         self._arrays = _prioritized(level.view)
 
-    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | memoryview | None:
+    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | None:
         """Reads and encodes. Raises what reading does."""
         start = [at * extent for at, extent in zip(position, self.chunks, strict=True)]
         voxels = await self._arrays[ahead].read_box_async(start, self.box(start), bounds="fill")
@@ -100,7 +100,7 @@ class Boxes:
         del start
         return self.chunks
 
-    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | memoryview | None:
+    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | None:
         """The bytes of a chunk, None for one that need not be there."""
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ class Encoded(Boxes):
         super().__init__(level)
         self._encoder = Encoder(document)
 
-    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | memoryview | None:
+    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | None:
         """The bytes of a chunk, None when all of it is the fill value."""
         return self._encoder.encode(position, np.ascontiguousarray(self.level.cast(voxels)))
 
@@ -173,8 +173,5 @@ def position_of(parts: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def _prioritized(array: vf.Array) -> tuple[vf.Array, vf.Array]:
-    """The array as it is read for somebody, and ahead."""
-    return (
-        array.with_options(vf.ReadOptions(priority="interactive")),
-        array.with_options(vf.ReadOptions(priority="bulk")),
-    )
+    """The array as it is read for somebody, with the options that it was opened with, and ahead."""
+    return array, array.with_options(vf.ReadOptions(priority="bulk"))

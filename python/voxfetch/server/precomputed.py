@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from voxfetch.server.shown import ShownLevel
     from voxfetch.server.views import View
 
-__all__ = ["Precomputed"]
+__all__ = ["PrecomputedPlane"]
 
 _TYPES = frozenset({"uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32"})
 _CHANNELS = ("c", "ch", "channel")
@@ -50,7 +50,7 @@ _NUMBER = "(0|-?[1-9][0-9]{0,17})"
 _NAME = re.compile("_".join([f"{_NUMBER}-{_NUMBER}"] * 3))
 
 
-class Precomputed:
+class PrecomputedPlane:
     """The plane of precomputed volumes."""
 
     def __init__(self, registry: Registry, options: ServerOptions, cache: ChunkCache | None = None) -> None:
@@ -119,13 +119,13 @@ class RawBoxes(Boxes):
         parts = zip(start, self.chunks, self.shape, strict=True)
         return tuple(min(extent, end - first) for first, extent, end in parts)
 
-    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> memoryview | None:
+    def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | None:
         """The voxels, little-endian; None when all are 0."""
         del position
         if not voxels.any():
             return None
         little = self.level.dtype.newbyteorder("<")
-        return memoryview(np.ascontiguousarray(self.level.cast(voxels), dtype=little).reshape(-1)).cast("B")
+        return self.level.cast(voxels).astype(little, copy=False).tobytes()
 
 
 class _Scale:
@@ -169,16 +169,18 @@ class _Scale:
 
 
 def _stacked(level: ShownLevel) -> ShownLevel:
-    """The level with the axes channel (if any), z, y, x, in a type of the format. Raises `NotFoundError`."""
-    where = level.source.url
+    """The level with the axes channel (if any), z, y, x, in a type of the format.
+
+    Raises `NotFoundError`, without a key as it is about what was asked for.
+    """
     by_name = {("c" if name.lower() in _CHANNELS else name): axis for axis, name in enumerate(level.axes)}
     if set(by_name) - {"c"} != {"x", "y", "z"} or len(by_name) != len(level.axes):
         message = f"a precomputed volume has the axes x, y, z and perhaps channels, this has {', '.join(level.axes)}"
-        raise vf.NotFoundError(message, key=where, hint="/z3/ and /z2/ have it")
+        raise vf.NotFoundError(message, hint="/z3/ and /z2/ have it")
     dtype = shown_dtype(level.dtype, "pc", is_label=level.is_label)
     if dtype.name not in _TYPES:
         message = f"a precomputed volume has no voxels of type {dtype}"
-        raise vf.NotFoundError(message, key=where, hint="/z3/ and /z2/ have it")
+        raise vf.NotFoundError(message, hint="/z3/ and /z2/ have it")
     order = [by_name[name] for name in "czyx" if name in by_name]
     return dataclasses.replace(
         level,

@@ -5,8 +5,8 @@ A preset is what one family of viewers can read of what there is:
 - `native`: axes in stored order, stored chunks, all levels, stored types; only units are spelt as OME-Zarr does.
 - `viv` (vizarr, viv): axes in the order t, c, z, y, x; levels that are as deep in z, c and t as the finest, for viv
   takes the index of a plane for one of all levels; types of `voxfetch.server.casts`.
-- `wk` (WEBKNOSSOS): levels whose scales are the finest ones times a power of two along each space axis; no unit that
-  is no length on space axes; types of `voxfetch.server.casts`.
+- `wk` (WEBKNOSSOS): levels whose scales are the finest ones times a power of two, when rounded, along each space axis;
+  no unit on space axes that is no length; types of `voxfetch.server.casts`.
 
 Images begin at their own first voxel, also those of WEBKNOSSOS and precomputed that begin elsewhere: where that is, in
 units, is the translation of the level (`scale * origin`). So no empty voxels lie before the first one, and WEBKNOSSOS,
@@ -20,7 +20,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -39,8 +39,6 @@ __all__ = ["MAX_CHUNK_VOXELS", "Shown", "ShownLevel", "capped", "show"]
 MAX_CHUNK_VOXELS = 4 << 20
 #: What larger ones are cut into is made of blocks of this side.
 _PIECE = 64
-#: How far a factor between two scales may be off 1, or a power of two.
-_TOLERANCE = 0.05
 
 _CANONICAL = {"time": "t", "ch": "c", "channel": "c"}
 _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
@@ -193,29 +191,16 @@ def _equally_deep(levels: list[ShownLevel]) -> list[ShownLevel]:
 
 
 def _powers_of_two(levels: list[ShownLevel], space: list[int]) -> list[ShownLevel]:
-    """The finest level and those whose scales are powers of two of its, each set of factors once."""
-
-    def factors(level: ShownLevel, finest: ShownLevel) -> tuple[float, ...]:
-        return tuple(abs(level.scale[k] / finest.scale[k]) for k in space)
-
-    def rest(finest: ShownLevel) -> list[ShownLevel]:
-        found: dict[tuple[int, ...], ShownLevel] = {}
-        for level in levels:
-            mags = [round(factor) for factor in factors(level, finest)]
-            near = all(
-                mag >= 1 and mag & (mag - 1) == 0 and abs(factor / mag - 1) < _TOLERANCE
-                for mag, factor in zip(mags, factors(level, finest), strict=True)
-            )
-            if near:
-                found.setdefault(tuple(mags), level)
-        return list(found.values())
-
-    def is_finest(one: ShownLevel) -> bool:
-        return all(min(factors(other, one), default=1) > 1 - _TOLERANCE for other in levels)
-
-    # The one that is finest along every axis; where none is, the first, and what is no finer than it.
-    finest = next((level for level in levels if is_finest(level)), levels[0])
-    return [finest, *(level for level in rest(finest) if level is not finest)]
+    """The finest level and those coarser by factors that round to powers of two, each set of factors once."""
+    finest = min(levels, key=lambda level: math.prod(abs(level.scale[k]) for k in space))
+    found: dict[tuple[int, ...], ShownLevel] = {}
+    for level in (finest, *levels):
+        factors = [abs(level.scale[k] / finest.scale[k]) for k in space]
+        mags = tuple(round(factor) for factor in factors)
+        # WEBKNOSSOS refuses an image whose finest scale is not the finest along every axis.
+        if all(factor >= 1 and mag & (mag - 1) == 0 for factor, mag in zip(factors, mags, strict=True)):
+            found.setdefault(mags, level)
+    return list(found.values())
 
 
 def _labels(image: vf.Image) -> tuple[str, ...]:
@@ -228,7 +213,7 @@ def _labels(image: vf.Image) -> tuple[str, ...]:
 
 def _stored_axes(image: vf.Image) -> tuple[str, ...]:
     """Names of the axes in stored order: as the document of an OME-Zarr image has them, else t, c, z, y, x."""
-    ome = cast("Any", image.attrs.get("ome", image.attrs))
+    ome = image.attrs.get("ome", image.attrs)
     try:
         first = ome["multiscales"][0]
         axes = first["axes"] if "axes" in first else first["coordinateSystems"][0]["axes"]

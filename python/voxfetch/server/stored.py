@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ class Stored:
         order = [] if self._is_c() else [_codec("transpose", order=list(self.axes))]
         return [*order, _codec("bytes", endian=self.endian), *self.codecs]
 
-    def zarr2_layout(self) -> tuple[str, str, dict[str, Any] | None] | None:
+    def zarr2_layout(self) -> tuple[str, Literal["<", ">"], dict[str, Any] | None] | None:
         """(order, byte order, compressor) of a `.zarray`, None where v2 has no such chunks."""
         order = "C" if self._is_c() else "F"
         if len(self.codecs) > 1 or (order == "F" and self.axes != tuple(reversed(range(len(self.axes))))):

@@ -108,7 +108,10 @@ class Views:
         view = self._views.get(key)
         if view is None or view.shown.node is not node:
             shown = await self.cache.in_thread(lambda: show(node, preset))
-            view = self._views[key] = View(shown, source, path)
+            view = self._views.get(key)
+            # Unless another has made it meanwhile.
+            if view is None or view.shown.node is not node:
+                view = self._views[key] = View(shown, source, path)
             while len(self._views) > _MAX_VIEWS:
                 self._views.popitem(last=False)
         self._views.move_to_end(key)

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from voxfetch.server.registry import Registry
     from voxfetch.server.views import View
 
-__all__ = ["Zarr2"]
+__all__ = ["Zarr2Plane"]
 
 _GROUP = {"zarr_format": 2}
 
 
-class Zarr2:
+class Zarr2Plane:
     """The plane of Zarr v2."""
 
     def __init__(self, registry: Registry, options: ServerOptions, cache: ChunkCache | None = None) -> None:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from voxfetch.server.registry import Registry
     from voxfetch.server.views import View
 
-__all__ = ["Zarr3"]
+__all__ = ["Zarr3Plane"]
 
 
-class Zarr3:
+class Zarr3Plane:
     """The plane of Zarr v3."""
 
     def __init__(self, registry: Registry, options: ServerOptions, cache: ChunkCache | None = None) -> None:

@@ -1,0 +1,211 @@
+"""The sources that a server shows, by name, and what lies below them. Nothing else can be asked for.
+
+Sources go in; what `voxfetch.open` returns comes out. Opening blocks, so it happens in threads, once for all who wait
+for the same thing; what was opened below a source is kept, the least recently used first out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from urllib.parse import unquote
+
+import voxfetch as vf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = ["Node", "Registry", "Sources", "named", "named_sources"]
+
+Node: TypeAlias = "vf.Array | vf.Image | vf.Group | vf.Collection"
+Sources: TypeAlias = "Iterable[Any] | Mapping[str, Any]"
+_T = TypeVar("_T")
+
+_THREADS = 8
+_MAX_CHILDREN = 256
+_MAX_ABSENT = 1024
+_ABSENT_S = 5.0
+"""How long what is not there is not looked for again."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
+# Names of documents, which viewers look for everywhere; no group has a child of that name.
+_DOCUMENTS = frozenset({"zarr.json", "attributes.json", "info", "provenance", "manifest.ocdbt", "c", "refs"})
+
+
+class Registry:
+    """Sources by name. Made from opened objects or from what `voxfetch.open` takes."""
+
+    def __init__(self, sources: Mapping[str, Any]) -> None:
+        """`sources`: by names as `named_sources` gives them. Opens nothing."""
+        self._sources = dict(sources)
+        self._opened: dict[str, Node] = {}
+        self._children: OrderedDict[tuple[str, ...], Node] = OrderedDict()
+        self._absent: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._opening: dict[tuple[str, ...], asyncio.Task[Node | None]] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-open")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sources, in the order that they were given."""
+        return tuple(self._sources)
+
+    async def open_all(self) -> None:
+        """Opens all sources. Raises what opening the first that fails raises."""
+        await asyncio.gather(*(self.root(name) for name in self._sources))
+
+    async def root(self, name: str) -> Node:
+        """Returns a source, opening it on first use. Raises `NotFoundError` without a key for an unknown name."""
+        found = self._opened.get(name)
+        if found is not None:
+            return found
+        if name not in self._sources:
+            raise vf.NotFoundError("there is no source of this name")
+        opened = await self._once((name,), lambda: _open(self._sources[name]))
+        return self._opened.setdefault(name, cast("Node", opened))
+
+    async def find(self, source: str, segments: Sequence[str]) -> tuple[Node, tuple[str, ...]]:
+        """Walks down from a source as far as there are groups, images and labels: (node, names not consumed).
+
+        A level of an image is not walked into: its number is the first of the names left. Raises `NotFoundError`
+        without a key for an unknown source, and what opening a thing that is there raises.
+        """
+        node, at = await self.root(source), 0
+        while at < len(segments):
+            name = segments[at]
+            if isinstance(node, vf.Image):
+                # `labels` alone is a document's place.
+                if name != "labels" or at + 1 == len(segments):
+                    break
+                step = 2
+            elif isinstance(node, vf.Array) or name in _DOCUMENTS or name.startswith((".", "__")):
+                break
+            else:
+                step = 1
+            below = await self._child((source, *segments[: at + step]), node, segments[at + step - 1])
+            if below is None:
+                break
+            node, at = below, at + step
+        return node, tuple(segments[at:])
+
+    async def run(self, function: Callable[[], _T]) -> _T:
+        """Runs a call that blocks in one of the registry's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    def close(self) -> None:
+        """Ends the threads, those at work when they are done."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _child(self, path: tuple[str, ...], parent: vf.Image | vf.Group, name: str) -> Node | None:
+        found = self._children.get(path)
+        if found is not None:
+            self._children.move_to_end(path)
+            return found
+        until = self._absent.get(path)
+        if until is not None and time.monotonic() < until:
+            return None
+        found = await self._once(path, lambda: _open_child(parent, name))
+        if found is None:
+            _keep(self._absent, path, time.monotonic() + _ABSENT_S, _MAX_ABSENT)
+        else:
+            _keep(self._children, path, found, _MAX_CHILDREN)
+        return found
+
+    async def _once(self, path: tuple[str, ...], function: Callable[[], Node | None]) -> Node | None:
+        """What the call returns, made once for all who wait; who goes away stops it for nobody else."""
+        task = self._opening.get(path)
+        if task is None:
+            task = self._opening[path] = asyncio.create_task(self.run(function))
+            task.add_done_callback(lambda _: self._opening.pop(path, None))
+        return await asyncio.shield(task)
+
+
+def named_sources(sources: Any) -> dict[str, Any]:
+    """Returns the sources by name: a mapping, or a list of sources and of pairs (name, source).
+
+    A source without a name is called like the last part of its path; a name that is taken gets a number. Raises
+    `ValueError` for a name that cannot stand in a URL, or that is given twice, and for no source at all.
+    """
+    if isinstance(sources, Mapping):
+        listed: list[Any] = list(cast("Mapping[str, Any]", sources).items())
+    elif isinstance(sources, (str, PathLike)) or not hasattr(sources, "__iter__"):
+        listed = [sources]
+    else:
+        listed = list(sources)
+    given = [one for one in listed if _is_pair(one)]
+    taken = [cast("str", name) for name, _ in given]
+    for name in taken:
+        if not _NAME.fullmatch(name) or name in {".", ".."}:
+            raise ValueError(f"the name {name[:80]!r} has other characters than letters, digits, `-`, `_` and `.`")
+        if taken.count(name) > 1:
+            raise ValueError(f"two sources have the name {name!r}")
+    if not listed:
+        raise ValueError("no source is given")
+    named_: dict[str, Any] = {}
+    for one in listed:
+        if _is_pair(one):
+            named_[one[0]] = one[1]
+            continue
+        name = wanted = named(one)
+        number = 1
+        while name in named_ or name in taken:
+            number += 1
+            name = f"{wanted}-{number}"
+        named_[name] = one
+    return named_
+
+
+def named(source: Any) -> str:
+    """Returns the name that a source gets when none is given: the last part of its path, without what names hide."""
+    if isinstance(source, (str, PathLike)):
+        text = str(fspath(cast("str", source)))
+    else:
+        text = str(getattr(source, "url", None) or getattr(source, "path", None) or "")
+    head, _, inside = text.partition("|")
+    if "://" in head:
+        head = re.split("[?#]", head, maxsplit=1)[0].partition("://")[2]
+        # Without the host, where there is a path.
+        head = head.partition("/")[2] or head.rpartition("@")[2]
+    inside = inside.rpartition(":")[2]
+    last = (inside.strip("/") or head.replace("\\", "/").rstrip("/")).rpartition("/")[2]
+    name = _OTHER.sub("-", last).strip("-")[:128]
+    return name if name.strip(".") else "data"
+
+
+def _is_pair(one: Any) -> bool:
+    return isinstance(one, tuple) and len(cast("tuple[Any, ...]", one)) == 2 and isinstance(one[0], str)
+
+
+def _open(source: Any) -> Node:
+    if isinstance(source, (vf.Array, vf.Image, vf.Group)):
+        return source
+    return vf.open(source, read_options=vf.ReadOptions(priority="interactive"))
+
+
+def _open_child(parent: vf.Image | vf.Group, name: str) -> Node | None:
+    """What lies below a group or among the labels of an image; None when there is no such thing."""
+    if isinstance(parent, vf.Image):
+        return parent.labels[name] if name in parent.labels else None  # noqa: SIM401 - `get` hides failures
+    try:
+        return parent[name]
+    except vf.NotFoundError as error:
+        # Of what is there, a part may be missing: that is no reason to say that there is nothing.
+        if error.key is None or _place(error.key) == _place(f"{parent.url}/{name}"):
+            return None
+        raise
+
+
+def _place(url: str) -> str:
+    return unquote(url.removeprefix("file://")).rstrip("/")
+
+
+def _keep(kept: OrderedDict[tuple[str, ...], _T], path: tuple[str, ...], value: _T, count: int) -> None:
+    kept[path] = value
+    kept.move_to_end(path)
+    if len(kept) > count:
+        kept.popitem(last=False)

@@ -1,0 +1,479 @@
+"""Chunks of a server: made once however many ask, kept within bounds, read ahead, and let go when nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import zarr
+
+import voxfetch as vf
+from tests.conftest import values, write
+from tests.planes import Planes, by_zarr
+from tests.servers.faulty import FaultyServer, status
+from voxfetch.server import cache as caching
+from voxfetch.server.cache import ChunkCache
+from voxfetch.server.chunks import Chunks, position_of
+
+FAST = vf.RetryPolicy(max_attempts=2, base_s=0.01, cap_s=0.02, idle_timeout_s=5)
+
+
+class Fake:
+    """A source of chunks: by default each has 1000 bytes at once; with `slow` they come when the gate opens."""
+
+    passes = True
+
+    def __init__(self, shape=(8, 8), chunks=(1, 1), shards=None, *, remote=False, slow=False):
+        self.shape, self.chunks = shape, chunks
+        source = SimpleNamespace(is_remote=remote)
+        self.level = SimpleNamespace(source=source, view=SimpleNamespace(shards=shards), dtype=np.dtype("u1"))
+        self.slow, self.gate = slow, asyncio.Event()
+        self.fetched, self.cancelled, self.ahead = [], [], []
+        self.content = lambda position: bytes(position).ljust(1000, b"x")
+
+    async def fetch(self, position, cache, *, ahead):
+        (self.ahead if ahead else self.fetched).append(position)
+        try:
+            if self.slow:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(position)
+            raise
+        content = self.content(position)
+        if isinstance(content, Exception):
+            raise content
+        return content
+
+
+def run(work, fake=None, *, cache_bytes=1 << 20, **keywords):
+    """Runs `work(chunks, fake, cache)` and closes the cache."""
+
+    async def main():
+        source = fake or Fake(remote=True)
+        cache = ChunkCache(cache_bytes, **keywords)
+        try:
+            return await work(Chunks(source, cache, tag="t"), source, cache)
+        finally:
+            await cache.aclose()
+
+    return asyncio.run(main())
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+# ------------------------------------------------------------------------------------------------------ one for all
+
+
+def test_a_chunk_that_many_ask_for_is_fetched_once():
+    async def work(chunks, fake, cache):
+        waiting = [asyncio.ensure_future(chunks.chunk((1, 2))) for _ in range(20)]
+        await settle()
+        fake.gate.set()
+        bodies = await asyncio.gather(*waiting)
+        assert {bytes(body.content) for body in bodies} == {b"\x01\x02".ljust(1000, b"x")}
+        assert fake.fetched == [(1, 2)]
+        assert (cache.counts.asked, cache.counts.fetched, cache.counts.joined) == (20, 1, 19)
+        assert await chunks.chunk((1, 2)) is bodies[0]
+        assert cache.counts.hits == 1
+
+    run(work, Fake(remote=True, slow=True))
+
+
+def test_local_bytes_that_pass_are_joined_and_not_kept():
+    async def work(chunks, fake, cache):
+        await asyncio.gather(chunks.chunk((0, 0)), chunks.chunk((0, 0)))
+        assert len(fake.fetched) == 1
+        await chunks.chunk((0, 0))
+        assert len(fake.fetched) == 2
+        assert cache.nbytes == 0
+
+    run(work, Fake())
+
+
+def test_two_arrays_share_the_cache_and_no_chunk():
+    async def work(chunks, fake, cache):
+        other = Fake(remote=True)
+        other.content = lambda _: b"other"
+        first = await chunks.chunk((0, 0))
+        second = await Chunks(other, cache, tag="t").chunk((0, 0))
+        assert first.content != second.content
+
+    run(work)
+
+
+@pytest.mark.parametrize("place", [(8, 0), (0, 8), (-1, 0), (0,), (0, 0, 0), ()])
+def test_nothing_is_fetched_outside_the_grid(place):
+    async def work(chunks, fake, cache):
+        assert await chunks.chunk(place) is None
+        assert not fake.fetched
+
+    run(work)
+
+
+def test_an_error_reaches_all_who_wait_and_is_not_kept():
+    async def work(chunks, fake, cache):
+        fake.content = lambda _: vf.StoreError("down")
+        outcomes = await asyncio.gather(*(chunks.chunk((0, 0)) for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in outcomes] == [vf.StoreError] * 3
+        assert len(fake.fetched) == 1
+        fake.content = lambda _: b"up"
+        assert (await chunks.chunk((0, 0))).content == b"up"
+
+    run(work)
+
+
+def test_a_chunk_that_is_not_there_is_looked_for_again():
+    async def work(chunks, fake, cache):
+        fake.content = lambda _: None
+        assert await chunks.chunk((0, 0)) is None
+        fake.content = lambda _: b"now"
+        assert (await chunks.chunk((0, 0))).content == b"now"
+
+    run(work)
+
+
+# -------------------------------------------------------------------------------------------------------- going away
+
+
+def test_work_is_cancelled_when_the_last_who_waits_goes_away():
+    async def work(chunks, fake, cache):
+        first, second = (asyncio.ensure_future(chunks.chunk((0, 0))) for _ in range(2))
+        await settle()
+        first.cancel()
+        await settle()
+        assert not fake.cancelled, "another still waits"
+        second.cancel()
+        await settle()
+        assert fake.cancelled == [(0, 0)]
+        third = asyncio.ensure_future(chunks.chunk((0, 0)))
+        await settle()
+        fake.gate.set()
+        assert (await third).content
+        assert fake.fetched == [(0, 0)] * 2
+
+    run(work, Fake(remote=True, slow=True))
+
+
+def test_who_stays_gets_the_chunk():
+    async def work(chunks, fake, cache):
+        first, second = (asyncio.ensure_future(chunks.chunk((0, 0))) for _ in range(2))
+        await settle()
+        first.cancel()
+        await settle()
+        fake.gate.set()
+        assert (await second).content
+        assert fake.fetched == [(0, 0)]
+        assert not fake.cancelled
+
+    run(work, Fake(remote=True, slow=True))
+
+
+def test_closing_cancels_what_is_in_flight():
+    fake = Fake((8, 8), (1, 1), (8, 8), remote=True, slow=True)
+
+    async def work(chunks, fake, cache):
+        waiting = asyncio.ensure_future(chunks.chunk((4, 4)))
+        await settle()
+        await cache.aclose()
+        assert sorted(fake.cancelled) == [(3, 4), (4, 3), (4, 4), (4, 5), (5, 4)]
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+
+    run(work, fake)
+
+
+# ------------------------------------------------------------------------------------------------------------ bounds
+
+
+def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
+    async def work(chunks, fake, cache):
+        for place in np.ndindex(8, 8):
+            await chunks.chunk(place)
+            await chunks.chunk((0, 0))
+            assert cache.nbytes <= 20_000
+        fake.fetched.clear()
+        await chunks.chunk((0, 0))
+        await chunks.chunk((7, 7))
+        assert fake.fetched == []
+        await chunks.chunk((0, 1))
+        assert fake.fetched == [(0, 1)]
+
+    run(work, cache_bytes=20_000)
+
+
+def test_a_chunk_larger_than_the_cache_is_given_and_not_kept():
+    async def work(chunks, fake, cache):
+        fake.content = lambda _: bytes(50_000)
+        await chunks.chunk((0, 0))
+        assert cache.nbytes == 0
+
+    run(work, cache_bytes=20_000)
+
+
+def test_without_a_cache_chunks_are_given_all_the_same():
+    async def work(chunks, fake, cache):
+        assert await chunks.chunk((3, 3))
+        assert await chunks.chunk((3, 3))
+        assert (cache.nbytes, cache.counts.ahead) == (0, 0)
+
+    run(work, Fake((8, 8), (1, 1), (8, 8), remote=True), cache_bytes=0)
+
+
+def test_what_is_kept_is_trusted_for_a_while(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(caching.time, "monotonic", lambda: now[0])
+
+    async def work(chunks, fake, cache):
+        await chunks.chunk((0, 0))
+        now[0] += 59
+        await chunks.chunk((0, 0))
+        assert len(fake.fetched) == 1
+        now[0] += 2
+        await chunks.chunk((0, 0))
+        assert len(fake.fetched) == 2
+        lasting = Chunks(fake, cache, tag="t", immutable=True)
+        await lasting.chunk((0, 0))
+        now[0] += 10**9
+        await lasting.chunk((0, 0))
+        assert len(fake.fetched) == 3
+
+    run(work)
+
+
+# ------------------------------------------------------------------------------------------------------------- ahead
+
+
+def test_neighbours_in_the_same_shard_are_read_ahead_and_used():
+    async def work(chunks, fake, cache):
+        await chunks.chunk((3, 1))
+        await settle()
+        assert fake.fetched == [(3, 1)]
+        assert sorted(fake.ahead) == [(2, 1), (3, 0), (3, 2)], "(4, 1) lies in the next shard"
+        await chunks.chunk((3, 2))
+        assert fake.fetched == [(3, 1)]
+        assert (cache.counts.used, cache.counts.hits) == (1, 1)
+
+    run(work, Fake((8, 8), (1, 1), (4, 4), remote=True))
+
+
+@pytest.mark.parametrize(("remote", "shards"), [(False, (4, 4)), (True, None), (True, (1, 1))])
+def test_nothing_is_read_ahead_of_local_files_or_where_a_chunk_is_an_object(remote, shards):
+    async def work(chunks, fake, cache):
+        await chunks.chunk((3, 1))
+        await settle()
+        assert (fake.ahead, cache.counts.ahead) == ([], 0)
+
+    run(work, Fake((8, 8), (1, 1), shards, remote=remote))
+
+
+def test_nothing_is_read_ahead_past_the_end():
+    async def work(chunks, fake, cache):
+        await chunks.chunk((0, 0))
+        await chunks.chunk((2, 2))
+        await settle()
+        assert sorted(fake.ahead) == [(0, 1), (1, 0), (1, 2), (2, 1)]
+
+    run(work, Fake((5, 5), (2, 2), (8, 8), remote=True))
+
+
+def test_reading_ahead_is_bounded_in_number():
+    async def work(chunks, fake, cache):
+        waiting = [asyncio.ensure_future(chunks.chunk((k, 2 * k + 1))) for k in range(20)]
+        await settle()
+        assert len(fake.ahead) == caching.AHEAD_AT_WORK == 16
+        assert len(fake.fetched) == 20
+        fake.gate.set()
+        await asyncio.gather(*waiting)
+
+    run(work, Fake((64, 64), (1, 1), (64, 64), remote=True, slow=True))
+
+
+def test_reading_ahead_is_bounded_in_bytes_and_pushes_nothing_out():
+    async def work(chunks, fake, cache):
+        fake.content = lambda position: bytes(9_000)
+        for k in range(4):
+            await chunks.chunk((0, 8 * k))
+        asked = list(fake.fetched)
+        for k in range(40):
+            await chunks.chunk((2 * k + 2, 1))
+            await settle()
+            assert cache._ahead.nbytes <= 20_000
+            assert sum(cache._ahead_at_work.values()) <= 20_000
+        fake.fetched.clear()
+        for place in asked:
+            await chunks.chunk(place)
+        assert fake.fetched == []
+
+    run(work, Fake((6400, 6400), (64, 64), (6400, 6400), remote=True), cache_bytes=10 << 20, ahead_bytes=20_000)
+
+
+def test_failures_ahead_are_nobodys_and_do_not_last():
+    async def work(chunks, fake, cache):
+        fake.content = lambda position: b"x" if position == (1, 1) else vf.StoreError("down")
+        assert (await chunks.chunk((1, 1))).content == b"x"
+        await settle()
+        with pytest.raises(vf.StoreError):
+            await chunks.chunk((1, 2))
+        fake.content = lambda _: b"up"
+        assert (await chunks.chunk((1, 2))).content == b"up"
+
+    run(work, Fake((4, 4), (1, 1), (4, 4), remote=True))
+
+
+def test_a_chunk_that_is_being_read_ahead_is_joined():
+    async def work(chunks, fake, cache):
+        first = asyncio.ensure_future(chunks.chunk((1, 1)))
+        await settle()
+        second = asyncio.ensure_future(chunks.chunk((1, 2)))
+        await settle()
+        assert (1, 2) not in fake.fetched
+        fake.gate.set()
+        assert await first
+        assert await second
+        assert (cache.counts.joined, cache.counts.used) == (1, 1)
+        assert fake.ahead.count((1, 2)) == 1
+
+    run(work, Fake((4, 4), (1, 1), (4, 4), remote=True, slow=True))
+
+
+# --------------------------------------------------------------------------------------------------- remote sources
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A sharded array of which chunks pass: 4 x 4 chunks a shard."""
+    return write(tmp_path / "a", values((64, 64), "u2"), chunks=(8, 8), shards=(32, 32))
+
+
+@pytest.fixture
+def server(stored):
+    with FaultyServer(stored.path) as server:
+        yield server
+
+
+def opened(server, **options):
+    return vf.open(server.url, engine=vf.Engine(retry=FAST), **options)
+
+
+def test_a_cold_chunk_costs_an_index_and_a_range_and_the_next_one_a_range(server, stored):
+    array = opened(server)
+    planes = Planes(_cache=ChunkCache(1 << 20, ahead_bytes=0), a=array)
+    planes.get("z3/a/zarr.json")
+    server.requests.clear()
+    planes.get("z3/a/c/0/0")
+    assert server.count(method="GET") == 2
+    planes.get("z3/a/c/0/1", "z3/a/c/0/1", "z3/a/c/0/1")
+    assert server.count(method="GET") == 3
+    assert array.engine.stats().chunks_decoded == 0
+    assert array.engine.stats().index_misses == 1
+
+
+def test_many_who_ask_for_a_remote_chunk_cost_one_request(server):
+    planes = Planes(_cache=ChunkCache(1 << 20, ahead_bytes=0), a=opened(server))
+    server.latency_s = 0.05
+
+    async def main():
+        return await asyncio.gather(*(planes.ask("z3/a/c/3/3") for _ in range(10)))
+
+    planes.get("z3/a/zarr.json")
+    server.requests.clear()
+    bodies = asyncio.run(main())
+    assert len({bytes(body.content) for body in bodies}) == 1
+    assert server.count(method="GET") == 2
+
+
+def test_remote_chunks_are_read_ahead_and_right(server, stored):
+    cache = ChunkCache(1 << 20)
+    planes = Planes(_cache=cache, a=opened(server))
+
+    async def main():
+        await planes.ask("z3/a/c/1/1")
+        await asyncio.gather(*(flight.task for flight in list(cache._flights.values())))
+        before = len(server.requests)
+        near = [await planes.ask(f"z3/a/c/{key}") for key in ("0/1", "2/1", "1/0", "1/2")]
+        return near, len(server.requests) - before, cache.counts
+
+    near, requests, counts = asyncio.run(main())
+    assert requests <= 2 * 4, "each of them reads ahead again, none is read for itself"
+    assert counts.used == 4
+    assert counts.fetched == 1
+    plain = Planes(a=stored.open()).get(*(f"z3/a/c/{key}" for key in ("0/1", "2/1", "1/0", "1/2")))
+    assert [bytes(body.content) for body in near] == [bytes(body.content) for body in plain]
+    np.testing.assert_array_equal(by_zarr(planes, "z3/a"), stored.expected)
+
+
+@pytest.mark.parametrize(("answer", "error"), [(503, vf.StoreError), (500, vf.StoreError), (403, vf.StoreError)])
+def test_trouble_is_an_error_and_never_a_chunk_that_is_not_there(server, answer, error):
+    planes = Planes(a=opened(server))
+    planes.get("z3/a/zarr.json")
+    server.rule = lambda request: status(answer)
+    for path in ("z3/a/c/0/0", "z2/a/0/0", "z3/@viv/a/c/0/0"):
+        with pytest.raises(error):
+            planes.get(path)
+    server.rule = lambda request: None
+    assert planes.get("z3/a/c/0/0")
+
+
+def test_who_leaves_stops_the_request(server):
+    planes = Planes(_cache=ChunkCache(1 << 20, ahead_bytes=0), a=opened(server))
+    planes.get("z3/a/c/0/0")
+    server.latency_s = 20
+
+    async def main():
+        waiting = asyncio.ensure_future(planes.ask("z3/a/c/0/1"))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        server.latency_s = 0
+        return await asyncio.wait_for(planes.ask("z3/a/c/0/1"), 10)
+
+    assert asyncio.run(main())
+
+
+def test_a_broken_shard_is_an_error(stored):
+    shard = stored.path / "c/0/0"
+    content = bytearray(shard.read_bytes())
+    content[-40:] = bytes(40)
+    shard.write_bytes(content)
+    planes = Planes(a=stored.open())
+    with pytest.raises(vf.DataError):
+        planes.get("z3/a/c/0/0")
+    assert planes.get("z3/a/c/4/4")
+
+
+def test_local_files_that_change_are_read_anew(stored, tmp_path):
+    planes = Planes(a=stored.open())
+    first = planes.get("z3/a/c/0/0")
+    other = write(tmp_path / "b", stored.expected + 1, chunks=(8, 8), shards=(32, 32))
+    shutil.copy(other.path / "c/0/0", stored.path / "c/0/0")
+    second = planes.get("z3/a/c/0/0")
+    assert first.content != second.content
+    assert first.etag != second.etag
+
+
+# ------------------------------------------------------------------------------------------------------------- small
+
+
+def test_a_place_is_spelt_in_one_way():
+    assert position_of(["0", "12", "345"]) == (0, 12, 345)
+    assert position_of([]) == ()
+    for text in ("", "00", "01", "+1", "-1", "1_0", " 1", "1 ", "\u0661", "\u00b2", "1.0", "0x1", "9" * 19, "9" * 5000):
+        assert position_of([text]) is None
+
+
+def test_chunks_are_encoded_beside_the_loop_when_they_are_large(tmp_path):
+    array = zarr.create_array(tmp_path / "a", data=values((128, 128, 64), "f8"), chunks=(64, 64, 64))
+    cache = ChunkCache(1 << 26)
+    planes = Planes(_cache=cache, a=vf.open(tmp_path / "a"))
+    np.testing.assert_array_equal(by_zarr(planes, "z3/@viv/a"), array[...].astype("f4"))
+    assert math.prod(array.cdata_shape) == cache.counts.fetched

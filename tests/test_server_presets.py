@@ -1,0 +1,551 @@
+"""What viewers find under a preset: axes, levels, types, contrast, and the rules by which they read documents."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import zarr
+
+import voxfetch as vf
+from tests.conftest import values
+from tests.planes import Planes, by_zarr
+from tests.wkw_data import layer, write_mag, write_properties
+from voxfetch.server.casts import cast_voxels, shown_dtype
+from voxfetch.server.shown import capped
+from voxfetch.server.units import nanometres, unit_of
+
+FIB25 = "tests/data/fib25/fib25.ome.zarr"
+
+
+@pytest.fixture(scope="module")
+def root(request):
+    return request.config.rootpath
+
+
+def same(got, expected):
+    np.testing.assert_array_equal(got, expected, strict=True)
+
+
+def make_image(
+    path, levels, axes="zyx", scales=None, *, units=None, translations=None, labels=None, version="0.5", **ome
+):
+    """An OME-Zarr image, 0.5 by zarr-python; `levels` are arrays, `labels` images of the same form."""
+    types = {"t": "time", "c": "channel"}
+    described = [{"name": name, "type": types.get(name, "space")} for name in axes]
+    for axis, unit in zip(described, units or [None] * len(axes), strict=True):
+        if unit:
+            axis["unit"] = unit
+    datasets = []
+    for number in range(len(levels)):
+        scale = scales[number] if scales else [2.0**number if name in "zyx" else 1.0 for name in axes]
+        transforms = [{"type": "scale", "scale": list(map(float, scale))}]
+        if translations:
+            transforms.append({"type": "translation", "translation": list(map(float, translations[number]))})
+        datasets.append({"path": f"s{number}", "coordinateTransformations": transforms})
+    members = {"version": version, "multiscales": [{"axes": described, "datasets": datasets}], **ome}
+    group = zarr.open_group(path, mode="w", attributes={"ome": members})
+    for number, voxels in enumerate(levels):
+        chunks = tuple(min(extent, 8) for extent in voxels.shape)
+        group.create_array(f"s{number}", data=voxels, chunks=chunks, dimension_names=list(axes))
+    if labels:
+        zarr.open_group(f"{path}/labels", mode="w", attributes={"ome": {"version": "0.5", "labels": list(labels)}})
+        for name, voxels in labels.items():
+            make_image(f"{path}/labels/{name}", voxels, axes, scales, units=units, **{"image-label": {}})
+    return vf.open(path)
+
+
+def shown(planes, path):
+    """The members of OME-Zarr at `z3/...` or `z2/...`."""
+    return (
+        planes.json(f"{path}/zarr.json")["attributes"]["ome"]
+        if path.startswith("z3")
+        else planes.json(f"{path}/.zattrs")
+    )
+
+
+def paths(ome):
+    return [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
+
+
+# ----------------------------------------------------------------------------------------------------- vizarr, viv
+
+
+def vizarr_opens(planes, path):
+    """What vizarr does with an image, by its io.ts and ome.ts: raises where it would."""
+    ome = shown(planes, path)
+    (multiscale,) = ome["multiscales"]
+    names = [axis["name"] for axis in multiscale["axes"]]
+    assert names[-2:] == ["y", "x"], "the last two axes are those of a tile"
+    arrays = [planes.json(f"{path}/{dataset['path']}/zarr.json") for dataset in multiscale["datasets"]]
+    for array in arrays:
+        assert array["data_type"] in {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32"}
+        for axis, (extent, first) in enumerate(zip(array["shape"], arrays[0]["shape"], strict=True)):
+            assert axis >= len(names) - 2 or extent == first, "the index of a plane is one of all levels"
+    if "image-label" not in ome:
+        for channel in ome["omero"]["channels"]:
+            assert re.fullmatch("[0-9A-F]{6}", channel["color"])
+            assert isinstance(channel["active"], bool)
+            assert channel["window"]["start"] < channel["window"]["end"]
+            assert {"min", "max"} < set(channel["window"])
+        assert sum(channel["active"] for channel in ome["omero"]["channels"]) <= 6
+        assert isinstance(ome["omero"]["rdefs"]["defaultZ"], int)
+    return arrays
+
+
+@pytest.mark.parametrize("axes", ["cxyz", "xyz", "tczyx", "yx", "zyxc", "xy"])
+def test_viv_has_its_axes_in_its_order(tmp_path, axes):
+    voxels = values([dict(zip("tczyx", (2, 3, 5, 9, 11), strict=True))[name] for name in axes], "uint16")
+    planes = Planes(a=make_image(tmp_path / "a", [voxels], axes))
+    order = [name for name in "tczyx" if name in axes]
+    vizarr_opens(planes, "z3/@viv/a")
+    document = planes.json("z3/@viv/a/0/zarr.json")
+    assert document["dimension_names"] == order
+    same(by_zarr(planes, "z3/@viv/a/0"), voxels.transpose([axes.index(name) for name in order]))
+    assert [axis["name"] for axis in shown(planes, "z3/a")["multiscales"][0]["axes"]] == list(axes)
+    same(by_zarr(planes, "z3/a/0"), voxels)
+
+
+def test_viv_has_the_levels_that_are_as_deep_as_the_finest(tmp_path):
+    shapes = [(8, 16, 16), (8, 8, 8), (4, 4, 4)]
+    scales = [(4, 1, 1), (4, 2, 2), (8, 4, 4)]
+    planes = Planes(a=make_image(tmp_path / "a", [values(shape, "u1") for shape in shapes], scales=scales))
+    assert paths(shown(planes, "z3/@viv/a")) == ["0", "1"]
+    assert paths(shown(planes, "z3/a")) == ["0", "1", "2"]
+    vizarr_opens(planes, "z3/@viv/a")
+    assert planes.get("z3/@viv/a/2/zarr.json") is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "image", "label"),
+    [
+        ("uint64", "uint32", "uint32"),
+        ("int64", "int32", "uint32"),
+        ("float64", "float32", None),
+        ("bool", "uint8", None),
+        ("uint16", "uint16", "uint16"),
+    ],
+)
+def test_viv_has_no_types_of_64_bits(tmp_path, stored, image, label):
+    voxels = values((4, 8, 8), stored)
+    planes = Planes(a=make_image(tmp_path / "a", [voxels], labels={"cells": [voxels]} if label else None))
+    assert vizarr_opens(planes, "z3/@viv/a")[0]["data_type"] == image
+    if label:
+        assert vizarr_opens(planes, "z3/@viv/a/labels/cells")[0]["data_type"] == label
+
+
+def test_numbers_are_clamped_and_labels_keep_their_low_bits():
+    large = np.array([0, 7, 2**31, 2**32, 2**32 + 7, 2**63], "uint64")
+    clamped = cast_voxels(large, shown_dtype(large.dtype, "viv", is_label=False), is_label=False)
+    same(clamped, np.array([0, 7, 2**31, 2**32 - 1, 2**32 - 1, 2**32 - 1], "uint32"))
+    # What is an object stays one: no other than 0 becomes 0.
+    folded = cast_voxels(large, shown_dtype(large.dtype, "viv", is_label=True), is_label=True)
+    same(folded, np.array([0, 7, 2**31, 2**32 - 1, 7, 2**32 - 1], "uint32"))
+    signed = np.array([-(2**40), -1, 5, 2**40], "int64")
+    same(cast_voxels(signed, np.dtype("int32"), is_label=False), np.array([-(2**31), -1, 5, 2**31 - 1], "int32"))
+    same(cast_voxels(signed, np.dtype("uint64"), is_label=True), np.array([0, 0, 5, 2**40], "uint64"))
+    far = np.array([1e300, 0.5, np.nan])
+    same(cast_voxels(far, np.dtype("float32"), is_label=False), np.array([np.inf, 0.5, np.nan], "float32"))
+
+
+def test_a_window_of_the_file_is_taken_and_a_missing_one_computed(tmp_path):
+    voxels = np.stack([values((6, 20, 20), "uint16", 1) // 16, values((6, 20, 20), "uint16", 2) // 4])
+    given = [{"label": "DAPI", "color": "0000FF", "window": {"min": 0, "max": 65535, "start": 5, "end": 99}}]
+    coarse = voxels[:, :, ::2, ::2]
+    image = make_image(tmp_path / "a", [voxels, coarse], "czyx", omero={"channels": given})
+    planes = Planes(a=image)
+    first, second = shown(planes, "z3/a")["omero"]["channels"]
+    assert (first["label"], first["color"]) == ("DAPI", "0000FF")
+    assert first["window"] == {"min": 0, "max": 65535, "start": 5, "end": 99}
+    low, high = np.percentile(coarse[1], [1, 99.8])
+    assert second["window"] == {"min": 0, "max": 65535, "start": pytest.approx(low), "end": pytest.approx(high)}
+    assert (second["label"], second["color"]) == ("1", "00FF00")
+    vizarr_opens(planes, "z3/@viv/a")
+
+
+def test_the_sample_is_read_once_and_is_bounded(tmp_path):
+    image = make_image(tmp_path / "a", [np.zeros((8, 8, 8), "u2")])
+    zarr.create_array(tmp_path / "a", name="s0", shape=(900, 900, 900), chunks=(32,) * 3, dtype="u2", overwrite=True)
+    planes = Planes(a=vf.open(tmp_path / "a"))
+    del image
+    before = vf.default_engine().stats()
+    for path in ("z3/a/zarr.json", "z3/a/zarr.json", "z3/@viv/a/zarr.json"):
+        planes.json(path)
+    after = vf.default_engine().stats()
+    assert after.reads - before.reads == 2, "one for each preset"
+    # A million voxels are 32 chunks of 32^3; the box of them lies across its neighbours.
+    assert 2 * 16 <= after.chunks_missing - before.chunks_missing <= 2 * 5**3
+
+
+def test_damaged_voxels_take_nobody_the_image(tmp_path):
+    image = make_image(tmp_path / "a", [values((8, 8, 8), "uint16")])
+    for chunk in (tmp_path / "a/s0/c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"\xff" * 20)
+    planes = Planes(a=image)
+    window = shown(planes, "z3/a")["omero"]["channels"][0]["window"]
+    assert window == {"min": 0, "max": 65535, "start": 0, "end": 65535}
+    # The passing chunk is what is stored; one that is made of it is an error, not fill value.
+    with pytest.raises(vf.DataError):
+        planes.get("pc/a/0/0-8_0-8_0-8")
+
+
+@pytest.mark.parametrize("value", [0.0, 1e9, -5.0])
+def test_a_window_of_one_value_is_none_of_no_width(tmp_path, value):
+    planes = Planes(a=make_image(tmp_path / "a", [np.full((4, 8, 8), value, "float32")]))
+    window = shown(planes, "z3/a")["omero"]["channels"][0]["window"]
+    assert window["min"] <= window["start"] < window["end"] <= window["max"]
+
+
+def test_many_channels_have_each_its_window(tmp_path):
+    voxels = np.arange(40, dtype="uint16")[:, None, None] + np.arange(64, dtype="uint16").reshape(1, 8, 8)
+    channels = shown(Planes(a=make_image(tmp_path / "a", [voxels], "cyx")), "z3/@viv/a")["omero"]["channels"]
+    assert [channel["window"]["start"] for channel in channels] == pytest.approx([k + 0.63 for k in range(40)])
+    assert [channel["active"] for channel in channels] == [k < 6 for k in range(40)]
+
+
+# ------------------------------------------------------------------------------------------------------ WEBKNOSSOS
+
+LENGTHS = {
+    *(f"{prefix}meter" for prefix in ("yocto", "zepto", "atto", "femto", "pico", "nano", "micro", "milli", "centi")),
+    *(
+        f"{prefix}meter"
+        for prefix in ("deci", "hecto", "kilo", "mega", "giga", "tera", "peta", "exa", "zetta", "yotta")
+    ),
+    "meter",
+    *("angstrom", "inch", "foot", "yard", "mile", "parsec"),
+}
+SETTINGS = {
+    "bytes": {"endian"},
+    "transpose": {"order"},
+    "zstd": {"level", "checksum"},
+    "gzip": {"level"},
+    "blosc": {"cname", "clevel", "shuffle", "typesize", "blocksize"},
+    "crc32c": set(),
+}
+
+
+def webknossos_opens(planes, path):
+    """What WEBKNOSSOS' NgffV0_5Explorer and Zarr3ArrayHeader ask; raises where it would fail or be silent."""
+    ome = shown(planes, path)
+    assert ome["version"] == "0.5"
+    (multiscale,) = ome["multiscales"]
+    axes = {axis["name"]: axis for axis in multiscale["axes"]}
+    space = [k for k, axis in enumerate(multiscale["axes"]) if axis.get("type") == "space"]
+    assert {"x", "y"} <= {multiscale["axes"][k]["name"] for k in space} <= {"x", "y", "z"}
+    assert all("unit" not in axes[name] or axes[name]["unit"] in LENGTHS for name in "xyz" if name in axes)
+    assert "coordinateSystems" not in multiscale
+    scales = []
+    for dataset in multiscale["datasets"]:
+        scale = next(one["scale"] for one in dataset["coordinateTransformations"] if one["type"] == "scale")
+        scales.append([scale[k] for k in space])
+    finest = min(scales, key=np.prod)
+    assert finest == [min(column) for column in zip(*scales, strict=True)], "scales do not agree on smallest dimension"
+    mags = [[round(a / b) for a, b in zip(scale, finest, strict=True)] for scale in scales]
+    assert all(mag & (mag - 1) == 0 and mag > 0 for one in mags for mag in one)
+    assert len({tuple(one) for one in mags}) == len(mags)
+    for dataset in multiscale["datasets"]:
+        header = planes.json(f"{path}/{dataset['path']}/zarr.json")
+        assert isinstance(header["data_type"], str)
+        assert isinstance(header["fill_value"], (int, float, str))
+        assert not isinstance(header["fill_value"], bool)
+        for codec in header["codecs"]:
+            assert SETTINGS[codec["name"]] == set(codec.get("configuration", {})), codec
+            if codec["name"] == "transpose":
+                order = codec["configuration"]["order"]
+                assert order in (sorted(order), sorted(order, reverse=True))
+    return ome
+
+
+def test_webknossos_has_powers_of_two_of_the_finest_scale(tmp_path):
+    scales = [(28, 11.24, 11.24), (28, 22.48, 22.48), (56, 44.96, 44.96), (28, 33.72, 33.72), (56, 44.96, 44.96)]
+    levels = [values((8, 16, 16), "u1", k) for k in range(5)]
+    planes = Planes(a=make_image(tmp_path / "a", levels, scales=scales, units=["nanometer"] * 3))
+    ome = webknossos_opens(planes, "z3/@wk/a")
+    assert len(paths(ome)) == 3
+    same(by_zarr(planes, "z3/@wk/a/2"), levels[2])
+    assert len(paths(shown(planes, "z3/a"))) == 5
+
+
+def test_webknossos_has_the_level_that_is_finest_along_every_axis_first(tmp_path):
+    scales = [(2, 2, 2), (1, 1, 1), (4, 0.5, 4)]
+    levels = [values((8, 8, 8), "u1", k) for k in range(3)]
+    planes = Planes(a=make_image(tmp_path / "a", levels, scales=scales))
+    webknossos_opens(planes, "z3/@wk/a")
+    scales = [(2, 2, 2), (1, 1, 1), (4, 4, 4)]
+    planes = Planes(a=make_image(tmp_path / "b", levels, scales=scales))
+    assert len(paths(webknossos_opens(planes, "z3/@wk/a"))) == 3
+    same(by_zarr(planes, "z3/@wk/a/0"), levels[1])
+
+
+@pytest.mark.parametrize("unit", ["fathom", "second", "um", "\u00b5m", "micrometre", "angstrom", None])
+def test_units_are_known_ones_or_none(tmp_path, unit):
+    planes = Planes(a=make_image(tmp_path / "a", [values((4, 8, 8), "u1")], units=[unit] * 3))
+    axes = webknossos_opens(planes, "z3/@wk/a")["multiscales"][0]["axes"]
+    expected = {"fathom": None, "second": None, "angstrom": "angstrom", None: None}.get(unit, "micrometer")
+    assert [axis.get("unit") for axis in axes] == [expected] * 3
+    shown_unit = shown(planes, "z3/a")["multiscales"][0]["axes"][0].get("unit")
+    assert shown_unit == ("second" if unit == "second" else expected)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float64", "int64", "uint64", "float16"])
+@pytest.mark.parametrize("axes", ["zyx", "cxyz"])
+def test_webknossos_reads_every_header(tmp_path, dtype, axes):
+    voxels = values((1, 8, 8, 8)[4 - len(axes) :], dtype)
+    planes = Planes(a=make_image(tmp_path / "a", [voxels], axes))
+    webknossos_opens(planes, "z3/@wk/a")
+    expected = {"bool": "uint8", "float64": "float32", "float16": "float32", "int64": "int32", "uint64": "uint32"}
+    assert planes.json("z3/@wk/a/0/zarr.json")["data_type"] == expected[dtype]
+
+
+@pytest.mark.parametrize("source", ["fib25/fib25.ome.zarr", "webknossos/fib25/color", "ome-zarr-0.4/fib25.zarr"])
+def test_webknossos_reads_the_headers_of_what_others_wrote(root, source):
+    planes = Planes(a=vf.open(root / "tests/data" / source))
+    webknossos_opens(planes, "z3/@wk/a")
+    webknossos_opens(planes, "z3/a")
+
+
+def test_a_zstd_without_checksum_in_its_settings_says_so(tmp_path):
+    image = make_image(tmp_path / "a", [values((4, 8, 8), "u1")])
+    path = tmp_path / "a/s0/zarr.json"
+    document = json.loads(path.read_bytes())
+    document["codecs"][-1] = {"name": "zstd", "configuration": {"level": 3}}
+    path.write_text(json.dumps(document))
+    del image
+    planes = Planes(a=vf.open(tmp_path / "a"))
+    webknossos_opens(planes, "z3/@wk/a")
+    codec = planes.json("z3/@wk/a/0/zarr.json")["codecs"][-1]
+    assert codec == {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+
+
+def test_layers_of_webknossos_begin_at_their_box_and_say_where(tmp_path):
+    voxels = values((1, 24, 40, 32), "uint8")
+    write_mag(tmp_path / "color/1", voxels, at=(16, 8, 32))
+    write_mag(tmp_path / "color/2", voxels[:, ::2, ::2, ::2], at=(8, 4, 16))
+    write_properties(tmp_path, [layer("color", (16, 8, 32), (24, 40, 32), ["1", "2"])])
+    planes = Planes(a=vf.open(tmp_path)["color"])
+    for preset in ("", "@wk/"):
+        ome = shown(planes, f"z3/{preset}a")
+        places = [one["coordinateTransformations"][1]["translation"] for one in ome["multiscales"][0]["datasets"]]
+        scale = np.array([11.24, 11.24, 28.0])
+        assert places[0] == pytest.approx([0, *(np.array([16, 8, 32]) * scale)])
+        assert places[1] == pytest.approx([0, *((np.array([16, 8, 32]) + 0.5) * scale)])
+        same(by_zarr(planes, f"z3/{preset}a/0"), voxels)
+    webknossos_opens(planes, "z3/@wk/a")
+    info = planes.json("pc/a/info")
+    assert [one["voxel_offset"] for one in info["scales"]] == [[16, 8, 32], [8, 4, 16]]
+
+
+# ----------------------------------------------------------------------------------------------------- Neuroglancer
+
+
+def neuroglancer_opens(planes, path):
+    """What Neuroglancer asks of an image of Zarr v3 (ome.ts, zarr/codecs): raises where it would."""
+    ome = shown(planes, path)
+    assert ome["version"] == "0.5"
+    for axis in ome["multiscales"][0]["axes"]:
+        assert axis.get("unit", "meter") in LENGTHS | {"second", "millisecond", "microsecond", "nanosecond", "minute"}
+    for dataset in ome["multiscales"][0]["datasets"]:
+        kinds = [one["type"] for one in dataset["coordinateTransformations"]]
+        assert kinds == ["scale", "translation"]
+        header = planes.json(f"{path}/{dataset['path']}/zarr.json")
+        assert header["data_type"] in {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
+        assert all(codec["name"] in SETTINGS for codec in header["codecs"])
+        assert header["data_type"] != "uint64" or type(header["fill_value"]) is int
+    if "omero" in ome:
+        assert isinstance(ome["omero"]["channels"], list)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "fib25/fib25.ome.zarr",
+        "fib25/fib25.ome.zarr/labels/groundtruth",
+        "webknossos/fib25/segmentation",
+        "precomputed/tensorstore-0.1.86/murmur",
+        "n5/neuroglancer-c0f79b1/n5_viewer_multiscale_modern",
+        "neuroglancer/ome_zarr/simple_0.4",
+    ],
+)
+def test_neuroglancer_reads_what_is_shown(root, source):
+    neuroglancer_opens(Planes(a=vf.open(root / "tests/data" / source)), "z3/a")
+
+
+# ------------------------------------------------------------------------------------------------------ precomputed
+
+
+def volume(planes, path):
+    """All voxels of a volume, level by level, by the rules of the format; (channel, z, y, x)."""
+    info = planes.json(f"{path}/info")
+    levels = []
+    for scale in info["scales"]:
+        size, offset, (extent,) = scale["size"], scale["voxel_offset"], scale["chunk_sizes"]
+        voxels = np.zeros((info["num_channels"], *size[::-1]), info["data_type"])
+        for place in np.ndindex(*(-(-n // m) for n, m in zip(size, extent, strict=True))):
+            low = [p * m for p, m in zip(place, extent, strict=True)]
+            high = [min(a + m, n) for a, m, n in zip(low, extent, size, strict=True)]
+            name = "_".join(f"{a + o}-{b + o}" for a, b, o in zip(low, high, offset, strict=True))
+            body = planes.get(f"{path}/{scale['key']}/{name}")
+            if body is not None:
+                shape = [info["num_channels"], *(b - a for a, b in zip(low[::-1], high[::-1], strict=True))]
+                part = tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))
+                voxels[(slice(None), *part)] = np.frombuffer(body.content, info["data_type"]).reshape(shape)
+        levels.append(voxels)
+    return info, levels
+
+
+@pytest.mark.parametrize("axes", ["zyx", "cxyz", "xyzc", "yxcz"])
+def test_images_are_precomputed_volumes_whatever_their_axes(tmp_path, axes):
+    voxels = values([dict(zip("czyx", (3, 9, 17, 12), strict=True))[name] for name in axes], "uint16")
+    image = make_image(
+        tmp_path / "a", [voxels], axes, [[1.0 if n == "c" else 5.0 for n in axes]], units=[None] * len(axes)
+    )
+    info, (got,) = volume(Planes(a=image), "pc/a")
+    full = voxels if "c" in axes else voxels[None]
+    same(got, full.transpose([("c" * ("c" not in axes) + axes).index(name) for name in "czyx"]))
+    assert info["num_channels"] == (3 if "c" in axes else 1)
+    assert (info["@type"], info["type"]) == ("neuroglancer_multiscale_volume", "image")
+    assert info["scales"][0]["encoding"] == "raw"
+
+
+def test_sizes_are_nanometres_and_corners_whole_voxels(tmp_path):
+    levels = [values((8, 16, 16), "u1"), values((8, 8, 8), "u1"), values((8, 4, 4), "u1")]
+    scales = [(0.04, 0.008, 0.008), (0.04, 0.016, 0.016), (0.04, 0.032, 0.032)]
+    binned = [(0.4, 0.0, 0.8), (0.4, 0.004, 0.804), (0.4, 0.012, 0.812)]
+    silent = [(0.4, 0.0, 0.8)] * 3
+    for name, translations in (("a", binned), ("b", silent)):
+        image = make_image(tmp_path / name, levels, scales=scales, units=["micrometer"] * 3, translations=translations)
+        scale = Planes(a=image).json("pc/a/info")["scales"]
+        assert [one["resolution"] for one in scale] == [
+            pytest.approx([8, 8, 40]),
+            pytest.approx([16, 16, 40]),
+            pytest.approx([32, 32, 40]),
+        ]
+        assert [one["voxel_offset"] for one in scale] == [[100, 0, 10], [50, 0, 10], [25, 0, 10]]
+
+
+@pytest.mark.parametrize("kind", ["unsharded", "identity_gzip"])
+def test_volumes_that_begin_elsewhere_are_the_same_volumes(root, kind):
+    source = root / "tests/data/precomputed/tensorstore-0.1.86" / kind
+    stored = json.loads((source / "info").read_bytes())["scales"][0]
+    info, (got,) = volume(Planes(a=vf.open(source)), "pc/a")
+    (scale,) = info["scales"]
+    assert [scale[name] for name in ("size", "resolution", "voxel_offset")] == [
+        stored[name] for name in ("size", "resolution", "voxel_offset")
+    ]
+    same(got, vf.open(source).level(0)[...].transpose(3, 2, 1, 0))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0-8_0-8_0-9",
+        "0-8_0-8_1-9",
+        "00-8_0-8_0-8",
+        "0-08_0-8_0-8",
+        "+0-8_0-8_0-8",
+        "8-8_0-8_0-8",
+        "16-24_0-8_0-8",
+        "-8-0_0-8_0-8",
+        "-0-8_0-8_0-8",
+        "0-8_0-8",
+        "0-8_0-8_0-8_0-8",
+        "0-8_0-8_0-\u0668",
+        "0-99999999999999999999999_0-8_0-8",
+        "0-8_0-8_0-8.gz",
+        "zarr.json",
+    ],
+)
+def test_a_name_of_no_chunk_is_not_there_and_not_looked_for(tmp_path, name):
+    planes = Planes(a=make_image(tmp_path / "a", [values((8, 8, 12), "u1")]))
+    assert len(planes.get("pc/a/0/0-8_0-8_0-8", "pc/a/0/8-12_0-8_0-8")[1].content) == 4 * 8 * 8
+    before = vf.default_engine().stats().reads
+    assert planes.get(f"pc/a/0/{name}") is None
+    assert vf.default_engine().stats().reads == before
+    for path in ("pc/a/1/0-8_0-8_0-8", "pc/a/00/0-8_0-8_0-8", "pc/a/0-8_0-8_0-8", "pc/a", "pc/a/0", "pc/a/zarr.json"):
+        assert planes.get(path) is None
+
+
+def test_zeros_are_not_there_and_other_fill_values_are(tmp_path):
+    for fill, is_there in ((0, False), (3, True)):
+        array = zarr.create_array(
+            tmp_path / f"a{fill}",
+            shape=(8, 8, 8),
+            chunks=(8, 8, 8),
+            dtype="u1",
+            fill_value=fill,
+            dimension_names=list("zyx"),
+        )
+        assert array.nchunks_initialized == 0
+        body = Planes(a=vf.open(tmp_path / f"a{fill}")).get("pc/a/0/0-8_0-8_0-8")
+        assert (body is not None) is is_there
+        assert body is None or set(bytes(body.content)) == {fill}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shown_type", "kind", "is_label"),
+    [
+        ("uint64", "uint64", "segmentation", False),
+        ("uint64", "uint64", "segmentation", True),
+        ("uint16", "uint16", "segmentation", True),
+        ("int64", "uint64", "segmentation", True),
+        ("int64", "int32", "image", False),
+        ("bool", "uint8", "image", False),
+        ("float64", "float32", "image", False),
+        ("int8", "int8", "image", False),
+    ],
+)
+def test_types_are_those_of_the_format(tmp_path, dtype, shown_type, kind, is_label):
+    voxels = values((4, 8, 8), dtype)
+    more = {"image-label": {}} if is_label else {}
+    info, (got,) = volume(Planes(a=make_image(tmp_path / "a", [voxels], **more)), "pc/a")
+    assert (info["data_type"], info["type"]) == (shown_type, kind)
+    same(got[0], cast_voxels(voxels, np.dtype(shown_type), is_label=is_label))
+
+
+@pytest.mark.parametrize(("axes", "dtype"), [("tzyx", "u1"), ("yx", "u1"), ("zyx", "c8")])
+def test_what_the_format_cannot_hold_is_not_there_and_says_why(tmp_path, axes, dtype):
+    image = make_image(tmp_path / "a", [values((4, 4, 4, 4)[: len(axes)], dtype)], axes)
+    with pytest.raises(vf.NotFoundError, match=r"a precomputed volume has .*/z3/ and /z2/ have it"):
+        Planes(a=image).get("pc/a/info")
+
+
+# -------------------------------------------------------------------------------------------------------------- small
+
+
+def test_arrays_of_other_formats_say_where_they_begin(root):
+    level = vf.open(root / "tests/data/precomputed/tensorstore-0.1.86/unsharded").level(0)
+    ome = shown(Planes(a=vf.open(root / "tests/data/precomputed/tensorstore-0.1.86/unsharded")), "z3/a")
+    assert level.origin == (-4, 0, 1000, 0)
+    (dataset,) = ome["multiscales"][0]["datasets"]
+    assert dataset["coordinateTransformations"][1]["translation"] == [-16, 0, 40000, 0]
+
+
+def test_an_array_under_a_preset_is_converted_too(tmp_path):
+    voxels = values((5, 6, 7), "float64")
+    array = zarr.create_array(tmp_path / "a", data=voxels, chunks=(4, 4, 4), dimension_names=["x", "y", "z"])
+    del array
+    planes = Planes(a=vf.open(tmp_path / "a"))
+    same(by_zarr(planes, "z3/@viv/a"), voxels.astype("f4").transpose(2, 1, 0))
+    same(by_zarr(planes, "z2/@viv/a"), voxels.astype("f4").transpose(2, 1, 0))
+    with pytest.raises(vf.NotFoundError, match="no preset"):
+        planes.get("z3/@other/a/zarr.json")
+
+
+def test_large_chunks_are_halved_to_multiples_of_64():
+    assert capped((32, 32, 32)) == (32, 32, 32)
+    assert capped((1, 2048, 2048)) == (1, 2048, 2048)
+    assert capped((1, 10_000, 10_000)) == (1, 1280, 2560)
+    assert capped((3, 3, 3), 4) == (1, 2, 2)
+    assert capped((0, 5)) == (1, 5)
+    assert capped(()) == ()
+
+
+def test_lengths_in_nanometres():
+    assert [nanometres(11.24, unit) for unit in ("nanometer", "nm", None, "second", "furlong")] == [11.24] * 5
+    assert nanometres(0.008, "micrometer") == pytest.approx(8)
+    assert nanometres(2, "angstrom") == pytest.approx(0.2)
+    assert unit_of("second", "channel", strict=False) is None
+    assert unit_of("s", "time", strict=True) == "second"
