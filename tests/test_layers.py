@@ -26,7 +26,7 @@ FORBIDDEN_IN_CORE = re.compile(r"\bstd::(fs|net|thread|process|env|time)\b|\b(Sy
 
 # Modules of the package from the bottom up; a module may import what stands above its own line, and its own line.
 PYTHON_LAYERS = [
-    {"errors", "_core", "wake", "resources", "limit", "hedge"},
+    {"errors", "_core", "wake", "resources", "limit", "hedge", "png"},
     {"options", "selection", "store", "channels", "values", "dtypes", "foreign", "table"},
     {"objects", "encoding"},
     {"store.local", "store.resolve", "store.targets", "store.fsspec_options", "output", "handle", "attempts"},
@@ -50,8 +50,9 @@ LATE = {"attempts", "connections", "scheduler"}
 UPWARDS = {("array", "voxfetch.dask")}
 # The pipeline of zarr makes its reads itself, batch by batch, without the documents that an array is opened from.
 INSIDE = {"zarr.batch", "zarr.counts", "zarr.handles", "zarr.pipeline"}
-# What gives arrays out in another form than they are stored in may encode chunks.
-ENCODING = {"server": {"encoding"}}
+# Adapters that show others: commands, and a server with its pages. What gives arrays out in another form than they are
+# stored in may encode chunks.
+BESIDE = {"cli": {"png", "server", "view"}, "server": {"encoding", "png", "view"}, "view": {"server"}}
 ADAPTERS = {"cli", "server", "view", "zarr", "dask", "xarray", "torch", "napari", "webknossos"}
 
 
@@ -262,7 +263,7 @@ def test_adapters_use_public_names_only():
             continue
         for name, _ in imports(path.read_text()):
             package, _, rest = name.partition(".")
-            if package == "voxfetch" and rest.split(".")[0] not in {"", own, *public_names(), *ENCODING.get(own, ())}:
+            if package == "voxfetch" and rest.split(".")[0] not in {"", own, *BESIDE.get(own, ()), *public_names()}:
                 wrong.append(f"{module_of(path)} imports {name}")
     assert not wrong
 

@@ -141,7 +141,10 @@ def test_a_node(sources):
     assert node["levels"][0]["units"] == ["nanometer"] * 3
     picture = node["picture"]
     assert picture["space"] == {"x": 2, "y": 1, "z": 0}
-    assert [(level["factor"], level["offset"]) for level in picture["levels"]] == [([1, 1, 1], [0, 0, 0]), ([1, 2, 2], [0, 0, 0])]
+    assert [(level["factor"], level["offset"]) for level in picture["levels"]] == [
+        ([1, 1, 1], [0, 0, 0]),
+        ([1, 2, 2], [0, 0, 0]),
+    ]
     (channel,) = picture["channels"]
     assert channel["window"][0] < channel["window"][1] <= 255
     label = ask(sources, "node", "labels", "cells", source="em")

@@ -135,7 +135,11 @@ def test_labels_have_fixed_colours(tmp_path):
     write_volume(tmp_path / "em.zarr", lambda z, y, x: x)
     colors = [{"label-value": 5, "rgba": [1, 2, 3, 255]}]
     write_labels(
-        tmp_path / "em.zarr", "cells", lambda z, y, x: x // 16 + z, shape=(2, 16, 128), **{"image-label": {"colors": colors}}
+        tmp_path / "em.zarr",
+        "cells",
+        lambda z, y, x: x // 16 + z,
+        shape=(2, 16, 128),
+        **{"image-label": {"colors": colors}},
     )
     first, _ = ask({"em": tmp_path / "em.zarr"}, "labels", "cells", "slice.png", at="z=0")
     second, _ = ask({"em": tmp_path / "em.zarr"}, "labels", "cells", "slice.png", at="z=1")

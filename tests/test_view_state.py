@@ -1,4 +1,4 @@
-"""States of Neuroglancer, and the files of the pages: pure values, no browser. What they look like: test_view_browser."""
+"""States of Neuroglancer, and the files of the pages: pure values; test_view_browser looks at them."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_the_page():
 
 @pytest.mark.parametrize(
     "segments",
-    [("page",), ("page", "index.html"), ("page", ".."), ("page", "..", "client.py"), ("other",), ("page", "page.js", "x")],
+    [("page",), ("page", "index.html"), ("page", ".."), ("page", "..", "client.py"), ("x",), ("page", "page.js", "x")],
 )
 def test_no_other_files(segments):
     assert get(*segments) is None

@@ -38,9 +38,7 @@ def write_volume(
         sides = [min(chunks, extent) for extent in part.shape]
         group.create_array(str(level), shape=part.shape, chunks=sides, dtype=dtype, dimension_names=axes)[...] = part
         sizes = [size * step for size, step in zip(scale, steps, strict=True)]
-        places = [
-            place + (size - first) / 2 for place, size, first in zip(translation, sizes, scale, strict=True)
-        ]
+        places = [place + (size - first) / 2 for place, size, first in zip(translation, sizes, scale, strict=True)]
         moves = [{"type": "scale", "scale": sizes}, {"type": "translation", "translation": places}]
         datasets.append({"path": str(level), "coordinateTransformations": moves})
     named = [

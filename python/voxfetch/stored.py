@@ -16,8 +16,6 @@ from voxfetch.store.local import LocalStore, regular_file
 from voxfetch.store.threads import Threads
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from voxfetch.node import Node
 
 __all__ = ["Stored", "Version", "stored_of"]
@@ -54,7 +52,7 @@ class Stored:
             raise StoreError("the server does not say how large this object is", key=join_key(self._store.url, key))
         return Version(reply.total, None if reply.etag is None else reply.etag[1:-1])
 
-    async def read(self, key: str, start: int, end: int, version: Version) -> Buffer:
+    async def read(self, key: str, start: int, end: int, version: Version) -> bytes | memoryview:
         """Returns bytes `[start, end)` of an object of this version, all of which exist.
 
         Raises `ObjectChangedError` when it is another one by now, and what `version` raises.
@@ -69,7 +67,7 @@ class Stored:
         reply = await self._store.ask_async(Ask(key, start, end, if_match=if_match))
         if reply is None:
             raise ObjectChangedError("the object is gone", key=join_key(self._store.url, key))
-        return reply.body
+        return memoryview(reply.body)
 
     def _local_version(self, store: LocalStore, key: str) -> Version | None:
         path = self._inside(store, key)

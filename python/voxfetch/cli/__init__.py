@@ -1,6 +1,7 @@
 """The command `voxfetch`: says what is there, cuts out, checks, times and shows it.
 
-`info`, `ls`: what is there · `read`: cut it out · `verify`: check it · `bench`: time it · `view`: look at it.
+`info`, `ls`: what is there · `read`: cut it out · `verify`: check it · `bench`: time it ·
+`serve`: show it to other programs · `view`: look at it.
 
 Results go to stdout, as text or with `--json` as one JSON document; remarks, progress and errors go to stderr.
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     # Imported late: `--help` and usage errors need none of it.
-    from voxfetch.cli import bench, info, read, verify, view
+    from voxfetch.cli import bench, info, read, serve, verify, view
     from voxfetch.cli.console import Console
 
     console: Console = Console(as_json=args.json)
@@ -71,6 +72,7 @@ def _run(arguments: list[str]) -> int:
         "read": read.read,
         "verify": verify.verify,
         "bench": bench.bench,
+        "serve": serve.serve,
         "view": view.view,
     }
     return commands[args.command](args, console)
@@ -90,9 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, summary: str) -> argparse.ArgumentParser:
+    def command(name: str, summary: str, *, many: bool = False) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary, parents=[common])
-        sub.add_argument("source", metavar="SOURCE", help=_SOURCE)
+        if many:
+            sub.add_argument("sources", metavar="SOURCE", nargs="+", help=f"{_SOURCE}; NAME=SOURCE gives it a name")
+        else:
+            sub.add_argument("source", metavar="SOURCE", help=_SOURCE)
         return sub
 
     command("info", "say what is there: shape, axes, levels, chunks, codecs, size")
@@ -116,11 +121,29 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--seconds", type=float, default=2.0, metavar="S", help="time per workload (default: 2)")
     timing.add_argument("--seed", type=int, default=0, metavar="N", help="of the random places (default: 0)")
 
-    about = "look at sources in a browser"
-    viewing = commands.add_parser("view", help=about, description=about, parents=[common])
-    viewing.add_argument("source", nargs="+", metavar="SOURCE", help=f"{_SOURCE}; NAME=SOURCE gives it a name")
+    serving = command(
+        "serve", "show sources over HTTP, as viewers and other readers want them, until Ctrl-C", many=True
+    )
+    serving.add_argument(
+        "--host", default="127.0.0.1", metavar="HOST", help="address to listen on (default: 127.0.0.1)"
+    )
+    serving.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: a free one)")
+    serving.add_argument("--token", metavar="TOKEN", help="what must stand in each URL (default: a new one)")
+    serving.add_argument("--no-auth", action="store_true", help="answer everyone who reaches the port, without a token")
+    serving.add_argument(
+        "--origin", action="append", metavar="URL", help="web pages that may read answers; repeatable (default: all)"
+    )
+    serving.add_argument(
+        "--allow-host", action="append", metavar="NAME", help="another name of this server; repeatable"
+    )
+    serving.add_argument("--immutable", action="store_true", help="the data never changes: readers may keep it")
+    serving.add_argument("--lazy", action="store_true", help="open each source when it is first asked for")
+    serving.add_argument("--cache-bytes", type=int, metavar="N", help="memory for encoded chunks (default: 268435456)")
+    serving.add_argument("--workers", type=int, default=1, metavar="N", help="processes that serve (default: 1)")
+
+    viewing = command("view", "look at sources in a browser, until Ctrl-C", many=True)
     viewing.add_argument("--viewer", choices=("page", "neuroglancer"), default="page", help="default: page")
-    viewing.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    viewing.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: a free one)")
     viewing.add_argument("--no-browser", action="store_true", help="only print the address")
     return parser
 

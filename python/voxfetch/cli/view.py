@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -13,21 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from voxfetch.cli.console import Console
+    from voxfetch.server import Server
 
 _NAMED = re.compile(r"([A-Za-z0-9_.-]{1,128})=(.+)", re.DOTALL)
 
 
 def view(args: argparse.Namespace, console: Console) -> int:
-    """Serves the sources on loopback until Ctrl-C; prints the URL and opens it in the browser."""
-    from voxfetch.server import Server, ServerOptions, serve
-    from voxfetch.view.client import neuroglancer_folder
+    """Serves the sources on loopback until SIGTERM (0) or Ctrl-C; prints the URL and opens it in the browser."""
+    for library, extra in (
+        ("aiohttp", "serve"),
+        *([("neuroglancer", "view")] if args.viewer == "neuroglancer" else []),
+    ):
+        if importlib.util.find_spec(library) is None:
+            raise text.UsageError(f"this needs {library}: pip install 'voxfetch[{extra}]'")
+    from voxfetch.server import ServerOptions, serve
+    from voxfetch.server.registry import named_sources
 
-    if args.viewer == "neuroglancer" and neuroglancer_folder() is None:
-        raise text.UsageError(
-            "Neuroglancer's client is not installed: pip install 'voxfetch[view]', or leave --viewer out"
-        )
-    if not 0 <= args.port < 1 << 16:
-        raise text.UsageError(f"{args.port} is not a port, 0..65535")
+    try:
+        options = ServerOptions(port=args.port)
+        sources = named_sources(named(args.sources))
+    except ValueError as error:
+        raise text.UsageError(str(error)) from None
 
     def ready(server: Server) -> None:
         place = server.url
@@ -36,24 +45,21 @@ def view(args: argparse.Namespace, console: Console) -> int:
             place = f"{server.url}api/state/neuroglancer?{query}"
         console.result({"url": place, "sources": list(server.registry.names)})
         console.line(place)
+        sys.stdout.flush()
         console.remark("whoever has this address can read the sources; Ctrl-C ends it")
         if not args.no_browser:
             _show(place, console)
 
-    try:
-        serve(named(args.source), ServerOptions(port=args.port), ready=ready)
-    except KeyboardInterrupt:
-        # The way to end it.
-        return 0
+    serve(sources, options, ready=ready)
     return 0
 
 
 def named(sources: Sequence[str]) -> list[str | tuple[str, str]]:
-    """`NAME=SOURCE` as a pair, anything else as it is."""
+    """`NAME=SOURCE` as a pair, anything else as it is; so is a path that has a `=` in it."""
     found: list[str | tuple[str, str]] = []
     for source in sources:
         match = _NAMED.fullmatch(source)
-        found.append(source if match is None else (match[1], match[2]))
+        found.append(source if match is None or Path(source).exists() else (match[1], match[2]))
     return found
 
 

@@ -11,10 +11,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from voxfetch.server.options import ServerOptions
 
@@ -68,7 +68,7 @@ class Parts:
     """
 
     nbytes: int
-    read: Callable[[int, int], Awaitable[bytes | memoryview]]
+    read: Callable[[int, int], Coroutine[Any, Any, bytes | memoryview]]
     etag: str | None = None
     content_type: str = "application/octet-stream"
 

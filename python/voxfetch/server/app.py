@@ -79,6 +79,11 @@ class Server:
         return self._token
 
     @property
+    def port(self) -> int:
+        """The port; of a free one that is taken when the server starts, 0 before."""
+        return self._port
+
+    @property
     def registry(self) -> Registry:
         """The sources."""
         return self._registry

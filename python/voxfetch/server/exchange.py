@@ -10,7 +10,7 @@ import asyncio
 from email.utils import formatdate
 from http import HTTPStatus
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import http_exceptions, web
 
@@ -255,8 +255,9 @@ class Exchange:
                 piece = b"" if following is None else following.result()
         except BaseExceptionGroup as failures:
             # The status is sent: a body that ends too early is all that can still be said.
+            if not isinstance(failures.exceptions[0], ConnectionError):
+                logged(f"{request.method} {request.path}, while it was sent", failures.exceptions[0], bug=False)
             if request.transport is not None:
-                logged(f"{request.method} (while it was sent)", failures.exceptions[0], bug=False)
                 request.transport.abort()
             raise ConnectionResetError from None
 
@@ -313,7 +314,7 @@ class Listener(web.Server):
         return _Connection(
             self,
             loop=asyncio.get_running_loop(),
-            access_log=None,
+            access_log=cast("Any", None),
             auto_decompress=False,
             keepalive_timeout=75.0,
             lingering_time=1.0,
@@ -367,5 +368,5 @@ def _line_nbytes(line: tuple[bytes, bytes]) -> int:
 
 def _address_of(request: web.BaseRequest) -> str | None:
     """The address of this machine at which the connection came in."""
-    name = None if request.transport is None else request.transport.get_extra_info("sockname")
-    return str(name[0]) if isinstance(name, tuple) and name else None
+    name: Any = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return str(name[0]) if name else None

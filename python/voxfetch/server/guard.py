@@ -75,7 +75,7 @@ class Guard:
             raise Refused(414, "too_long")
         path, mark, text = raw.partition("?")
         segments, folder = names_of(path)
-        query = _query(text) if mark else {}
+        query: Mapping[str, str] = _query(text) if mark else {}
         if self._token is None:
             return Target(segments, folder, query, "")
         if len(segments) >= 2 and segments[0] == "t":
@@ -109,7 +109,7 @@ def is_loopback(host: str) -> bool:
 
 def names_of(path: str) -> tuple[tuple[str, ...], bool]:
     """Returns the names in a path, decoded, and whether it ends in `/`. Raises `Refused` for any that is none."""
-    if _PLAIN.fullmatch(path):
+    if path and _PLAIN.fullmatch(path):
         folder = path.endswith("/")
         return tuple(path[1 : -1 if folder else None].split("/")) if len(path) > 1 else (), folder
     if not path.startswith("/") or not path.isascii() or _STRAY_PERCENT.search(path):
