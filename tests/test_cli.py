@@ -20,8 +20,8 @@ from PIL import Image as Picture
 
 import voxfetch as vf
 from voxfetch.cli import main, text
-from voxfetch.png import as_grey, write_png
 from voxfetch.cli.read import _slab_end
+from voxfetch.png import as_grey, write_png
 
 DATA = Path(__file__).parent / "data"
 FIB25 = DATA / "fib25" / "fib25.ome.zarr"
