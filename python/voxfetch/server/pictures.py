@@ -15,6 +15,7 @@ import asyncio
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from voxfetch.server.parameters import BadParameterError, bad_parameter, integer
 from voxfetch.server.scenes import Scenes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,6 +44,7 @@ _MAX_SIDE = 8192
 _MAX_THUMBNAIL = 1024
 #: Channels that a thumbnail shows at once.
 _MAX_TOGETHER = 6
+_VOXELS_AT_ONCE = 1 << 20
 _PARAMETERS = {
     "thumb.png": {"size", "token"},
     "slice.png": {"axes", "at", "level", "box", "size", "window", "channel", "color", "token"},
@@ -58,6 +60,7 @@ class PicturesPlane:
         self._scenes = Scenes(registry)
         self._options = options
         self._threads = ThreadPoolExecutor(2, "voxfetch-pictures")
+        self._room = _Room(options.max_response_bytes)
 
     async def answer(self, asked: Asked) -> Body | None:
         """Returns the PNG, or what parameter is wrong (400). Raises `LimitExceededError`, and what reads raise."""
@@ -88,27 +91,52 @@ class PicturesPlane:
         layers: list[NDArray[Any]] = []
         for i in active if scene.channel is not None and active else [0]:
             cut = parse_slice(scene, {"size": str(size), "channel": str(i)})
-            layers.append(await self._in_thread(_drawn, await self._read(scene, cut), scene, cut))
+            layers.append(await self._pixels(scene, cut))
         return await self._in_thread(_png, _added(layers), {})
 
     async def _slice(self, scene: Scene, cut: Cut) -> Body:
-        plane = await self._read(scene, cut)
+        pixels = await self._pixels(scene, cut)
         told = {"level": cut.level, "axes": cut.axes, "start": cut.start, "shape": cut.shape, "step": cut.step}
         headers = {"X-Voxfetch-Slice": json.dumps(told)}
-        return await self._in_thread(_png, await self._in_thread(_drawn, plane, scene, cut), headers)
+        return await self._in_thread(_png, pixels, headers)
 
-    async def _read(self, scene: Scene, cut: Cut) -> NDArray[Any]:
+    async def _pixels(self, scene: Scene, cut: Cut) -> NDArray[Any]:
         count = int(np.prod(cut.shape, dtype=object))
         if count > self._options.max_voxels:
             message = f"a slice of {count:,} voxels, the limit is {self._options.max_voxels:,}"
             raise vf.LimitExceededError(message, hint="ask for a smaller box or a coarser level")
-        voxels = await scene.levels[cut.level].array.read_box_async(cut.start, cut.shape)
+        array = scene.levels[cut.level].array
         rows, columns = (scene.axes.index(name) for name in cut.axes)
-        plane = voxels.reshape(cut.shape[min(rows, columns)], cut.shape[max(rows, columns)])
-        return (plane if rows < columns else plane.T)[:: cut.step, :: cut.step]
+        async with self._room.of(count * array.dtype.itemsize):
+            voxels = await array.read_box_async(cut.start, cut.shape)
+            plane = voxels.reshape(cut.shape[min(rows, columns)], cut.shape[max(rows, columns)])
+            plane = (plane if rows < columns else plane.T)[:: cut.step, :: cut.step]
+            return await self._in_thread(_drawn, plane, scene, cut)
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+class _Room:
+    """Bytes of voxels that are held at once; one that needs more than there are gets all of them."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._limit = nbytes
+        self._taken = 0
+        self._less = asyncio.Condition()
+
+    @asynccontextmanager
+    async def of(self, nbytes: int) -> AsyncGenerator[None]:
+        """Waits until there is room, and holds it."""
+        async with self._less:
+            await self._less.wait_for(lambda: not self._taken or self._taken + nbytes <= self._limit)
+            self._taken += nbytes
+        try:
+            yield
+        finally:
+            self._taken -= nbytes
+            async with self._less:
+                self._less.notify_all()
 
 
 @dataclass(slots=True)
@@ -271,8 +299,14 @@ def _stretched(plane: NDArray[Any], window: tuple[float, float]) -> NDArray[Any]
         bits = plane.dtype.itemsize * 8
         values = np.arange(1 << bits).astype(f"u{plane.dtype.itemsize}").view(plane.dtype).astype(np.float64)
         return _stretched(values, window)[plane.view(f"u{plane.dtype.itemsize}")]
-    values = (plane.astype(np.float64) - low) * 255 / (high - low)
-    return np.nan_to_num(np.clip(values, 0, 255), nan=0.0).round().astype(np.uint8)
+    pixels = np.empty(plane.shape, np.uint8)
+    # Some rows at a time: eight bytes for each voxel would be much.
+    rows = max(1, _VOXELS_AT_ONCE // max(1, plane.shape[-1]))
+    for first in range(0, len(plane), rows):
+        part = slice(first, first + rows)
+        values = (plane[part].astype(np.float64) - low) * 255 / (high - low)
+        pixels[part] = np.nan_to_num(np.clip(values, 0, 255), nan=0.0).round()
+    return pixels
 
 
 def label_color(labels: NDArray[Any], colors: Mapping[int, str]) -> NDArray[Any]:

@@ -75,10 +75,14 @@ class Scene:
 
 
 def scene_of(shown: Shown) -> Scene:
-    """Returns the scene of an image or array. Raises `UnsupportedError` for voxels without shades, or less than 2-D."""
+    """Returns the scene of an image or array.
+
+    Raises `UnsupportedError` for voxels without shades, for fewer than two axes beside that of channels, and for none.
+    """
     finest = shown.levels[0]
-    if finest.view.dtype.kind not in "biuf" or finest.view.ndim < 2:
-        message = f"{finest.view.ndim}-D {finest.view.dtype} is no picture"
+    ndim = finest.view.ndim - (shown.channel_axis is not None)
+    if finest.view.dtype.kind not in "biuf" or ndim < 2 or not finest.view.size:
+        message = f"{finest.shape} voxels of {finest.view.dtype} are no picture"
         raise vf.UnsupportedError(message, key=finest.view.url, hint="read it with numpy")
     is_label = shown.is_label
     if not is_label and finest.view.dtype.kind in "iu":

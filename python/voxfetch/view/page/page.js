@@ -89,12 +89,17 @@ function kind(entry) {
 
 // --- one node
 
+let turns = 0;
+
 async function select(source, place, hash = null) {
+  const turn = ++turns; // another one may be selected before this one is there
   fail(null);
   let found;
   try {
     found = await (await ask(`api/node/${path({ source, path: place })}`)).json();
+    if (turn !== turns) return;
   } catch (error) {
+    if (turn !== turns) return;
     node = null;
     for (const id of ['head', 'view', 'gallery', 'about']) $(id).hidden = true;
     fail(error);
@@ -143,6 +148,7 @@ function about() {
   const texts = { z3: 'Zarr v3, OME-Zarr 0.5', z2: 'Zarr v2, OME-Zarr 0.4', pc: 'precomputed', raw: 'files as they are' };
   rows($('urls'), Object.entries(texts).map(([plane, text]) => [text, copied(node.urls[plane] + '/')]));
   const levels = node.levels ?? [];
+  for (const id of ['levels', 'thumbnail']) $(id).closest('.part').hidden = !levels.length;
   $('levels').replaceChildren(
     make('tr', {}, ...['', 'shape', 'voxel size', 'chunks', 'shards'].map((text) => make('th', { textContent: text, scope: 'col' }))),
     ...levels.map((level, i) => make('tr', {}, ...[i, level.shape.join(' × '), sizes(level), level.chunks.join(' × '), level.shards?.join(' × ') ?? 'none'].map((text) => make('td', { textContent: text })))),
@@ -236,7 +242,14 @@ function looks(layer, i) {
   const box = make('fieldset', {}, head);
   layer.value = make('output');
   head.append(layer.value);
-  if (layer.isLabel) return box;
+  if (layer.isLabel) {
+    if (layer === planes.image) return box;
+    const slider = make('input', { type: 'range', min: 0, max: 1, step: 0.05, value: layer.opacity });
+    slider.setAttribute('aria-label', `Opacity of ${layer.label}`);
+    slider.addEventListener('input', () => { layer.opacity = Number(slider.value); planes.update(); });
+    box.append(make('label', { className: 'line' }, '◍', slider));
+    return box;
+  }
   const color = make('input', { type: 'color', value: `#${layer.color.toLowerCase()}` });
   color.setAttribute('aria-label', `Colour of ${layer.label}`);
   color.addEventListener('input', () => { layer.color = color.value.slice(1); soon(); });
@@ -279,7 +292,7 @@ function placed() {
     if (one !== document.activeElement || one.type === 'range') one.value = Math.floor(planes.position[one.dataset.axis]);
   }
   clearTimeout(readout);
-  readout = setTimeout(() => { address(); values().catch(fail); }, 120);
+  readout = setTimeout(() => { address(); values(); }, 120);
 }
 
 /** The values under the cross, of all layers by one request. */
@@ -295,11 +308,22 @@ async function values() {
     return { layer, inside, box: { source: layer.node.source, path: layer.node.path, level: 0, start, shape: axes.map(() => 1) } };
   }).filter((one) => one.inside);
   if (!boxes.length) return;
-  const reply = await ask('api/cutouts', { method: 'POST', body: JSON.stringify(boxes.map((one) => one.box)) });
+  let reply;
+  const turn = ++values.turn;
+  try {
+    reply = await ask('api/cutouts', { method: 'POST', body: JSON.stringify(boxes.map((one) => one.box)) });
+  } catch (error) {
+    // The plane there says what is wrong with it.
+    for (const { layer } of boxes) Object.assign(layer.value, { textContent: '?', title: error.message });
+    return;
+  }
+  if (turn !== values.turn) return; // it has moved on
   const told = JSON.parse(reply.headers.get('X-Voxfetch-Boxes')), view = new DataView(await reply.arrayBuffer());
   let i = 0;
   for (const { offset, dtype, count } of told) for (let k = 0; k < count; k++) boxes[i++].layer.value.textContent = voxel(view, offset + k * Number(dtype.slice(2)), dtype);
 }
+
+values.turn = 0;
 
 function voxel(view, at, dtype) {
   const readers = {
@@ -321,7 +345,7 @@ function address() {
   if (node.picture && planes.image?.node === node) {
     query.set('at', Object.entries(planes.position).map(([name, value]) => `${name}=${number(value)}`).join(','));
     query.set('zoom', number(planes.zoom));
-    query.set('look', planes.layers.map((layer) => [Number(layer.on), ...(layer.isLabel ? [] : [...layer.window, layer.color])].join('_')).join(','));
+    query.set('look', planes.layers.map((layer) => [Number(layer.on), ...(layer.isLabel ? [layer.opacity] : [...layer.window, layer.color])].join('_')).join(','));
   }
   history.replaceState(null, '', `#${query}`);
   const chosen = [key(node), ...[...overlaid].filter((one) => one !== key(node))];
@@ -339,7 +363,10 @@ function restore(hash) {
     const [on, low, high, color] = text.split('_'), layer = planes.layers[i];
     if (!layer || !/^[01]$/.test(on)) return;
     layer.on = on === '1';
-    if (layer.isLabel) return;
+    if (layer.isLabel) {
+      if (Number(low) >= 0 && Number(low) <= 1) layer.opacity = Number(low);
+      return;
+    }
     if (Number.isFinite(Number(low)) && Number.isFinite(Number(high)) && low !== high) layer.window = [Number(low), Number(high)];
     if (/^[0-9a-f]{6}$/i.test(color)) layer.color = color;
   });

@@ -22,6 +22,7 @@ export class Layer {
     this.window = look.window;
     this.limits = look.limits;
     this.color = look.color;
+    this.opacity = 0.5; // of labels, over an image
     this.label = this.isLabel ? node.name : look.label || node.name;
   }
 
@@ -327,7 +328,7 @@ class View {
     context.fillRect(0, 0, width, height);
     for (const { layer, tiles } of layers) {
       context.globalCompositeOperation = layer.isLabel ? 'source-over' : 'lighter';
-      context.globalAlpha = layer.isLabel && planes.image !== layer ? 0.5 : 1;
+      context.globalAlpha = layer.isLabel && planes.image !== layer ? layer.opacity : 1;
       for (const { url, x, y, smooth } of tiles) {
         const tile = planes.tiles.get(url);
         if (!tile?.image) continue;
@@ -359,7 +360,8 @@ class View {
     const per = planes.pixels(this.across) / (planes.aspect[this.across] * planes.voxel); // pixels per unit
     const aim = 100 / per, power = 10 ** Math.floor(Math.log10(aim)), nice = [5, 2, 1].find((n) => n * power <= aim) * power;
     this.scale.style.width = `${nice * per}px`;
-    this.scale.textContent = `${Number(nice.toPrecision(3))} ${UNITS[planes.unit] ?? planes.unit ?? (planes.voxel === 1 ? 'voxels' : '')}`;
+    const micro = planes.unit === 'nanometer' && nice >= 1000;
+    this.scale.textContent = micro ? `${Number((nice / 1000).toPrecision(3))} µm` : `${Number(nice.toPrecision(3))} ${UNITS[planes.unit] ?? planes.unit ?? (planes.voxel === 1 ? 'voxels' : '')}`;
   }
 
   tell(text) {
