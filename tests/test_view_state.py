@@ -202,6 +202,26 @@ def test_a_group_is_its_images(tmp_path):
     assert [layer["source"] for layer in layers] == [f"{BASE}/z3/g/a/|zarr3:", f"{BASE}/z3/g/b/|zarr3:"]
 
 
+def test_a_group_of_groups(tmp_path):
+    zarr.create_group(str(tmp_path / "g")).create_array("table", shape=(2, 3), chunks=(2, 3), dtype="f4")
+    zarr.create_group(str(tmp_path / "g" / "deep"))
+    write_volume(tmp_path / "g" / "deep" / "a", lambda z, y, x: x, shape=(2, 2, 2))
+    (tmp_path / "g" / "broken").mkdir()
+    (tmp_path / "g" / "broken" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    layers = state({"g": tmp_path / "g"})["layers"]
+    assert [layer["source"] for layer in layers] == [f"{BASE}/z3/g/deep/a/|zarr3:"], "images, where there are any"
+
+
+def test_windows_of_integers_are_whole(tmp_path):
+    values = np.random.default_rng(0).integers(0, 60000, (4, 20, 20))
+    write_volume(tmp_path / "em", lambda z, y, x: values[z, y, x], shape=(4, 20, 20), dtype="u2")
+    contrast = state({"em": tmp_path / "em"})["layers"][0]["shaderControls"]["contrast"]
+    assert all(isinstance(value, int) for value in (*contrast["range"], *contrast["window"]))
+    write_volume(tmp_path / "flat", lambda z, y, x: 0.25 + 0 * x, shape=(4, 4, 4), dtype="f4")
+    low, high = state({"flat": tmp_path / "flat"})["layers"][0]["shaderControls"]["contrast"]["range"]
+    assert low < high
+
+
 def test_names_are_different(tmp_path):
     for name in ("a", "b"):
         write_volume(tmp_path / name / "em.zarr", lambda z, y, x: x, shape=(2, 2, 2))

@@ -205,7 +205,7 @@ class ApiPlane:
                 raise BadParameterError(f"source: there is no source {source[:40]!r}")
             shown += await self._shown(asked, source, parts_of("source", path))
         if not shown:
-            raise BadParameterError("source: there is no image or array")
+            raise BadParameterError("source: there is no image or array there")
         state = state_of(shown)
         if asked.query.get("redirect") in (None, "", "0"):
             return _json(state)
@@ -216,14 +216,7 @@ class ApiPlane:
         """The layers of one source: the image and its labels; of a group, the images in it."""
         node = await self._scenes.node(source, path)
         if isinstance(node, vf.Group):
-            found: list[Layer] = []
-            for parts in (await self._registry.run(lambda: names_below(node)))[:_MAX_OVERLAID]:
-                below = await self._scenes.node(source, (*path, *parts))
-                if isinstance(below, vf.Array | vf.Image):
-                    found += await self._shown(asked, source, (*path, *parts))
-            return found
-        if node is None:
-            raise BadParameterError(f"source: nothing lies at {'/'.join((source, *path))[:80]!r}")
+            return await self._below(asked, source, path, node)
         scene = await self._scenes.find(source, path)
         if scene is None:
             return []
@@ -235,6 +228,26 @@ class ApiPlane:
                 if label is not None:
                     shown.append(await self._layer(asked, label, source, place))
         return shown
+
+    async def _below(self, asked: Asked, source: str, path: tuple[str, ...], group: vf.Group) -> list[Layer]:
+        """The layers of the images in a group, of its arrays if there are none; what cannot be opened is left out."""
+        names = (await self._registry.run(lambda: names_below(group)))[:_MAX_CHILDREN]
+        images: list[Layer] = []
+        arrays: list[Layer] = []
+        problems: list[vf.VoxfetchError] = []
+        for parts in names:
+            try:
+                found = await self._shown(asked, source, (*path, *parts)) if len(path) < _MAX_DEPTH else []
+            except vf.VoxfetchError as error:
+                problems.append(error)
+                continue
+            for layer in found:
+                (arrays if layer.given.kind == "array" else images).append(layer)
+            if len(images) >= _MAX_OVERLAID:
+                break
+        if problems and not images and not arrays:
+            raise problems[0]
+        return (images or arrays)[:_MAX_OVERLAID]
 
     async def _layer(self, asked: Asked, scene: Scene, source: str, path: tuple[str, ...]) -> Layer:
         preset, given = preset_for(scene), scene.shown

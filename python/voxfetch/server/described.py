@@ -36,7 +36,8 @@ def names_below(node: vf.Array | vf.Image | vf.Group | None) -> list[tuple[str, 
     if not isinstance(node, vf.Group):
         return []
     try:
-        return [tuple(name.split("/")) for name in node.keys()]  # noqa: SIM118 - a group is not a mapping
+        # What begins like this is of a format's own, and a registry does not find it.
+        return [tuple(name.split("/")) for name in node if not name.startswith((".", "__"))]
     except vf.UnsupportedError:
         return []
 

@@ -108,7 +108,7 @@ def state_of(layers: Sequence[Layer]) -> dict[str, Any]:
         "dimensions": {one.name: [one.scale, one.unit] for one in global_},
         "position": [_position(one) for one in global_],
         "layers": _named(shown),
-        "layout": "4panel" if len(space) == 3 else "xy",
+        "layout": "4panel" if len(space) == 3 and min(one.extent for one in space) > 1 else "xy",
     }
     if space:
         state["displayDimensions"] = [one.name for one in space]
@@ -145,15 +145,13 @@ def _dimensions(layer: Layer) -> list[_Dimension]:
         axis = scene.axes.index(own)
         source = level.axes[view_axis]
         is_channel = axis == scene.channel
-        name = names.get(axis, source)
-        if is_channel:
-            name = "c'"
         unit = level.unit[view_axis] or ""
         size = abs(level.scale[view_axis]) or 1.0
         scale, short = _si(size, unit)
         first = level.translation[view_axis] / size - 0.5 if is_image else level.translation[view_axis]
         # Neuroglancer makes channels of OME-Zarr local by a stroke.
         given = f"{source}'" if is_channel and is_image else source
+        name = f"{source}'" if is_channel else names.get(axis, source)
         found.append(_Dimension(axis, given, name, _short(scale), short, first, level.shape[view_axis]))
     return found
 
@@ -211,11 +209,12 @@ def _layers(layer: Layer, dimensions: Sequence[_Dimension], *, is_moved: bool) -
         return [found]
     local = next((one for one in dimensions if one.is_local), None)
     layers: list[dict[str, Any]] = []
+    whole = layer.given.levels[0].dtype.kind in "iu"
     # Very many channels are one layer, with a slider.
     channels = scene.channels if len(scene.channels) <= _MAX_CHANNELS else scene.channels[:1]
     for number, channel in enumerate(channels):
         title = f"{name} {channel.label}" if len(channels) > 1 and channel.label else name
-        made: dict[str, Any] = {"type": "image", "name": title, "source": source, **_look(channel)}
+        made: dict[str, Any] = {"type": "image", "name": title, "source": source, **_look(channel, whole=whole)}
         if len(channels) > 1:
             # As light is added; layers are half transparent otherwise.
             made |= {"blend": "additive", "opacity": 1}
@@ -228,17 +227,18 @@ def _layers(layer: Layer, dimensions: Sequence[_Dimension], *, is_moved: bool) -
     return layers
 
 
-def _look(channel: ShownChannel) -> dict[str, Any]:
+def _look(channel: ShownChannel, *, whole: bool) -> dict[str, Any]:
+    """The shader, and its window; of integers in whole numbers, for Neuroglancer takes no others."""
+
+    def plain(value: float) -> float:
+        return round(value) if whole else value
+
+    start, end = plain(channel.start), plain(channel.end)
     contrast = {
-        "range": [_whole(value) for value in (channel.start, channel.end)],
-        "window": [_whole(value) for value in limits_of(channel)],
+        "range": [start, end if start != end else end + 1],
+        "window": [plain(value) for value in limits_of(channel)],
     }
     return {"shader": _SHADER.format(color=channel.color.lower()), "shaderControls": {"contrast": contrast}}
-
-
-def _whole(value: float) -> float:
-    """Whole numbers as such: those are what ranges of integers are made of."""
-    return int(value) if float(value).is_integer() else value
 
 
 def _named(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ export class Planes {
     this.voxel = Math.abs(scale[space.x]) || 1;
     this.position = {};
     for (const [i, name] of axes.entries()) this.position[this.nameOf(i) ?? name] = Object.values(space).includes(i) ? this.shape[i] / 2 : 0.5;
-    const pairs = this.names.includes('z') ? [['x', 'y', 'z'], ['z', 'y', 'x'], ['x', 'z', 'y']] : [['x', 'y', null]];
+    const pairs = this.names.includes('z') && this.extent('z') > 1 ? [['x', 'y', 'z'], ['z', 'y', 'x'], ['x', 'z', 'y']] : [['x', 'y', this.names.includes('z') ? 'z' : null]];
     this.element.replaceChildren();
     this.element.classList.toggle('flat', pairs.length === 1);
     this.views = pairs.map((pair) => new View(this, ...pair));
