@@ -29,7 +29,7 @@ class Version(NamedTuple):
 
 
 class Stored:
-    """The objects at and below `base`, a key in `store`. Costs nothing to make."""
+    """The objects at and below `base`, a key in `store`. To be kept: it has threads, which it makes on first use."""
 
     def __init__(self, store: RemoteDocuments | LocalStore, base: str) -> None:
         self._store = store

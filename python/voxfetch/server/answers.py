@@ -188,8 +188,8 @@ class Answers:
         content = found.content
         if isinstance(content, memoryview):
             content = content.cast("B")
-        if found.status != 200:
-            # A redirect, or what else a plane says itself: no version of anything.
+        if found.status != 200 or asking.method == "POST":
+            # A redirect, or what was computed for this one request: no version of anything.
             return _sized(Reply(found.status, f"{common}Content-Type: {kind}\r\n", content), asking)
         etag = found.etag or hashlib.blake2b(content, digest_size=12).hexdigest()
         if found.content_type.startswith(_JSON) and len(content) > _GZIP_NBYTES:

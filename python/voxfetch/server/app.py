@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
 
 from voxfetch.server.answers import Answers
 from voxfetch.server.guard import Guard
@@ -102,7 +101,7 @@ class Server:
             raise KeyError(name)
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
-        return "/".join((self._root, plane, *([] if preset == "native" else [f"@{preset}"]), quote(name)))
+        return "/".join((self._root, plane, *([] if preset == "native" else [f"@{preset}"]), name))
 
     async def start(self, *, share_port: bool = False) -> None:
         """Opens the sources and listens. `share_port`: other processes listen on the port too."""
@@ -117,10 +116,14 @@ class Server:
             await self._registry.open_all()
         listening = bound_socket(options.host, options.port, share_port=share_port)
         self._port = listening.getsockname()[1]
-        self._exchange = Exchange(guard, Answers(options), routes, options)
-        self._runner = web.ServerRunner(Listener(self._exchange), shutdown_timeout=_STOP_S)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listening, backlog=_BACKLOG).start()
+        try:
+            self._exchange = Exchange(guard, Answers(options), routes, options)
+            self._runner = web.ServerRunner(Listener(self._exchange), shutdown_timeout=_STOP_S)
+            await self._runner.setup()
+            await web.SockSite(self._runner, listening, backlog=_BACKLOG).start()
+        except BaseException:
+            listening.close()
+            raise
 
     async def aclose(self) -> None:
         """Stops listening, lets answers that are under way end, for a few seconds, and closes all connections."""
@@ -233,6 +236,8 @@ def new_token() -> str:
 
 def bound_socket(host: str, port: int, *, share_port: bool) -> socket.socket:
     """Returns a socket that is bound and does not listen yet. Raises `OSError`."""
+    if share_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise OSError("processes cannot share a port on this system")
     # One address for one name: `localhost` may have two, and a free port of the one may be taken on the other.
     host = "127.0.0.1" if host == "localhost" else host
     family, kind, protocol, _, address = socket.getaddrinfo(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from time import time
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp import http_exceptions, web
 
 import voxfetch as vf
-from voxfetch.server.answers import Answers, Asked, Conditions, Refused, Reply
+from voxfetch.server.answers import Answers, Asked, Body, Conditions, Parts, Refused, Reply
 from voxfetch.server.guard import MAX_HEAD_NBYTES, MAX_PATH_NBYTES, Guard, Target
 from voxfetch.server.log import ACCESS, logged, redacted
 from voxfetch.server.routes import Route, Routes, check_method
@@ -31,6 +32,7 @@ _MAX_EVENT_STREAMS = 256
 _MAX_POST_NBYTES = 1 << 20
 _SLICE_NBYTES = 1 << 20
 """Bytes that are written at once."""
+_LONG_NBYTES = 256 << 10
 _MAX_HEADERS = 64
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _RETRY = "Retry-After: 1\r\n"
@@ -47,7 +49,7 @@ class Sent:
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Called by aiohttp before `write_eof`."""
-        if self._unsent and request.transport is not None:
+        if self._unsent and request.transport is not None and not request.transport.is_closing():
             request.transport.write(self._unsent)
 
     async def write_eof(self) -> None:
@@ -148,6 +150,8 @@ class Exchange:
             status, code = 421, "wrong_host"
         elif not isinstance(error, http_exceptions.HttpProcessingError):
             status, code = 500, "internal"
+            if error is not None and not isinstance(error, ConnectionError):
+                logged("?", error, bug=True)
         reply = self._answers.refused(Refused(status, code), Conditions())
         head = f"{_LINES[status]}{reply.fields}Date: {self._now()}\r\nContent-Length: {reply.nbytes}\r\n"
         unsent = b"".join((head.encode("latin-1"), b"Connection: close\r\n\r\n", reply.content))
@@ -195,7 +199,9 @@ class Exchange:
         if found is None:
             return self._answers.absent(asking), b""
         try:
-            reply = self._answers.reply(found, asking, lasting=route.lasting)
+            call = partial(self._answers.reply, found, asking, lasting=route.lasting)
+            # What is long to compress, or to make a validator of, is not done between two requests.
+            reply = await asyncio.to_thread(call) if _takes_long(found) else call()
         except ValueError as error:
             raise vf.InternalError(str(error)) from error
         if asking.method != "HEAD" and (reply.nbytes or 0) > self._max_nbytes:
@@ -360,6 +366,12 @@ async def _posted(request: web.BaseRequest) -> bytes:
             raise Refused(413, "too_large")
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def _takes_long(found: Body | Parts) -> bool:
+    if isinstance(found, Parts) or (found.etag is not None and not found.content_type.startswith("application/json")):
+        return False
+    return memoryview(found.content).nbytes > _LONG_NBYTES
 
 
 def _line_nbytes(line: tuple[bytes, bytes]) -> int:

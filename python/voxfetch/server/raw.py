@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voxfetch.server.answers import Asked, Parts
 
@@ -22,10 +22,13 @@ class RawPlane:
     def __init__(self, registry: Registry, options: ServerOptions) -> None:
         del options  # nothing of any size is held
         self._registry = registry
+        self._stored: dict[str, Any] = {}
 
     async def answer(self, asked: Asked) -> Parts | None:
         """Returns the object at a key, None when there is none; of a source in one file, that file without a key."""
-        stored = (await self._registry.root(asked.source)).stored
+        stored = self._stored.get(asked.source)
+        if stored is None:
+            stored = self._stored[asked.source] = (await self._registry.root(asked.source)).stored
         key = "/".join(asked.segments)
         version = await stored.version(key)
         if version is None:

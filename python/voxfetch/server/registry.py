@@ -34,8 +34,8 @@ _ABSENT_S = 5.0
 """How long what is not there is not looked for again."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
-# Names of documents, which viewers look for everywhere; no group has a child of that name.
-_DOCUMENTS = frozenset({"zarr.json", "attributes.json", "info", "provenance", "manifest.ocdbt", "c", "refs"})
+# Documents that readers look for everywhere; no group has a child of that name, or one that begins with a dot.
+_DOCUMENTS = frozenset({"zarr.json", "attributes.json"})
 
 
 class Registry:
@@ -83,7 +83,7 @@ class Registry:
                 if name != "labels" or at + 1 == len(segments):
                     break
                 step = 2
-            elif isinstance(node, vf.Array) or name in _DOCUMENTS or name.startswith((".", "__")):
+            elif isinstance(node, vf.Array) or name in _DOCUMENTS or name.startswith("."):
                 break
             else:
                 step = 1
