@@ -32,7 +32,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONPATH PYTHONHOME
 
 RUST := Cargo.toml Cargo.lock $(shell find rust -path rust/fuzz -prune -o \( -name '*.rs' -o -name '*.toml' \) -print)
-PACKAGE := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml')
+PACKAGE := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' -o -path '*/page/*')
 
 .PHONY: help demo test test-rust test-python test-pythons test-bench suites fuzz bench lint lint-rust lint-python wheel clean
 help:

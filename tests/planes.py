@@ -10,7 +10,6 @@ from typing import Any
 import zarr
 from zarr.abc.store import Store, SuffixByteRequest
 
-import tests.core_standin  # noqa: F401
 from voxfetch.server.answers import Asked, Body
 from voxfetch.server.options import ServerOptions
 from voxfetch.server.precomputed import PrecomputedPlane

@@ -28,7 +28,7 @@ FORBIDDEN_IN_CORE = re.compile(r"\bstd::(fs|net|thread|process|env|time)\b|\b(Sy
 PYTHON_LAYERS = [
     {"errors", "_core", "wake", "resources", "limit", "hedge", "png"},
     {"options", "selection", "store", "channels", "values", "dtypes", "foreign", "table"},
-    {"objects", "encoding"},
+    {"objects"},
     {"store.local", "store.resolve", "store.targets", "store.fsspec_options", "output", "handle", "attempts"},
     {"connections", "scheduler"},
     {"engine", "ngff"},
@@ -50,8 +50,7 @@ LATE = {"attempts", "connections", "scheduler"}
 UPWARDS = {("array", "voxfetch.dask")}
 # The pipeline of zarr makes its reads itself, batch by batch, without the documents that an array is opened from.
 INSIDE = {"zarr.batch", "zarr.counts", "zarr.handles", "zarr.pipeline"}
-# Adapters that show others: commands, and a server with its pages. What gives arrays out in another form than they are
-# stored in may encode chunks.
+# Adapters that show others: commands, and a server with its pages; a server makes chunks and pictures of voxels.
 BESIDE = {"cli": {"png", "server", "view"}, "server": {"encoding", "png", "view"}, "view": {"server"}}
 ADAPTERS = {"cli", "server", "view", "zarr", "dask", "xarray", "torch", "napari", "webknossos"}
 

@@ -18,6 +18,7 @@ from tests.servers.faulty import FaultyServer, status
 from voxfetch.server import cache as caching
 from voxfetch.server.cache import ChunkCache
 from voxfetch.server.chunks import Chunks, position_of
+from voxfetch.server.views import Once
 
 FAST = vf.RetryPolicy(max_attempts=2, base_s=0.01, cap_s=0.02, idle_timeout_s=5)
 
@@ -191,6 +192,45 @@ def test_closing_cancels_what_is_in_flight():
     run(work, fake)
 
 
+def test_a_value_is_made_once_for_all_who_wait_and_anew_after_a_failure():
+    made, gate = [], None
+
+    async def make():
+        made.append(len(made))
+        number = len(made)
+        await gate.wait()
+        if number < 3:
+            raise vf.StoreError(str(number))
+        return number
+
+    async def main():
+        nonlocal gate
+        gate, once = asyncio.Event(), Once(make)
+        waiting = [asyncio.ensure_future(once()) for _ in range(3)]
+        await settle()
+        gate.set()
+        assert {str(one) for one in await asyncio.gather(*waiting, return_exceptions=True)} == {"1"}
+        gate.clear()
+        first, second = (asyncio.ensure_future(once()) for _ in range(2))
+        await settle()
+        first.cancel()
+        await settle()
+        assert len(made) == 2, "another still waits"
+        second.cancel()
+        await settle()
+        first, second, third = (asyncio.ensure_future(once()) for _ in range(3))
+        await settle()
+        first.cancel()
+        await settle()
+        gate.set()
+        assert [await second, await third, await once()] == [3, 3, 3]
+        assert len(made) == 3
+        await settle()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(main())
+
+
 # ------------------------------------------------------------------------------------------------------------ bounds
 
 
@@ -200,8 +240,8 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
             await chunks.chunk(place)
             await chunks.chunk((0, 0))
             assert cache.nbytes <= 20_000
+        assert fake.fetched.count((0, 0)) == 1
         fake.fetched.clear()
-        await chunks.chunk((0, 0))
         await chunks.chunk((7, 7))
         assert fake.fetched == []
         await chunks.chunk((0, 1))
@@ -212,9 +252,12 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
 
 def test_a_chunk_larger_than_the_cache_is_given_and_not_kept():
     async def work(chunks, fake, cache):
+        await chunks.chunk((1, 1))
         fake.content = lambda _: bytes(50_000)
-        await chunks.chunk((0, 0))
-        assert cache.nbytes == 0
+        assert len((await chunks.chunk((0, 0))).content) == 50_000
+        assert 0 < cache.nbytes < 2_000
+        await chunks.chunk((1, 1))
+        assert fake.fetched == [(1, 1), (0, 0)]
 
     run(work, cache_bytes=20_000)
 

@@ -16,7 +16,6 @@ import tensorstore as ts
 import zarr
 from zarr.storage import FsspecStore, ObjectStore
 
-import tests.core_standin
 import voxfetch as vf
 from tests.conftest import values, write
 from tests.servers.faulty import FaultyServer

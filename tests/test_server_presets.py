@@ -134,6 +134,7 @@ def test_viv_has_no_types_of_64_bits(tmp_path, stored, image, label):
     assert vizarr_opens(planes, "z3/@viv/a")[0]["data_type"] == image
     if label:
         assert vizarr_opens(planes, "z3/@viv/a/labels/cells")[0]["data_type"] == label
+        assert shown(planes, "z3/@viv/a/labels/cells")["image-label"] == {"source": {"image": "../../"}}
 
 
 def test_numbers_are_clamped_and_labels_keep_their_low_bits():
@@ -175,6 +176,9 @@ def test_the_sample_is_read_once_and_is_bounded(tmp_path):
         planes.json(path)
     after = vf.default_engine().stats()
     assert after.reads - before.reads == 2, "one for each preset"
+    planes.json("z2/a/.zattrs")
+    planes.json("z2/a/.zmetadata")
+    assert vf.default_engine().stats().reads - after.reads == 1
     # A million voxels are 32 chunks of 32^3; the box of them lies across its neighbours.
     assert 2 * 16 <= after.chunks_missing - before.chunks_missing <= 2 * 5**3
 
@@ -426,6 +430,14 @@ def test_sizes_are_nanometres_and_corners_whole_voxels(tmp_path):
         assert [one["voxel_offset"] for one in scale] == [[100, 0, 10], [50, 0, 10], [25, 0, 10]]
 
 
+def test_a_level_between_voxels_is_moved_to_the_nearest_corner(tmp_path):
+    levels = [values((8, 8, 8), "u1"), values((4, 4, 4), "u1")]
+    translations = [(0, 0, 0), (1.3, 1.7, 0.5)]
+    image = make_image(tmp_path / "a", levels, scales=[(1, 1, 1), (2, 2, 2)], translations=translations)
+    # The first voxels of the second level begin 0.8, 1.2 and 0 after those of the first.
+    assert Planes(a=image).json("pc/a/info")["scales"][1]["voxel_offset"] == [0, 1, 0]
+
+
 @pytest.mark.parametrize("kind", ["unsharded", "identity_gzip"])
 def test_volumes_that_begin_elsewhere_are_the_same_volumes(root, kind):
     source = root / "tests/data/precomputed/tensorstore-0.1.86" / kind
@@ -443,6 +455,8 @@ def test_volumes_that_begin_elsewhere_are_the_same_volumes(root, kind):
     [
         "0-8_0-8_0-9",
         "0-8_0-8_1-9",
+        "1-9_0-8_0-8",
+        "4-12_0-8_0-8",
         "00-8_0-8_0-8",
         "0-08_0-8_0-8",
         "+0-8_0-8_0-8",

@@ -224,6 +224,7 @@ def test_filters_of_v2_are_undone(tmp_path):
         ({"compressors": None, "filters": [zarr.codecs.TransposeCodec(order=(2, 1, 0))]}, True),
         ({"compressors": None, "filters": [TURNED]}, False),
         ({"compressors": [zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]}, False),
+        ({"compressors": zarr.codecs.Crc32cCodec()}, False),
     ],
 )
 def test_inner_chunks_of_v3_pass_into_v2_where_v2_has_such(tmp_path, codecs, passes):

@@ -37,8 +37,6 @@ def zarr3_array(level: ShownLevel, attributes: dict[str, Any]) -> tuple[dict[str
     codecs = None if form is None else form.zarr3_codecs()
     source: Source = _encoded(level) if codecs is None else Passed(level)
     document = _zarr3(level, source.chunks, codecs or _ENCODED)
-    if form is not None and form.fill_value is not None:
-        document["fill_value"] = form.fill_value
     return {**document, "attributes": plain_json(attributes)}, source
 
 

@@ -33,8 +33,6 @@ class Stored:
     endian: str
     #: As in a document of Zarr v3, every setting spelt out; `zlib`, which only v2 has, among them.
     codecs: tuple[dict[str, Any], ...]
-    #: As the document has it: v3's `fill_value`, or None where it is told by the array only.
-    fill_value: Any = None
 
     def zarr3_codecs(self) -> list[dict[str, Any]] | None:
         """The codecs of a Zarr v3 document, None where v3 has no such codec."""
@@ -107,7 +105,7 @@ def _zarr3(document: dict[str, Any], dtype: np.dtype[Any]) -> Stored | None:
     if any(name not in _COMPRESSORS for name, _ in codecs):
         return None
     whole = tuple(_whole(name, given, dtype) for name, given in codecs)
-    return Stored(tuple(chunks), axes, settings.get("endian", "little"), whole, document["fill_value"])
+    return Stored(tuple(chunks), axes, settings.get("endian", "little"), whole)
 
 
 def _zarr2(document: dict[str, Any], dtype: np.dtype[Any]) -> Stored | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import voxfetch as vf
@@ -18,7 +19,7 @@ from voxfetch.server.contrast import shown_channels
 from voxfetch.server.shown import show
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from voxfetch.server.answers import Asked
     from voxfetch.server.cache import ChunkCache
@@ -33,30 +34,37 @@ _T = TypeVar("_T")
 _MAX_VIEWS = 512
 
 
+@dataclass(slots=True)
+class _Making(Generic[_T]):
+    task: asyncio.Task[_T]
+    waiting: int = 0
+
+
 class Once(Generic[_T]):
     """A value that is made when it is first asked for; makers that fail, or whose callers all left, are tried again."""
 
-    def __init__(self, make: Callable[[], Awaitable[_T]]) -> None:
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> None:
         """`make` is called on the event loop of the first caller."""
         self._make = make
-        self._task: asyncio.Task[_T] | None = None
-        self._waiting = 0
+        self._making: _Making[_T] | None = None
 
     async def __call__(self) -> _T:
-        """The value. Raises what making it raises."""
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._make())
-        task = self._task
-        self._waiting += 1
+        """The value. Raises what making it raises, to all who wait for it."""
+        making = self._making
+        if making is None:
+            making = self._making = _Making(asyncio.create_task(self._make()))
+        making.waiting += 1
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(making.task)
+        except BaseException:
+            is_over = making.task.done() or making.waiting == 1
+            if is_over and self._making is making:
+                self._making = None
+            if is_over:
+                making.task.cancel()
+            raise
         finally:
-            self._waiting -= 1
-            is_left = not self._waiting and not task.done()
-            if is_left:
-                task.cancel()
-            if self._task is task and (is_left or (task.done() and (task.cancelled() or task.exception()))):
-                self._task, self._waiting = None, 0
+            making.waiting -= 1
 
 
 class View:
@@ -77,7 +85,7 @@ class View:
         """Whether it is shown at `labels/NAME` of an image."""
         return len(self.path) >= 2 and self.path[-2] == "labels"
 
-    async def document(self, name: str, make: Callable[[], Awaitable[dict[str, Any]]]) -> Body:
+    async def document(self, name: str, make: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> Body:
         """A document of the node, made once."""
 
         async def body() -> Body:
