@@ -28,7 +28,7 @@ FORBIDDEN_IN_CORE = re.compile(r"\bstd::(fs|net|thread|process|env|time)\b|\b(Sy
 PYTHON_LAYERS = [
     {"errors", "_core", "wake", "resources", "limit", "hedge", "png"},
     {"options", "selection", "store", "channels", "values", "dtypes", "foreign", "table"},
-    {"objects"},
+    {"objects", "encoding"},
     {"store.local", "store.resolve", "store.targets", "store.fsspec_options", "output", "handle", "attempts"},
     {"connections", "scheduler"},
     {"engine", "ngff"},
