@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
+import sys
+import urllib.request
 from urllib.parse import unquote, urlparse
 
 import numpy as np
@@ -12,8 +15,11 @@ import pytest
 import zarr
 
 import voxfetch as vf
+from tests.browser import wait_for
 from tests.test_server_api import query_of
 from tests.volumes import asked, write_labels, write_volume
+from voxfetch.cli import main
+from voxfetch.server import Server
 from voxfetch.server.api import ApiPlane
 from voxfetch.server.options import ServerOptions
 from voxfetch.server.registry import Registry
@@ -295,8 +301,6 @@ def test_the_client_of_neuroglancer():
 
 @needs_wheel
 def test_nothing_of_the_wheel_is_imported():
-    import sys
-
     get("v", "ng")
     assert "neuroglancer" not in sys.modules
 
@@ -317,3 +321,68 @@ def test_scenes_of_neuroglancer_are_what_the_plane_serves(tmp_path):
     assert found["layout"] == "xy"
     transform = found["layers"][0]["source"]["transform"]
     assert list(transform["outputDimensions"]) == ["y", "x"]
+
+
+# --- the command
+
+
+def test_the_command_serves_the_page(tmp_path):
+    """`voxfetch view` prints an address that works, and ends when it is told to."""
+    write_volume(tmp_path / "em.zarr", lambda z, y, x: x, shape=(2, 2, 2))
+    command = [sys.executable, "-m", "voxfetch.cli", "view", f"brain={tmp_path / 'em.zarr'}", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().strip()
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/t/[\w-]{16,}/", address)
+            with urllib.request.urlopen(address, timeout=10) as reply:
+                assert b"<title>voxfetch</title>" in reply.read()
+            with urllib.request.urlopen(f"{address}api/tree", timeout=10) as reply:
+                assert [one["name"] for one in json.load(reply)["sources"]] == ["brain"]
+        finally:
+            process.terminate()
+        _, remarks = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "Traceback" not in remarks
+
+
+def called(monkeypatch, *arguments):
+    """The address that `voxfetch view` opens, without serving anything, and the exit code."""
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda place: opened.append(place) or True)
+
+    def serve(sources, options, ready):
+        server = Server(sources, options)
+        ready(server)
+        wait_for(lambda: opened, 10, "no browser") if "--no-browser" not in arguments else None
+
+    monkeypatch.setattr("voxfetch.server.serve", serve)
+    return main(["view", *map(str, arguments)]), opened
+
+
+def test_the_command_opens_the_browser(monkeypatch, tmp_path, capsys):
+    code, opened = called(monkeypatch, tmp_path / "a.zarr", f"b={tmp_path}/x", "--port", "4711")
+    assert code == 0
+    (place,) = opened
+    assert capsys.readouterr().out.strip() == place
+    assert place.startswith("http://127.0.0.1:4711/t/")
+    assert called(monkeypatch, tmp_path, "--no-browser") == (0, [])
+
+
+@needs_wheel
+def test_the_command_opens_neuroglancer(monkeypatch, tmp_path):
+    code, (place,) = called(monkeypatch, f"a={tmp_path}", f"b={tmp_path}/x", "--viewer", "neuroglancer")
+    assert code == 0
+    assert place.endswith("/api/state/neuroglancer?source=a%2Cb&redirect=1")
+
+
+@pytest.mark.parametrize("arguments", [("x", "--port", "70000"), ("a=x", "a=y"), ("x", "--viewer", "other"), ()])
+def test_wrong_usage_of_the_command(monkeypatch, capsys, arguments):
+    code, opened = called(monkeypatch, *arguments)
+    assert (code, opened) == (2, [])
+    assert capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "neuroglancer" else object())
+    assert called(monkeypatch, "x", "--viewer", "neuroglancer") == (2, [])
+    assert "pip install 'voxfetch[view]'" in capsys.readouterr().err
