@@ -333,6 +333,8 @@ def test_states_of_neuroglancer(sources):
     body = answered(sources, query_of("state", "neuroglancer", source="em,many/deep/image", redirect="1"))
     assert body.status == 302
     assert body.headers["Location"].startswith("http://127.0.0.1:1/t/TOKEN/v/ng/#!%7B")
+    body = answered(sources, query_of("state", "neuroglancer", source="many/deep%2Fimage"))
+    assert body.status == 200
     for source in ("", "other", "em/../x", "em/nothing", ",".join(["em"] * 17)):
         body = answered(sources, query_of("state", "neuroglancer", source=source))
         assert body.status == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -268,9 +269,60 @@ def test_no_more_is_read_than_allowed(tmp_path):
 
 
 def test_what_is_no_picture(tmp_path):
-    zarr.create_array(str(tmp_path / "line.zarr"), shape=(9,), chunks=(9,), dtype="u1")
-    with pytest.raises(vf.UnsupportedError, match="no picture"):
-        ask({"line": tmp_path / "line.zarr"}, "thumb.png")
+    shapes = {"line": ((9,), None), "empty": ((0, 5), None), "twins": ((4, 4), ("y", "y")), "spectrum": ((3, 9), "cx")}
+    for name, (shape, names) in shapes.items():
+        chunks = [max(1, extent) for extent in shape]
+        zarr.create_array(str(tmp_path / name), shape=shape, chunks=chunks, dtype="u1", dimension_names=names)
+        with pytest.raises(vf.UnsupportedError, match="no picture"):
+            ask({name: tmp_path / name}, "thumb.png")
+
+
+def test_a_window_of_damaged_voxels(tmp_path):
+    array = zarr.create_array(str(tmp_path / "a"), shape=(4, 8), chunks=(4, 4), dtype="u1")
+    array[...] = 1
+    (tmp_path / "a" / "c" / "0" / "1").write_bytes(b"damaged")
+    pixels, _ = ask({"a": tmp_path / "a"}, "slice.png", box="0:4,0:4")
+    assert pixels.min() == 255, "what is not damaged is shown"
+    with pytest.raises(vf.DataError):
+        ask({"a": tmp_path / "a"}, "slice.png")
+
+
+def test_pictures_that_are_made_at_once_hold_little(tmp_path):
+    zarr.create_array(str(tmp_path / "a"), shape=(8, 100, 100), chunks=(1, 100, 100), dtype="u1")[...] = 7
+    array = vf.open(tmp_path / "a")
+    at_once = []
+
+    class Counting:
+        """The array, which counts the reads that are under way."""
+
+        def __init__(self):
+            self.running = 0
+
+        def __getattr__(self, name):
+            return getattr(array, name)
+
+        async def read_box_async(self, start, shape):
+            self.running += 1
+            at_once.append(self.running)
+            await asyncio.sleep(0.01)
+            self.running -= 1
+            return await array.read_box_async(start, shape)
+
+    async def many():
+        registry = Registry({"a": array})
+        plane = PicturesPlane(registry, ServerOptions(max_response_bytes=25_000))
+        scene = await plane._scenes.find("a", ())
+        level = replace(scene.levels[0], shown=replace(scene.finest, view=Counting()))
+        plane._scenes._scenes["a",] = (array, replace(scene, levels=(level,)))
+        try:
+            return await asyncio.gather(
+                *(plane.answer(asked("slice.png", source="a", at=f"dim_0={i}", window="0,255")) for i in range(8))
+            )
+        finally:
+            registry.close()
+
+    assert all(body.status == 200 for body in asyncio.run(many()))
+    assert max(at_once) == 2, "two of 10,000 bytes are all that 25,000 have room for"
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 3), (3, 5, 4), (1, 1, 3)])

@@ -7,7 +7,7 @@
 
 The body of `cutouts` is the boxes one after the other, C order, little endian. The header `X-Voxfetch-Boxes` lists them
 as JSON: `offset` (bytes), `dtype`, `shape` and `count` of boxes of one shape and type that follow each other. Boxes may
-reach outside: there they are the fill value.
+reach outside: there they are the fill value. In `source` of a state a comma in a path is `%2C`, a percent sign `%25`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -199,7 +199,7 @@ class ApiPlane:
         if not 1 <= len(sources) <= _MAX_OVERLAID:
             raise BadParameterError(f"source: 1 to {_MAX_OVERLAID} names are needed, separated by commas")
         shown: list[Layer] = []
-        for one in sources:
+        for one in map(unquote, sources):
             source, _, path = one.partition("/")
             if source not in self._registry.names:
                 raise BadParameterError(f"source: there is no source {source[:40]!r}")

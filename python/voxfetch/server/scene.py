@@ -77,11 +77,13 @@ class Scene:
 def scene_of(shown: Shown) -> Scene:
     """Returns the scene of an image or array.
 
-    Raises `UnsupportedError` for voxels without shades, for fewer than two axes beside that of channels, and for none.
+    Raises `UnsupportedError` for no voxels, for voxels without shades, for fewer than two axes beside that of channels,
+    and for two axes of one name.
     """
     finest = shown.levels[0]
     ndim = finest.view.ndim - (shown.channel_axis is not None)
-    if finest.view.dtype.kind not in "biuf" or ndim < 2 or not finest.view.size:
+    is_named = len(set(finest.view.axes)) == finest.view.ndim
+    if finest.view.dtype.kind not in "biuf" or ndim < 2 or not finest.view.size or not is_named:
         message = f"{finest.shape} voxels of {finest.view.dtype} are no picture"
         raise vf.UnsupportedError(message, key=finest.view.url, hint="read it with numpy")
     is_label = shown.is_label
@@ -149,7 +151,11 @@ async def _of_array(scene: Scene) -> tuple[ShownChannel, ...]:
         longest = max(range(len(shape)), key=shape.__getitem__)
         shape[longest] = -(-shape[longest] // 2)
     start = [(extent - part) // 2 for extent, part in zip(array.shape, shape, strict=True)]
-    voxels = (await array.read_box_async(start, shape)).astype(np.float64)
+    try:
+        voxels = (await array.read_box_async(start, shape)).astype(np.float64)
+    except vf.DataError:
+        # A window is no voxel; the slices say what is damaged.
+        voxels = np.zeros(0)
     voxels = voxels[np.isfinite(voxels)]
     least, greatest = (float(voxels.min()), float(voxels.max())) if voxels.size else (0.0, 1.0)
     low, high = (float(one) for one in np.percentile(voxels, (1, 99.8))) if voxels.size else (0.0, 1.0)

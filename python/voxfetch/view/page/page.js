@@ -349,7 +349,7 @@ function address() {
   }
   history.replaceState(null, '', `#${query}`);
   const chosen = [key(node), ...[...overlaid].filter((one) => one !== key(node))];
-  $('neuroglancer').href = `${base}api/state/neuroglancer?${new URLSearchParams({ source: chosen.join(','), redirect: 1 })}`;
+  $('neuroglancer').href = `${base}api/state/neuroglancer?${new URLSearchParams({ source: chosen.map((one) => one.replaceAll('%', '%25').replaceAll(',', '%2C')).join(','), redirect: 1 })}`;
 }
 
 function restore(hash) {

@@ -4,7 +4,7 @@
 // the image or one label image; each has its own levels, and lies in the same world as the image.
 
 const TILE = 512; // voxels along a side of a tile, and pixels at most
-const MAX_TILES = 400; // kept, over all layers
+const MAX_TILES = 200; // kept, over all layers; those that are to be seen in any case
 const UNITS = { nanometer: 'nm', micrometer: 'µm', millimeter: 'mm', centimeter: 'cm', meter: 'm', angstrom: 'Å', picometer: 'pm' };
 const PATIENCE_MS = 250; // how long the last picture stays while tiles of the next are on their way
 
@@ -127,8 +127,10 @@ export class Planes {
 
   /** Drops the tiles that were used least recently. */
   forget() {
+    const wanted = new Set(this.views.flatMap((view) => view.wanted));
     for (const [key, tile] of this.tiles) {
       if (this.tiles.size <= MAX_TILES) break;
+      if (wanted.has(key)) continue;
       tile.image?.close();
       this.tiles.delete(key);
     }
@@ -143,7 +145,7 @@ export class Planes {
 
 class View {
   constructor(planes, across, down, through) {
-    Object.assign(this, { planes, across, down, through, drawnAt: 0, loading: new Map() });
+    Object.assign(this, { planes, across, down, through, wanted: [], loading: new Map() });
     this.element = document.createElement('div');
     this.element.className = 'plane';
     this.canvas = document.createElement('canvas');
@@ -300,6 +302,7 @@ class View {
     const { planes, canvas } = this, { width, height } = this.size();
     const layers = planes.layers.filter((layer) => layer.on).map((layer) => ({ layer, tiles: this.needed(layer) }));
     const wanted = layers.flatMap(({ tiles }) => tiles.map((tile) => tile.url));
+    this.wanted = wanted;
     const missing = wanted.filter((url) => !planes.tiles.has(url));
     for (const [url, one] of this.loading) if (!missing.includes(url)) one.abort();
     for (const url of missing) if (!this.loading.has(url)) this.load(url);
