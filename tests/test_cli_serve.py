@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import pytest
 import zarr
 
-import voxfetch as vf
 from tests.servers.plain import Client
 from voxfetch.cli import main
 
@@ -178,7 +177,6 @@ def test_without_aiohttp(capsysbinary, volume, monkeypatch):
 
 
 def test_importing_is_cheap():
-    lines = "import sys, voxfetch, voxfetch.server\nprint(*{'aiohttp', 'asyncio.events'} & set(sys.modules))"
+    lines = "import sys, voxfetch.server; print(*{'aiohttp'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=30, check=True)
-    assert "aiohttp" not in done.stdout
-    assert vf.__version__
+    assert done.stdout.strip() == ""

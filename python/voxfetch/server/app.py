@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from voxfetch.server.answers import Answers
 from voxfetch.server.guard import Guard
@@ -60,6 +60,7 @@ class Server:
         self._planes = planes
         self._port = self._options.port
         self._runner: Any = None
+        self._listening: socket.socket | None = None
         self._exchange: Exchange | None = None
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], None] = lambda: None
@@ -116,6 +117,7 @@ class Server:
             await self._registry.open_all()
         listening = bound_socket(options.host, options.port, share_port=share_port)
         self._port = listening.getsockname()[1]
+        self._listening = listening
         try:
             self._exchange = Exchange(guard, Answers(options), routes, options)
             self._runner = web.ServerRunner(Listener(self._exchange), shutdown_timeout=_STOP_S)
@@ -130,6 +132,12 @@ class Server:
         if self._exchange is not None:
             self._exchange.stop()
         if self._runner is not None:
+            # What was accepted at this moment is let begin, for only then does it end with the others: a server of
+            # asyncio that is closed has no place for it, and leaves it open.
+            with contextlib.suppress(NotImplementedError, ValueError):
+                asyncio.get_running_loop().remove_reader(cast("socket.socket", self._listening).fileno())
+            for _ in range(10):
+                await asyncio.sleep(0)
             await self._runner.cleanup()
             self._runner = None
         self._registry.close()

@@ -315,6 +315,15 @@ class Listener(web.Server):
         super().__init__(exchange.handle, handler_cancellation=True)  # pyright: ignore[reportArgumentType]
         self.exchange = exchange
 
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's
+        """Ends all connections, also those whose clients do not take what is sent."""
+        connections = self.connections
+        await super().shutdown(timeout)
+        for connection in connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
+
     def __call__(self) -> web.RequestHandler:
         """The protocol of one connection."""
         return _Connection(

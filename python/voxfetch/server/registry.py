@@ -184,7 +184,11 @@ def _is_pair(one: Any) -> bool:
 def _open(source: Any) -> Node:
     if isinstance(source, (vf.Array, vf.Image, vf.Group)):
         return source
-    return vf.open(source, read_options=vf.ReadOptions(priority="interactive"))
+    try:
+        return vf.open(source, read_options=vf.ReadOptions(priority="interactive"))
+    except vf.NotFoundError as error:
+        # It is in the registry: that it is not there is trouble, and not what was asked for.
+        raise error.in_object(named(source)) from None
 
 
 def _open_child(parent: vf.Image | vf.Group, name: str) -> Node | None:

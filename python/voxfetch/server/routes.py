@@ -91,6 +91,8 @@ class Routes:
             if not rest and not isinstance(node, vf.Array):
                 as_stored = route.plane == "raw"
                 return await self._listing(node, as_stored=as_stored) if target.folder else _with_slash(target)
+        if target.folder and route.plane:
+            return None
         return await self._plane(route.plane).answer(asked)
 
     def _plane(self, name: str) -> Plane:
