@@ -12,6 +12,7 @@ import zarr
 import voxfetch as vf
 from tests.conftest import values
 from tests.planes import Planes, by_zarr
+from tests.servers.boss import BossServer, Channel
 from tests.wkw_data import layer, write_mag, write_properties
 from voxfetch.server.casts import cast_voxels, shown_dtype
 from voxfetch.server.shown import capped
@@ -210,6 +211,14 @@ def test_many_channels_have_each_its_window(tmp_path):
     assert [channel["active"] for channel in channels] == [k < 6 for k in range(40)]
 
 
+def test_the_channels_described_are_bounded(tmp_path):
+    image = make_image(tmp_path / "a", [np.zeros((8, 8, 8), "u2")], "cyx")
+    zarr.create_array(tmp_path / "a", name="s0", shape=(10**7, 8, 8), chunks=(64, 8, 8), dtype="u2", overwrite=True)
+    del image
+    channels = shown(Planes(a=vf.open(tmp_path / "a")), "z3/a")["omero"]["channels"]
+    assert len(channels) == 1024
+
+
 # ------------------------------------------------------------------------------------------------------ WEBKNOSSOS
 
 LENGTHS = {
@@ -311,6 +320,20 @@ def test_webknossos_reads_the_headers_of_what_others_wrote(root, source):
     webknossos_opens(planes, "z3/a")
 
 
+def test_a_channel_of_bossdb_is_an_image_for_every_viewer(root):
+    em = np.tile(zarr.open_array(root / FIB25 / "0")[:32], (1, 1, 3))
+    with BossServer({"fib/one/em": Channel(em, start=(4, 100, 13), resolutions=2)}) as server:
+        source = vf.open(f"bossdb://{server.url}/fib/one/em", engine=vf.Engine())
+        planes = Planes(a=source)
+        for preset in ("", "@wk/", "@viv/"):
+            neuroglancer_opens(planes, f"z3/{preset}a")
+            webknossos_opens(planes, f"z3/{preset}a")
+            same(by_zarr(planes, f"z3/{preset}a/0"), source.level(0)[...])
+        vizarr_opens(planes, "z3/@viv/a")
+        place = shown(planes, "z3/a")["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+        assert place[1]["translation"] == list(np.multiply(source.level(0).origin, place[0]["scale"]))
+
+
 def test_a_zstd_without_checksum_in_its_settings_says_so(tmp_path):
     image = make_image(tmp_path / "a", [values((4, 8, 8), "u1")])
     path = tmp_path / "a/s0/zarr.json"
@@ -360,6 +383,19 @@ def neuroglancer_opens(planes, path):
         assert header["data_type"] != "uint64" or type(header["fill_value"]) is int
     if "omero" in ome:
         assert isinstance(ome["omero"]["channels"], list)
+
+
+@pytest.mark.parametrize("source", ["ome-zarr-0.4/fib25.zarr", "fib25/fib25.ome.zarr", "webknossos/fib25/color"])
+def test_neuroglancer_reads_what_is_shown_as_v2(root, source):
+    planes = Planes(a=vf.open(root / "tests/data" / source))
+    ome = shown(planes, "z2/a")
+    assert ome["multiscales"][0]["version"] == "0.4"
+    for path in paths(ome):
+        header = planes.json(f"z2/a/{path}/.zarray")
+        assert header["filters"] is None, "filters are refused"
+        assert (header["compressor"] or {"id": None})["id"] in {None, "blosc", "gzip", "zlib", "zstd"}
+        assert header["dimension_separator"] == "/", "`.` is taken where nothing is said"
+        assert np.dtype(header["dtype"]).name in {"uint8", "uint16", "uint32", "uint64", "float32"}
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,9 @@ class ChunkCache:
         self._ahead = _Kept(min(ahead_bytes, cache_bytes // 4))
         self._kept = _Kept(cache_bytes - self._ahead.limit)
         self._flights: dict[Hashable, Flight] = {}
-        self._ahead_at_work: dict[Hashable, int] = {}
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-server")
+        self._ahead_at_work = 0
+        self._ahead_nbytes = 0
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-encode")
         self._closed = False
 
     @property
@@ -160,13 +161,18 @@ class ChunkCache:
         """Fetches a chunk that may be asked for soon, of about `nbytes`, unless there is too much of that already."""
         if key in self._flights or key in self._kept.entries or key in self._ahead.entries:
             return
-        at_work = sum(self._ahead_at_work.values())
-        if self._closed or len(self._ahead_at_work) >= AHEAD_AT_WORK or at_work + nbytes > self._ahead.limit:
+        is_much = self._ahead_at_work >= AHEAD_AT_WORK or self._ahead_nbytes + nbytes > self._ahead.limit
+        if self._closed or is_much:
             return
         self.counts.ahead += 1
-        self._ahead_at_work[key] = nbytes
-        flight = self._start(key, fetch, keep_s, is_ahead=True)
-        flight.task.add_done_callback(lambda _: self._ahead_at_work.pop(key, None))
+        self._ahead_at_work += 1
+        self._ahead_nbytes += nbytes
+
+        def landed(_: object) -> None:
+            self._ahead_at_work -= 1
+            self._ahead_nbytes -= nbytes
+
+        self._start(key, fetch, keep_s, is_ahead=True).task.add_done_callback(landed)
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
         """Runs work that releases the GIL, or waits, beside the event loop."""

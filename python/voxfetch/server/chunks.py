@@ -115,7 +115,7 @@ class Encoded(Boxes):
 
     def encoded(self, position: tuple[int, ...], voxels: NDArray[Any]) -> bytes | None:
         """The bytes of a chunk, None when all of it is the fill value."""
-        return self._encoder.encode(position, np.ascontiguousarray(self.level.cast(voxels)))
+        return self._encoder.encode(position, np.asarray(self.level.cast(voxels), order="C"))
 
 
 class Chunks:

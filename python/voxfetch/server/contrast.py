@@ -1,4 +1,4 @@
-"""How the channels of an image are shown: label, colour and contrast window of each, for every channel there is.
+"""How the channels of an image are shown: label, colour and contrast window of each, of 1024 at most.
 
 What the file says is taken. Else the window is what lies between the 1st and the 99.8th percentile of a part of the
 coarsest level, at most a million voxels around its middle.
@@ -24,6 +24,7 @@ __all__ = ["ShownChannel", "shown_channels"]
 _MAX_SAMPLE_VOXELS = 1 << 20
 #: No axis of the sample gets shorter, as long as there are channels to leave out.
 _MIN_SAMPLE_EXTENT = 16
+_MAX_CHANNELS = 1024
 #: As many as vizarr shows at a time.
 _MAX_ACTIVE = 6
 _PERCENTILES = (1.0, 99.8)
@@ -57,7 +58,7 @@ async def shown_channels(shown: Shown) -> tuple[ShownChannel, ...]:
     if shown.is_label or not shown.levels or not isinstance(shown.node, vf.Image):
         return ()
     axis = shown.channel_axis
-    count = 1 if axis is None else shown.levels[0].shape[axis]
+    count = 1 if axis is None else min(shown.levels[0].shape[axis], _MAX_CHANNELS)
     told = [*shown.node.channels[:count], *[None] * (count - len(shown.node.channels))]
     sampled: list[NDArray[Any]] = []
     if any(one is None or one.window is None or not one.window.start < one.window.end for one in told):
