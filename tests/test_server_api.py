@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import zarr
 
 import voxfetch as vf
 from tests.volumes import asked, write_labels, write_volume
+from voxfetch.server import Server
 from voxfetch.server.api import ApiPlane
 from voxfetch.server.described import without_secrets
 from voxfetch.server.options import ServerOptions
@@ -346,3 +350,51 @@ def test_what_is_not_there(sources):
     assert answered(sources, asked()) is None
     assert answered(sources, asked("cutouts")) is None
     assert answered(sources, asked("tree", method="POST")) is None
+
+
+def test_on_the_wire(sources):
+    """Statuses, and what pages of any origin may read."""
+    options = ServerOptions(max_voxels=1000)
+    with running(sources, options) as url:
+        for path, status in (
+            ("api/tree", 200),
+            ("api/node/em", 200),
+            ("api/node/em/nothing", 404),
+            ("api/node/other", 404),
+            ("api/tree?depth=x", 400),
+            ("img/em/slice.png?box=0:10,0:10", 200),
+            ("img/em/slice.png?box=0:90,0:90&level=0", 413),
+            ("img/em/slice.png?axes=zz", 400),
+            ("img/em/slice.jpg", 404),
+        ):
+            got, headers, content = fetched(url + path)
+            assert got == status, path
+            assert headers["Access-Control-Allow-Origin"] == "*"
+            if status == 400:
+                assert json.loads(content)["message"]
+        box = {"source": "em", "start": [0, 0, 0], "shape": [2, 3, 4]}
+        got, headers, content = fetched(f"{url}api/cutouts", json.dumps([box]).encode())
+        assert (got, len(content)) == (200, 24)
+        (run,) = json.loads(headers["X-Voxfetch-Boxes"])
+        assert run == {"offset": 0, "dtype": "|u1", "shape": [2, 3, 4], "count": 1}
+        got, _, _ = fetched(f"{url}api/cutouts", json.dumps([{**box, "shape": [11, 10, 10]}]).encode())
+        assert got == 413
+
+
+@contextlib.contextmanager
+def running(sources, options):
+    server = Server({"em": sources["em"]}, options).start_in_thread()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+def fetched(url, body=None):
+    """(status, headers, content) of an answer, whatever it says."""
+    try:
+        with urllib.request.urlopen(url, body, timeout=10) as reply:
+            return reply.status, reply.headers, reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()

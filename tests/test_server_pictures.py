@@ -335,3 +335,21 @@ def test_png_of_grey_and_colours(shape, monkeypatch):
     for bad in (np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2, 3), np.uint16), np.zeros((2, 2, 3, 1), np.uint8)):
         with pytest.raises(ValueError, match="a PNG here"):
             write_png(BytesIO(), bad)
+
+
+def test_pictures_whose_readers_leave_hold_nothing(volume):
+    async def leave():
+        registry = Registry({"em": volume[0]})
+        plane = PicturesPlane(registry, ServerOptions(max_response_bytes=20_000))
+        for after in (0, 0.001, 0.003):
+            pictures = [asyncio.ensure_future(plane.answer(asked("thumb.png", source="em"))) for _ in range(8)]
+            await asyncio.sleep(after)
+            for one in pictures[::2]:
+                one.cancel()
+            found = await asyncio.wait_for(asyncio.gather(*pictures, return_exceptions=True), 20)
+            assert all(body.status == 200 for body in found[1::2])
+        assert plane._room._taken == 0
+        assert not plane._room._waiting
+        registry.close()
+
+    asyncio.run(leave())

@@ -252,6 +252,30 @@ def test_what_is_no_longer_to_be_seen_is_not_waited_for(server, tab):
     assert near(landing.color(0, 100, 100), [grey(15, 100, 100)] * 3)
 
 
+def test_time_is_a_slider(server, tab):
+    page = tab(f"{server.url}#source=movie")
+    landing = Landing(page)
+    assert page.evaluate("document.querySelectorAll('.plane').length") == 1
+    assert near(landing.color(0, 20, 20), (20, 20, 20))
+    page.evaluate("document.querySelector('#at-t').focus()")
+    page.key("ArrowRight")
+    page.key("ArrowRight")
+    landing.settle()
+    assert near(landing.color(0, 20, 20), (100, 100, 100))
+    assert page.messages == []
+
+
+def test_very_many_channels_are_a_slider(server, tab):
+    page = tab(f"{server.url}#source=spectrum")
+    landing = Landing(page)
+    assert page.evaluate("document.querySelectorAll('#controls fieldset').length") == 1
+    page.evaluate("document.querySelector('#channel').focus()")
+    page.key("End")
+    landing.settle()
+    assert slices(page)[-1]["at"][0].startswith("c=29,")
+    assert page.evaluate("document.querySelector('#controls fieldset output').textContent") == str(29 * 8)
+
+
 def test_a_narrow_window(server, tab):
     landing = Landing(tab(f"{server.url}#source=em", width=480, height=900))
     assert landing.page.evaluate("document.documentElement.scrollWidth") <= 480

@@ -40,7 +40,7 @@ class Log(logging.Handler):
         self.lines = []
 
     def emit(self, record):
-        method, path, status = re.match(r"(\S+) (\S+) (\d+)", record.getMessage()).groups()
+        method, path, status = re.match(r"(\S+) (.*) (\d+) \d+ \S+ ms", record.getMessage()).groups()
         self.lines.append((method, path, int(status)))
 
 
@@ -80,6 +80,10 @@ def root(tmp_path_factory):
         translation=(80.0, 2005.0, 3005.0),
         omero=SHOWN_AS_IT_IS,
     )
+    flat = {"shape": (5, 64, 96), "scale": (1.0, 10.0, 10.0), "axes": "tyx", "omero": SHOWN_AS_IT_IS}
+    write_volume(root / "movie.zarr", lambda t, y, x: 20 + 40 * t, **flat)
+    spectrum = {"shape": (30, 2, 32, 32), "scale": (1.0,) * 4, "translation": (0.0,) * 4, "axes": "czyx"}
+    write_volume(root / "spectrum.zarr", lambda c, z, y, x: c * 8, **spectrum)
     values = np.where(np.arange(96)[None, None, :] < 48, 0.25, 0.75) * np.ones((4, 64, 1))
     write_volume(root / "floats.zarr", lambda z, y, x: values[z, y, x], shape=(4, 64, 96), dtype="f8")
     plain = zarr.create_array(str(root / "plain.zarr"), shape=(8, 64, 96), chunks=(8, 32, 32), dtype="u1")
@@ -101,7 +105,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def server(root, log):
-    names = ("em", "group", "broken", "a", "b", "floats", "plain")
+    names = ("em", "group", "broken", "a", "b", "floats", "plain", "movie", "spectrum")
     server = Server([(name, root / f"{name}.zarr") for name in names], ServerOptions())
     server.start_in_thread()
     yield server

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -123,20 +124,32 @@ class _Room:
     def __init__(self, nbytes: int) -> None:
         self._limit = nbytes
         self._taken = 0
-        self._less = asyncio.Condition()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
     async def of(self, nbytes: int) -> AsyncGenerator[None]:
-        """Waits until there is room, and holds it."""
-        async with self._less:
-            await self._less.wait_for(lambda: not self._taken or self._taken + nbytes <= self._limit)
-            self._taken += nbytes
+        """Waits until there is room, in turn, and holds it."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((nbytes, turn))
+        self._admit()
         try:
+            await turn
             yield
         finally:
-            self._taken -= nbytes
-            async with self._less:
-                self._less.notify_all()
+            # One that left before its turn came has taken nothing.
+            if turn.done() and not turn.cancelled():
+                self._taken -= nbytes
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            nbytes, turn = self._waiting[0]
+            if not turn.cancelled():
+                if self._taken and self._taken + nbytes > self._limit:
+                    return
+                self._taken += nbytes
+                turn.set_result(None)
+            self._waiting.popleft()
 
 
 @dataclass(slots=True)

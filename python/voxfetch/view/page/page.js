@@ -200,6 +200,8 @@ async function copy(text, button) {
 async function show(hash) {
   const image = node;
   const layers = image.picture.is_label ? [new Layer(base, image)] : image.picture.channels.map((_, i) => new Layer(base, image, i));
+  // More channels than have looks are one layer, with a slider.
+  if (image.picture.channels.length < image.picture.levels[0].shape[image.picture.channel]) layers.length = 1;
   const labels = await Promise.all((image.labels ?? []).map(async (name) => {
     const place = [image.path, 'labels', name].filter(Boolean).join('/');
     try {
@@ -229,6 +231,17 @@ function controls() {
     for (const one of [slider, entry]) one.addEventListener('input', () => one.value !== '' && planes.move(name, Number(one.value) + 0.5));
     slider.dataset.axis = entry.dataset.axis = name;
     form.append(make('label', { className: 'line' }, name, slider, entry));
+  }
+  const count = planes.shape[node.picture.channel];
+  if (node.picture.channels.length < count && !planes.image.isLabel) {
+    const slider = make('input', { type: 'range', min: 0, max: count - 1, step: 1, value: 0, id: 'channel' });
+    const shown = make('output', { textContent: '0' });
+    slider.addEventListener('input', () => {
+      planes.image.channel = Number(slider.value);
+      shown.textContent = slider.value;
+      planes.update();
+    });
+    form.append(make('label', { className: 'line', title: 'channel' }, 'c', slider, shown));
   }
   form.append(make('h3', { textContent: 'Layers' }));
   planes.layers.forEach((layer, i) => form.append(looks(layer, i)));
