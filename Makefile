@@ -1,6 +1,7 @@
 # make demo    build, read the FIB-SEM volume of the tests, leave a slice in demo/
 # make test    Rust and Python tests, benchmarks as a smoke test, fuzz targets for seconds
 # make test-pythons  the tests that go with zarr, dask and xarray, their newest, under every other CPython that is here
+# make test-zarr  some minutes of zarr-python's own suite with voxfetch.ZarrPipeline; downloads it
 # make suites  the suites of zarr-python and xarray with voxfetch.ZarrPipeline; downloads them, an hour; writes tests/zarr_suites.md
 # make lint    format, clippy, ruff, pyright, stub, layers, dependencies
 # make wheel   dist/*.whl, tried in a clean environment without a compiler
@@ -34,7 +35,7 @@ unexport PYTHONPATH PYTHONHOME
 RUST := Cargo.toml Cargo.lock $(shell find rust -path rust/fuzz -prune -o \( -name '*.rs' -o -name '*.toml' \) -print)
 PACKAGE := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' -o -path '*/page/*')
 
-.PHONY: help demo test test-rust test-python test-pythons test-bench suites fuzz bench lint lint-rust lint-python wheel clean
+.PHONY: help demo test test-rust test-python test-pythons test-bench test-zarr suites fuzz bench lint lint-rust lint-python wheel clean
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
@@ -52,8 +53,11 @@ test-python: $(DONE)/extension $(DONE)/dev
 test-pythons: $(DONE)/wheel
 	PYTHON=$(BIN)/python tools/dropins.sh dist/*.whl
 
+test-zarr: $(DONE)/extension
+	$(BIN)/python tools/zarr_suite.py zarr-3.1.6 --quick
+
 suites: $(DONE)/extension
-	$(BIN)/python tools/zarr_suite.py zarr-3.1.6 zarr-3.4.2 xarray-2026.9.0
+	$(BIN)/python tools/zarr_suite.py zarr-3.1.6 zarr-3.4.2 xarray-2026.9.0 ome-zarr-0.21.0 anndata-0.13.4
 	$(BIN)/python tools/zarr_suite.py --write
 
 # Every engine that is installed reads tiny volumes of every layout, from files and over HTTP; answers are compared,
@@ -61,6 +65,7 @@ suites: $(DONE)/extension
 test-bench: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m bench check
 	$(BIN)/python -m bench remote --quick
+	$(BIN)/python -m bench remote --quick --where s3 --engines voxfetch,voxfetch-zarr --workloads open_array,chunk_cold,box,cubes
 
 fuzz:
 	tools/fuzz.sh $(FUZZ_SECONDS)

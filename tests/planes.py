@@ -7,6 +7,7 @@ import json
 import warnings
 from typing import Any
 
+import numpy as np
 import zarr
 from zarr.abc.store import Store, SuffixByteRequest
 
@@ -112,3 +113,8 @@ def by_zarr(planes, path):
         version = {"z3": 3, "z2": 2}[path[:2]]
         voxels = zarr.open_array(PlaneStore(planes, path), mode="r", zarr_format=version)[...]
     return voxels.astype(voxels.dtype.newbyteorder("="))
+
+
+def same(got, expected):
+    """Equal in shape, type and every voxel."""
+    np.testing.assert_array_equal(got, expected, strict=True)

@@ -24,17 +24,18 @@ pytest.importorskip("bench", reason="no benchmarks next to the tests")
 from bench import __main__ as command
 from bench import formats, planes, start
 from bench.arguments import add_names
-from bench.engines import load
+from bench.engines import UnsupportedVolumeError, load
 from bench.layouts import VOLUME_GROUPS, VOLUMES
 from bench.limits import command as limits
 from bench.remote.engines import load as load_remote
+from bench.remote.places import Place
 from bench.remote.server import Server
 from bench.remote.volumes import RemoteVolume, prepare
 from bench.remote.worker import RemoteWorker
 from bench.remote.workloads import WORKLOADS as REMOTE_WORKLOADS
 from bench.remote.workloads import plan as remote_plan
 from bench.report import markdown
-from bench.volumes import build, linked
+from bench.volumes import CACHE_VERSION, build, linked
 from bench.worker import WrongAnswerError, compare
 from bench.workloads import WORKLOADS, Box, plan
 
@@ -45,7 +46,9 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setattr("bench.volumes.CACHE", folder)
-        yield folder
+        served = folder / f"v{CACHE_VERSION}"
+        served.mkdir()
+        yield served
 
 
 def whole(volume):
@@ -332,14 +335,15 @@ def test_boxes_of_large_chunks(cache, name):
         assert 2 * len(touched(volume, box)) <= workload.requests_at_most
 
 
-@pytest.mark.parametrize("engine", ["voxfetch", "tensorstore", "zarr-obstore", "zarrista", "obstore"])
+@pytest.mark.parametrize("bucket", [None, "small"])
+@pytest.mark.parametrize("engine", ["voxfetch", "tensorstore", "zarr", "zarr-obstore", "zarrista", "obstore"])
 @pytest.mark.parametrize("name", ["cubes", "tiles"])
-def test_engines_read_large_chunks(range_server, name, engine):
+def test_engines_read_large_chunks(range_server, name, engine, bucket):
     """Answers are compared by the worker; what is fetched is right as well: whole chunks, or blocks of them."""
     volume = remote(name)
     with closing(RemoteWorker()) as worker:
         try:
-            worker.load(engine, range_server.port)
+            worker.load(engine, range_server.port, bucket)
         except ImportError as reason:
             pytest.skip(str(reason))
         run = {"seed": "s", "count": 10, "limit_s": 60, "delayed": False}
@@ -374,9 +378,9 @@ class InProcess:
 
     dead = False
 
-    def __init__(self, engine, worker, port, reply_timeout_s):
+    def __init__(self, engine, worker, port, reply_timeout_s, bucket):
         self._worker = RemoteWorker()
-        self.loaded = self._worker.load(engine, port)
+        self.loaded = self._worker.load(engine, port, bucket)
 
     def call(self, do, **arguments):
         assert do == "run"
@@ -386,7 +390,8 @@ class InProcess:
         self._worker.close()
 
 
-def test_remote(cache, range_server, bench, monkeypatch):
+@pytest.mark.parametrize("where", ["http", "s3"])
+def test_remote(cache, range_server, bench, monkeypatch, where):
     pytest.importorskip("tensorstore")
     pytest.importorskip("obstore")
     monkeypatch.setattr("bench.remote.runner.SERVED", cache)
@@ -394,7 +399,7 @@ def test_remote(cache, range_server, bench, monkeypatch):
     monkeypatch.setattr("bench.remote.runner.Settings.count", lambda *_: 3)
     document, text = bench(
         "remote", "--size", "small", "--repeat", "1", "--engines", "voxfetch,tensorstore,obstore",
-        "--workloads", "cubes,tiles_50mb",
+        "--workloads", "cubes,tiles_50mb", "--where", where,
     )  # fmt: skip
     assert set(document["volumes"]) == {"cubes", "tiles"}
     assert [len(result["runs"][0]) for result in document["results"]] == [3] * 6
@@ -402,6 +407,18 @@ def test_remote(cache, range_server, bench, monkeypatch):
     assert "## cubes: one 48^3 box of chunks of 128^3" in text
     assert "tiles, 20 ms, 50 MB/s a connection, 3 a run." in text
     assert text.count("| **tensorstore** |") == 2
+    assert text.startswith("# Remote reads through S3, " if where == "s3" else "# Remote reads, ")
+    assert ("StoreOptions(anonymous=True" in text) == (where == "s3")
+
+
+def test_urls_of_a_bucket():
+    """The bucket is the first folder of the server; what reads over plain HTTP only refuses it."""
+    http, bucket = Place("http://h:1"), Place("http://h:1", "small")
+    assert (http.url("small/a"), bucket.url("small/a")) == ("http://h:1/small/a", "s3://small/a")
+    assert (http.key("small/a"), bucket.key("small/a")) == ("small/a", "a")
+    assert http.http() == "http://h:1"
+    with pytest.raises(UnsupportedVolumeError, match="plain HTTP"):
+        load_remote("webknossos", "http://h:1", "small")
 
 
 class CropsInProcess:

@@ -11,7 +11,8 @@ import zarr
 
 import voxfetch as vf
 from tests.conftest import values
-from tests.planes import Planes, by_zarr
+from tests.images import make_image, paths, shown
+from tests.planes import Planes, by_zarr, same
 from tests.servers.boss import BossServer, Channel
 from tests.wkw_data import layer, write_mag, write_properties
 from voxfetch.server.casts import cast_voxels, shown_dtype
@@ -24,51 +25,6 @@ FIB25 = "tests/data/fib25/fib25.ome.zarr"
 @pytest.fixture(scope="module")
 def root(request):
     return request.config.rootpath
-
-
-def same(got, expected):
-    np.testing.assert_array_equal(got, expected, strict=True)
-
-
-def make_image(
-    path, levels, axes="zyx", scales=None, *, units=None, translations=None, labels=None, version="0.5", **ome
-):
-    """An OME-Zarr image, 0.5 by zarr-python; `levels` are arrays, `labels` images of the same form."""
-    types = {"t": "time", "c": "channel"}
-    described = [{"name": name, "type": types.get(name, "space")} for name in axes]
-    for axis, unit in zip(described, units or [None] * len(axes), strict=True):
-        if unit:
-            axis["unit"] = unit
-    datasets = []
-    for number in range(len(levels)):
-        scale = scales[number] if scales else [2.0**number if name in "zyx" else 1.0 for name in axes]
-        transforms = [{"type": "scale", "scale": list(map(float, scale))}]
-        if translations:
-            transforms.append({"type": "translation", "translation": list(map(float, translations[number]))})
-        datasets.append({"path": f"s{number}", "coordinateTransformations": transforms})
-    members = {"version": version, "multiscales": [{"axes": described, "datasets": datasets}], **ome}
-    group = zarr.open_group(path, mode="w", attributes={"ome": members})
-    for number, voxels in enumerate(levels):
-        chunks = tuple(min(extent, 8) for extent in voxels.shape)
-        group.create_array(f"s{number}", data=voxels, chunks=chunks, dimension_names=list(axes))
-    if labels:
-        zarr.open_group(f"{path}/labels", mode="w", attributes={"ome": {"version": "0.5", "labels": list(labels)}})
-        for name, voxels in labels.items():
-            make_image(f"{path}/labels/{name}", voxels, axes, scales, units=units, **{"image-label": {}})
-    return vf.open(path)
-
-
-def shown(planes, path):
-    """The members of OME-Zarr at `z3/...` or `z2/...`."""
-    return (
-        planes.json(f"{path}/zarr.json")["attributes"]["ome"]
-        if path.startswith("z3")
-        else planes.json(f"{path}/.zattrs")
-    )
-
-
-def paths(ome):
-    return [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
 
 
 # ----------------------------------------------------------------------------------------------------- vizarr, viv
@@ -411,155 +367,6 @@ def test_neuroglancer_reads_what_is_shown_as_v2(root, source):
 )
 def test_neuroglancer_reads_what_is_shown(root, source):
     neuroglancer_opens(Planes(a=vf.open(root / "tests/data" / source)), "z3/a")
-
-
-# ------------------------------------------------------------------------------------------------------ precomputed
-
-
-def volume(planes, path):
-    """All voxels of a volume, level by level, by the rules of the format; (channel, z, y, x)."""
-    info = planes.json(f"{path}/info")
-    levels = []
-    for scale in info["scales"]:
-        size, offset, (extent,) = scale["size"], scale["voxel_offset"], scale["chunk_sizes"]
-        voxels = np.zeros((info["num_channels"], *size[::-1]), info["data_type"])
-        for place in np.ndindex(*(-(-n // m) for n, m in zip(size, extent, strict=True))):
-            low = [p * m for p, m in zip(place, extent, strict=True)]
-            high = [min(a + m, n) for a, m, n in zip(low, extent, size, strict=True)]
-            name = "_".join(f"{a + o}-{b + o}" for a, b, o in zip(low, high, offset, strict=True))
-            body = planes.get(f"{path}/{scale['key']}/{name}")
-            if body is not None:
-                shape = [info["num_channels"], *(b - a for a, b in zip(low[::-1], high[::-1], strict=True))]
-                part = tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))
-                voxels[(slice(None), *part)] = np.frombuffer(body.content, info["data_type"]).reshape(shape)
-        levels.append(voxels)
-    return info, levels
-
-
-@pytest.mark.parametrize("axes", ["zyx", "cxyz", "xyzc", "yxcz"])
-def test_images_are_precomputed_volumes_whatever_their_axes(tmp_path, axes):
-    voxels = values([dict(zip("czyx", (3, 9, 17, 12), strict=True))[name] for name in axes], "uint16")
-    image = make_image(
-        tmp_path / "a", [voxels], axes, [[1.0 if n == "c" else 5.0 for n in axes]], units=[None] * len(axes)
-    )
-    info, (got,) = volume(Planes(a=image), "pc/a")
-    full = voxels if "c" in axes else voxels[None]
-    same(got, full.transpose([("c" * ("c" not in axes) + axes).index(name) for name in "czyx"]))
-    assert info["num_channels"] == (3 if "c" in axes else 1)
-    assert (info["@type"], info["type"]) == ("neuroglancer_multiscale_volume", "image")
-    assert info["scales"][0]["encoding"] == "raw"
-
-
-def test_sizes_are_nanometres_and_corners_whole_voxels(tmp_path):
-    levels = [values((8, 16, 16), "u1"), values((8, 8, 8), "u1"), values((8, 4, 4), "u1")]
-    scales = [(0.04, 0.008, 0.008), (0.04, 0.016, 0.016), (0.04, 0.032, 0.032)]
-    binned = [(0.4, 0.0, 0.8), (0.4, 0.004, 0.804), (0.4, 0.012, 0.812)]
-    silent = [(0.4, 0.0, 0.8)] * 3
-    for name, translations in (("a", binned), ("b", silent)):
-        image = make_image(tmp_path / name, levels, scales=scales, units=["micrometer"] * 3, translations=translations)
-        scale = Planes(a=image).json("pc/a/info")["scales"]
-        assert [one["resolution"] for one in scale] == [
-            pytest.approx([8, 8, 40]),
-            pytest.approx([16, 16, 40]),
-            pytest.approx([32, 32, 40]),
-        ]
-        assert [one["voxel_offset"] for one in scale] == [[100, 0, 10], [50, 0, 10], [25, 0, 10]]
-
-
-def test_a_level_between_voxels_is_moved_to_the_nearest_corner(tmp_path):
-    levels = [values((8, 8, 8), "u1"), values((4, 4, 4), "u1")]
-    translations = [(0, 0, 0), (1.3, 1.7, 0.5)]
-    image = make_image(tmp_path / "a", levels, scales=[(1, 1, 1), (2, 2, 2)], translations=translations)
-    # The first voxels of the second level begin 0.8, 1.2 and 0 after those of the first.
-    assert Planes(a=image).json("pc/a/info")["scales"][1]["voxel_offset"] == [0, 1, 0]
-
-
-@pytest.mark.parametrize("kind", ["unsharded", "identity_gzip"])
-def test_volumes_that_begin_elsewhere_are_the_same_volumes(root, kind):
-    source = root / "tests/data/precomputed/tensorstore-0.1.86" / kind
-    stored = json.loads((source / "info").read_bytes())["scales"][0]
-    info, (got,) = volume(Planes(a=vf.open(source)), "pc/a")
-    (scale,) = info["scales"]
-    assert [scale[name] for name in ("size", "resolution", "voxel_offset")] == [
-        stored[name] for name in ("size", "resolution", "voxel_offset")
-    ]
-    same(got, vf.open(source).level(0)[...].transpose(3, 2, 1, 0))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "0-8_0-8_0-9",
-        "0-8_0-8_1-9",
-        "1-9_0-8_0-8",
-        "4-12_0-8_0-8",
-        "00-8_0-8_0-8",
-        "0-08_0-8_0-8",
-        "+0-8_0-8_0-8",
-        "8-8_0-8_0-8",
-        "16-24_0-8_0-8",
-        "-8-0_0-8_0-8",
-        "-0-8_0-8_0-8",
-        "0-8_0-8",
-        "0-8_0-8_0-8_0-8",
-        "0-8_0-8_0-\u0668",
-        "0-99999999999999999999999_0-8_0-8",
-        "0-8_0-8_0-8.gz",
-        "zarr.json",
-    ],
-)
-def test_a_name_of_no_chunk_is_not_there_and_not_looked_for(tmp_path, name):
-    planes = Planes(a=make_image(tmp_path / "a", [values((8, 8, 12), "u1")]))
-    assert len(planes.get("pc/a/0/0-8_0-8_0-8", "pc/a/0/8-12_0-8_0-8")[1].content) == 4 * 8 * 8
-    before = vf.default_engine().stats().reads
-    assert planes.get(f"pc/a/0/{name}") is None
-    assert vf.default_engine().stats().reads == before
-    for path in ("pc/a/1/0-8_0-8_0-8", "pc/a/00/0-8_0-8_0-8", "pc/a/0-8_0-8_0-8", "pc/a", "pc/a/0", "pc/a/zarr.json"):
-        assert planes.get(path) is None
-
-
-def test_zeros_are_not_there_and_other_fill_values_are(tmp_path):
-    for fill, is_there in ((0, False), (3, True)):
-        array = zarr.create_array(
-            tmp_path / f"a{fill}",
-            shape=(8, 8, 8),
-            chunks=(8, 8, 8),
-            dtype="u1",
-            fill_value=fill,
-            dimension_names=list("zyx"),
-        )
-        assert array.nchunks_initialized == 0
-        body = Planes(a=vf.open(tmp_path / f"a{fill}")).get("pc/a/0/0-8_0-8_0-8")
-        assert (body is not None) is is_there
-        assert body is None or set(bytes(body.content)) == {fill}
-
-
-@pytest.mark.parametrize(
-    ("dtype", "shown_type", "kind", "is_label"),
-    [
-        ("uint64", "uint64", "segmentation", False),
-        ("uint64", "uint64", "segmentation", True),
-        ("uint16", "uint16", "segmentation", True),
-        ("int64", "uint64", "segmentation", True),
-        ("int64", "int32", "image", False),
-        ("bool", "uint8", "image", False),
-        ("float64", "float32", "image", False),
-        ("int8", "int8", "image", False),
-    ],
-)
-def test_types_are_those_of_the_format(tmp_path, dtype, shown_type, kind, is_label):
-    voxels = values((4, 8, 8), dtype)
-    more = {"image-label": {}} if is_label else {}
-    info, (got,) = volume(Planes(a=make_image(tmp_path / "a", [voxels], **more)), "pc/a")
-    assert (info["data_type"], info["type"]) == (shown_type, kind)
-    same(got[0], cast_voxels(voxels, np.dtype(shown_type), is_label=is_label))
-
-
-@pytest.mark.parametrize(("axes", "dtype"), [("tzyx", "u1"), ("yx", "u1"), ("zyx", "c8")])
-def test_what_the_format_cannot_hold_is_not_there_and_says_why(tmp_path, axes, dtype):
-    image = make_image(tmp_path / "a", [values((4, 4, 4, 4)[: len(axes)], dtype)], axes)
-    with pytest.raises(vf.NotFoundError, match=r"a precomputed volume has .*/z3/ and /z2/ have it"):
-        Planes(a=image).get("pc/a/info")
 
 
 # -------------------------------------------------------------------------------------------------------------- small

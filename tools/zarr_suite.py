@@ -1,7 +1,7 @@
 """Runs the test suites of zarr-python and of packages that use it with a codec pipeline, and compares with zarr's own.
 
     python tools/zarr_suite.py zarr-3.1.6 zarr-3.4.2       # with voxfetch.ZarrPipeline and with zarr's own pipeline
-    python tools/zarr_suite.py zarr-3.4.2 --quick          # some files, for CI
+    python tools/zarr_suite.py zarr-3.1.6 --quick          # some files, for CI: two minutes
     python tools/zarr_suite.py zarr-3.1.6 -k sharding
     python tools/zarr_suite.py zarr-3.1.6 --pipeline zarrs
     python tools/zarr_suite.py zarr-3.1.6 --failed         # after a change: the new failures of the last whole run only
@@ -9,7 +9,8 @@
 
 A suite is the sdist of a package, unpacked under build/suites with an environment of its own, in which voxfetch is
 taken from python/ of this tree. A failure is new when the same test does not fail with zarr's own pipeline by the
-same exception. Those with a reason in tests/zarr_suites.toml are known; any other makes the exit status 1.
+same exception; with --quick, that runs only what has failed. Those with a reason in tests/zarr_suites.toml are known.
+The exit status is 1 with any other, when a run does not come to its end, and when the pipeline accelerated nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ BUILD = ROOT / "build" / "suites"
 TABLE = ROOT / "tests" / "zarr_suites.md"
 REASONS = ROOT / "tests" / "zarr_suites.toml"
 TIMEOUT_S = 5400
+QUICK_TIMEOUT_S = 900
 FAILED = ("failed", "error")
+#: Exit status of pytest.
+INTERRUPTED = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,10 @@ class Suite:
 
 
 def _zarr(version: str, python: tuple[int, int], *quick: str) -> Suite:
-    files = ("test_array.py", "test_indexing.py", "test_codecs", "test_v2.py", "test_properties.py", *quick)
+    # Of the properties those that read voxels.
+    read = ("test_array_roundtrip", "test_basic_indexing", "test_oindex", "test_vindex")
+    properties = (f"test_properties.py::{name}" for name in read)
+    files = ("test_indexing.py", "test_codecs", "test_v2.py", *properties, *quick)
     return Suite(
         "zarr",
         version,
@@ -85,7 +92,7 @@ _ASYNC = ("pytest", "pytest-asyncio")
 SUITES = {
     suite.name: suite
     for suite in (
-        _zarr("3.1.6", (3, 11)),
+        _zarr("3.1.6", (3, 11), "test_array.py"),
         _zarr("3.4.2", (3, 12), "test_codec_pipeline_suite.py"),
         Suite(
             "xarray",
@@ -131,6 +138,8 @@ SUITES = {
                 "no:randomly",
                 "-k",
                 "zarr",
+                # With pandas 3.1 they fail in what they prepare.
+                "--ignore=tests/test_concatenate_disk.py",
             ),
         ),
     )
@@ -242,10 +251,12 @@ def run(suite: Suite, pipeline: str, *, which: str, tests: tuple[str, ...], keyw
             env=environment,
             stdout=text,
             stderr=subprocess.STDOUT,
-            timeout=TIMEOUT_S,
+            timeout=QUICK_TIMEOUT_S if which == "quick" else TIMEOUT_S,
             check=False,
         )
-    if done.returncode not in (0, 1, 2):
+    # A module that cannot be imported ends the run as an interrupt does, but is among the results.
+    broken = done.returncode == INTERRUPTED and any("::" not in test for test in results(out))
+    if done.returncode not in (0, 1) and not broken:
         raise SystemExit(f"{suite.name} with {pipeline}: pytest ended with {done.returncode}, see {log}")
     return out
 
@@ -378,6 +389,15 @@ def compare(suite: str, pipeline: str, which: str) -> Comparison | None:
     return Comparison(suite, pipeline, results(ours), results(baseline))
 
 
+def quick(suite: Suite, pipeline: str) -> None:
+    """Runs some files, and what failed there with zarr's own pipeline."""
+    ours = results(run(suite, pipeline, which="quick", tests=suite.quick, keyword=None))
+    failed = Comparison(suite.name, pipeline, ours, {}).failed
+    (suite.folder / "zarr-quick.jsonl").write_text("")
+    if failed:
+        run(suite, "zarr", which="quick", tests=tuple(failed), keyword=None)
+
+
 def again(suite: Suite, pipeline: str) -> None:
     """Runs the new failures of the last whole run once more; their lines are replaced, and say so."""
     last = compare(suite.name, pipeline, "whole")
@@ -387,6 +407,29 @@ def again(suite: Suite, pipeline: str) -> None:
     lines = last.ours | {test: {**line, "again": True} for test, line in found.items()}
     path = suite.folder / f"{pipeline}-whole.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
+
+
+def compared(suite: Suite, which: str, arguments: argparse.Namespace) -> int:
+    """Runs a suite, prints its line and its new failures; returns its exit status."""
+    prepare(suite)
+    if arguments.quick:
+        quick(suite, arguments.pipeline)
+    else:
+        if arguments.again or which == "some" or not (suite.folder / "zarr-whole.jsonl").exists():
+            run(suite, "zarr", which=which, tests=suite.tests, keyword=arguments.keyword)
+        if arguments.failed:
+            again(suite, arguments.pipeline)
+        else:
+            run(suite, arguments.pipeline, which=which, tests=suite.tests, keyword=arguments.keyword)
+    one = compare(suite.name, arguments.pipeline, which)
+    if one is None:
+        raise SystemExit(f"{suite.name}: no results")
+    print(HEADER, one.row(), sep="\n")
+    for test in one.new:
+        print(f"{test}: {one.reason(test) or 'NEW'}: {one.ours[test]['message']}")
+    if which != "some" and not one.reached:
+        raise SystemExit(f"{suite.name}: no test read through {arguments.pipeline}")
+    return int(bool(one.unknown()))
 
 
 def main() -> int:
@@ -403,28 +446,12 @@ def main() -> int:
     unknown = set(arguments.suites) - set(SUITES)
     if unknown:
         parser.error(f"no suite {', '.join(sorted(unknown))}")
-    which = "quick" if arguments.quick else "whole"
-    if arguments.keyword is not None:
-        which = "some"
+    if arguments.quick and (arguments.failed or arguments.keyword is not None):
+        parser.error("--quick goes with neither -k nor --failed")
+    which = "quick" if arguments.quick else "whole" if arguments.keyword is None else "some"
     status = 0
     for name in arguments.suites:
-        suite = SUITES[name]
-        prepare(suite)
-        tests = suite.quick if arguments.quick else suite.tests
-        baseline = suite.folder / f"zarr-{which}.jsonl"
-        if arguments.again or which == "some" or not baseline.exists():
-            run(suite, "zarr", which=which, tests=tests, keyword=arguments.keyword)
-        if arguments.failed:
-            again(suite, arguments.pipeline)
-        else:
-            run(suite, arguments.pipeline, which=which, tests=tests, keyword=arguments.keyword)
-        compared = compare(name, arguments.pipeline, which)
-        if compared is None:
-            raise SystemExit(f"{name}: no results")
-        print(HEADER, compared.row(), sep="\n")
-        for test in compared.new:
-            print(f"{test}: {compared.reason(test) or 'NEW'}: {compared.ours[test]['message']}")
-        status |= bool(compared.unknown())
+        status |= compared(SUITES[name], which, arguments)
     if arguments.write:
         found = (compare(suite, pipeline, "whole") for suite in SUITES for pipeline in PIPELINES if pipeline != "zarr")
         TABLE.write_text(document([one for one in found if one is not None]))

@@ -33,14 +33,21 @@ DRIVERS = {
 }
 
 
-def spec_of(url: str, volume_format: str, *, pool: bool) -> dict[str, Any]:
-    """How the volume at a URL is opened; ``pool``: with a cache pool. UnsupportedVolumeError where it does not work."""
+def spec_of(place: str | dict[str, Any], volume_format: str, *, pool: bool) -> dict[str, Any]:
+    """How the volume at a place is opened, the URL or spec of a kvstore; ``pool``: with a cache pool.
+
+    UnsupportedVolumeError where it does not work.
+    """
     if volume_format not in DRIVERS:
         raise UnsupportedVolumeError(f"it does not read {volume_format}")
     if pool and volume_format == "zip":
         # Seen in 0.1.86: two full reads, one after the other, of a volume larger than the pool.
         raise UnsupportedVolumeError("with a cache pool a later read of a volume in a ZIP may wait for ever")
-    kvstore = f"{url}|zip:" if volume_format == "zip" else f"{url}/"
+    kvstore: Any
+    if volume_format == "zip":
+        kvstore = {"driver": "zip", "base": place}
+    else:
+        kvstore = f"{place}/" if isinstance(place, str) else place | {"path": f"{place['path']}/"}
     return {"driver": DRIVERS[volume_format], "kvstore": kvstore}
 
 

@@ -22,6 +22,7 @@ QUICK_SUSTAINED_GIB = 0.1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--quick", action="store_true", help="answers and request counts only, tiny volumes; for CI")
+    parser.add_argument("--where", choices=("http", "s3"), default="http", help="s3: a bucket, and nothing is signed")
     parser.add_argument("--size", choices=SIZES, default="full", help="of the volumes; full is 1 GiB each")
     add_names(parser, "--engines", ENGINES, "of_zarr", ENGINE_GROUPS)
     add_names(parser, "--workloads", WORKLOADS, "of_zarr", WORKLOAD_GROUPS)
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crops", type=int, default=2000, help="shards of the workload crops")
     parser.add_argument("--sustained-gib", type=float, default=8, help="decoded, of the workload sustained")
     parser.add_argument("--seed", default="voxfetch")
-    parser.add_argument("--name", default="remote", help="of the files in bench/results")
+    parser.add_argument("--name", help="of the files in bench/results; default remote, or remote_s3")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -44,9 +45,11 @@ def main(options: argparse.Namespace) -> int:
         crops=options.crops,
         sustained_gib=QUICK_SUSTAINED_GIB if options.quick else options.sustained_gib,
         few=options.quick,
+        where=options.where,
     )
     if options.quick:
         return 1 if check(settings) else 0
     document = run(settings, ["python", "-m", "bench", *sys.argv[1:]])
-    publish(document, markdown(document), options.name)
+    name = options.name or ("remote" if options.where == "http" else "remote_s3")
+    publish(document, markdown(document), name)
     return 0

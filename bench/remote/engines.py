@@ -1,4 +1,4 @@
-"""Who reads over HTTP: one adapter a library, each in the way its documentation recommends for speed.
+"""Who reads from the server: one adapter a library, each in the way its documentation recommends for speed.
 
 A library is imported when its adapter is loaded. Where it offers that, all arrays share one HTTP client. ``lacks`` says
 what a library has no way to do and what it does instead; it is printed with the results.
@@ -23,6 +23,7 @@ from bench.engines import OWN, known
 from bench.engines.tensorstore import spec_of
 from bench.engines.voxfetch import opened
 from bench.engines.zarr import PIPELINES
+from bench.remote.places import Place
 from bench.writers import CHANNEL
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Array = np.ndarray[Any, Any]
 
 #: Of tensorstore-best: room for 500 indexes of the volumes here, for one box, and for little of a volume.
 CACHE_POOL_BYTES = 32 << 20
-HTTP_CONCURRENCY = 256
+REQUEST_CONCURRENCY = 256
 ZARR_CONCURRENCY = 128
 ZARR_WORKERS = 4
 ZARRS_PIPELINE = PIPELINES["zarrs"]
@@ -76,16 +77,12 @@ class Engine:
     prepare: Callable[[RemoteVolume], object] | None = None
 
 
-def load(name: str, url: str) -> Engine:
-    """The engine of that name, for the server at ``url``. ImportError where its library is missing."""
-    return ENGINES[name](url)
+def load(name: str, url: str, bucket: str | None = None) -> Engine:
+    """The engine of that name, for the server at ``url``, or for its folder ``bucket`` through S3.
 
-
-def http_store(url: str) -> Any:
-    """obstore's store over plain HTTP: one client for all that is read through it."""
-    from obstore.store import HTTPStore
-
-    return HTTPStore.from_url(url, client_options={"allow_http": True})
+    ImportError where its library is missing, UnsupportedVolumeError where it is not used through S3.
+    """
+    return ENGINES[name](Place(url, bucket))
 
 
 class Loop:
@@ -100,43 +97,50 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-def _voxfetch(url: str) -> Engine:
+def _voxfetch(place: Place) -> Engine:
     import voxfetch as vf
+
+    options = _store_options(vf, place)
 
     def open_volume(volume: RemoteVolume) -> _Voxfetch:
         if volume.volume.format == "wkw":  # the extent of a mag is in the properties of its dataset
-            return _Voxfetch(vf.open_array(f"{url}/{volume.dataset}", f"{volume.volume.layer}/1"))
+            return _Voxfetch(vf.open_array(place.url(volume.dataset), f"{volume.volume.layer}/1", options=options))
         if volume.volume.format == "bossdb":
-            return _Voxfetch(vf.open_array(f"bossdb://{url}/{CHANNEL}", "0"))
-        return _Voxfetch(opened(vf, f"{url}/{volume.path}", volume.volume))
+            return _Voxfetch(vf.open_array(f"bossdb://{place.http()}/{CHANNEL}", "0"))
+        return _Voxfetch(opened(vf, place.url(volume.path), volume.volume, options=options))
 
     return Engine(
         {"voxfetch": version("voxfetch")},
-        "defaults; at once: read_many",
+        f"defaults{'' if options is None else ', StoreOptions(anonymous=True, endpoint=...)'}; at once: read_many",
         "-",
         open_volume,
-        lambda path: vf.open_array(f"{url}/{path}").shape,
-        lambda path: [level.shape for level in vf.open_image(f"{url}/{path}").levels],
+        lambda path: vf.open_array(place.url(path), options=options).shape,
+        lambda path: [level.shape for level in vf.open_image(place.url(path), options=options).levels],
     )
 
 
-def _voxfetch_tables(url: str) -> Engine:
+def _store_options(vf: Any, place: Place) -> Any:
+    return None if place.bucket is None else vf.StoreOptions(anonymous=True, endpoint=place.endpoint)
+
+
+def _voxfetch_tables(place: Place) -> Engine:
     import voxfetch as vf
 
     folder = mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    options = {"chunk_tables": folder}
+    tables = {"chunk_tables": folder}
+    options = _store_options(vf, place)
 
     def open_volume(volume: RemoteVolume) -> _Voxfetch:
         known(volume.volume, "hdf5")
-        return _Voxfetch(opened(vf, f"{url}/{volume.path}", volume.volume, format_options=options))
+        return _Voxfetch(opened(vf, place.url(volume.path), volume.volume, options=options, format_options=tables))
 
     return Engine(
         {"voxfetch": version("voxfetch")},
         'defaults, and chunk tables kept: format_options={"chunk_tables": folder}, where each was put beforehand',
         "-",
         open_volume,
-        lambda path: vf.open_array(f"{url}/{path}").shape,
+        lambda path: vf.open_array(place.url(path), options=options).shape,
         None,
         prepare=open_volume,
     )
@@ -154,24 +158,24 @@ class _Voxfetch:
         return self._array.read_many([box.start for box in boxes], boxes[0].shape)  # type: ignore[no-any-return]
 
 
-def _tensorstore(url: str, *, best: bool) -> Engine:
+def _tensorstore(place: Place, *, best: bool) -> Engine:
     import tensorstore as ts
 
     settings: dict[str, Any] = {
         "cache_pool": {"total_bytes_limit": CACHE_POOL_BYTES},
         "data_copy_concurrency": {"limit": os.cpu_count() or 1},
-        "http_request_concurrency": {"limit": HTTP_CONCURRENCY},
+        f"{'http' if place.bucket is None else 's3'}_request_concurrency": {"limit": REQUEST_CONCURRENCY},
     }
     recheck = {"recheck_cached_data": "open"} if best else {}
     context = ts.Context(settings if best else {})
 
     def opening(path: str, volume_format: str = "zarr3") -> Any:
-        spec = spec_of(f"{url}/{path}", volume_format, pool=best) | recheck
+        spec = spec_of(place.kvstore(path), volume_format, pool=best) | recheck
         return ts.open(spec, context=context, open=True, read=True)
 
     def open_image(path: str) -> list[tuple[int, ...]]:
-        store = ts.KvStore.open(f"{url}/{path}/", context=context).result()
-        group = json.loads(store.read("zarr.json").result().value)
+        folder = spec_of(place.kvstore(path), "zarr3", pool=best)["kvstore"]
+        group = json.loads(ts.KvStore.open(folder, context=context).result().read("zarr.json").result().value)
         levels = [opening(f"{path}/{name}") for name in level_paths(group)]
         return [tuple(level.result().shape) for level in levels]
 
@@ -204,13 +208,13 @@ def level_paths(group: dict[str, Any]) -> list[str]:
     return [dataset["path"] for dataset in group["attributes"]["ome"]["multiscales"][0]["datasets"]]
 
 
-def _zarr34(url: str, pipeline: str | None = None) -> Engine:
+def _zarr34(place: Place, pipeline: str | None = None) -> Engine:
     if version("zarr").startswith(("3.0.", "3.1.")):
         raise ImportError(f"zarr {version('zarr')} is the old one; a newer one is expected in bench/.venv-zarr34")
-    return _zarr(url, obstore=True, pipeline=pipeline)
+    return _zarr(place, obstore=True, pipeline=pipeline)
 
 
-def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
+def _zarr(place: Place, *, obstore: bool, pipeline: str | None = None) -> Engine:
     import zarr
     from zarr.api.asynchronous import open_group
     from zarr.core.sync import sync
@@ -238,15 +242,19 @@ def _zarr(url: str, *, obstore: bool, pipeline: str | None = None) -> Engine:
     if obstore:
         versions |= {"obstore": version("obstore")}
         options = {"async.concurrency": ZARR_CONCURRENCY, "threading.max_workers": ZARR_WORKERS}
-        settings[0] = f"one ObjectStore of obstore's HTTPStore, {options}"
+        client = place.obstore_store()
+        settings[0] = f"one ObjectStore of obstore's {type(client).__name__}, {options}"
         zarr.config.set(options)
-        shared = zarr.storage.ObjectStore(http_store(url), read_only=True)
+        shared = zarr.storage.ObjectStore(client, read_only=True)
     else:
         versions |= {"aiohttp": version("aiohttp")}
+        if place.bucket is not None:
+            versions |= {"s3fs": version("s3fs")}
 
     def where(path: str, zarr_format: int = 3) -> dict[str, Any]:
-        place = {"store": shared, "path": path} if obstore else {"store": f"{url}/{path}"}
-        return place | {"mode": "r", "zarr_format": zarr_format}
+        own = {"store": place.url(path), "storage_options": place.fsspec_options()}
+        store = {"store": shared, "path": place.key(path)} if obstore else own
+        return store | {"mode": "r", "zarr_format": zarr_format}
 
     async def open_levels(path: str) -> list[tuple[int, ...]]:
         group = await open_group(**where(path))
@@ -283,23 +291,23 @@ class Zarr:
         return self._sync(all_boxes())  # type: ignore[no-any-return]
 
 
-def _zarrista(url: str) -> Engine:
+def _zarrista(place: Place) -> Engine:
     import zarrista
 
     loop = Loop()
-    store = http_store(url)
+    store = place.obstore_store()
 
     async def open_array(path: str) -> Any:
-        return await zarrista.AsyncArray.open(store, f"/{path}")
+        return await zarrista.AsyncArray.open(store, f"/{place.key(path)}")
 
     async def open_levels(path: str) -> list[tuple[int, ...]]:
-        group = await zarrista.AsyncGroup.open(store, f"/{path}")
+        group = await zarrista.AsyncGroup.open(store, f"/{place.key(path)}")
         names = level_paths({"attributes": dict(group.attrs)})
         return [tuple(level.shape) for level in await asyncio.gather(*(open_array(f"{path}/{n}") for n in names))]
 
     return Engine(
         {"zarrista": version("zarrista"), "obstore": version("obstore")},
-        "AsyncArray over one HTTPStore of obstore; one chunk: retrieve_subchunk with a kept shard_cache",
+        f"AsyncArray over one {type(store).__name__} of obstore; one chunk: retrieve_subchunk with a kept shard_cache",
         "no index cache but for single chunks; one HEAD before each GET; merges nothing; asynchronous only: threads "
         "wait for one event loop; at once: asyncio.gather",
         lambda volume: _Zarrista(loop, loop.run(open_array(_zarr_path(volume))), volume.volume.chunk),
@@ -341,35 +349,35 @@ def _zarr_path(volume: RemoteVolume) -> str:
     return volume.path
 
 
-def _format_engine(name: str) -> Callable[[str], Engine]:
-    def load_engine(url: str) -> Engine:
+def _format_engine(name: str) -> Callable[[Place], Engine]:
+    def load_engine(place: Place) -> Engine:
         from bench.remote import formats
 
-        engine: Engine = getattr(formats, name)(url)
+        engine: Engine = getattr(formats, name)(place.http())
         return engine
 
     return load_engine
 
 
-def _obstore(url: str) -> Engine:
+def _obstore(place: Place) -> Engine:
     from bench.remote.fetch import load as load_fetch
 
-    return load_fetch(url)
+    return load_fetch(place)
 
 
 #: name -> loads it for a server. One with requirements of its own may have an environment,
 #: bench/.venv-<name up to the first hyphen>.
-ENGINES: dict[str, Callable[[str], Engine]] = {
+ENGINES: dict[str, Callable[[Place], Engine]] = {
     OWN: _voxfetch,
     f"{OWN}-tables": _voxfetch_tables,
-    "tensorstore": lambda url: _tensorstore(url, best=False),
-    "tensorstore-best": lambda url: _tensorstore(url, best=True),
-    "zarr": lambda url: _zarr(url, obstore=False),
-    "zarr-obstore": lambda url: _zarr(url, obstore=True),
+    "tensorstore": lambda place: _tensorstore(place, best=False),
+    "tensorstore-best": lambda place: _tensorstore(place, best=True),
+    "zarr": lambda place: _zarr(place, obstore=False),
+    "zarr-obstore": lambda place: _zarr(place, obstore=True),
     "zarr34": _zarr34,
-    "zarr34-fused": lambda url: _zarr34(url, FUSED_PIPELINE),
-    "zarrs": lambda url: _zarr(url, obstore=True, pipeline=ZARRS_PIPELINE),
-    f"{OWN}-zarr": lambda url: _zarr(url, obstore=True, pipeline=PIPELINES["voxfetch"]),
+    "zarr34-fused": lambda place: _zarr34(place, FUSED_PIPELINE),
+    "zarrs": lambda place: _zarr(place, obstore=True, pipeline=ZARRS_PIPELINE),
+    f"{OWN}-zarr": lambda place: _zarr(place, obstore=True, pipeline=PIPELINES["voxfetch"]),
     "zarrista": _zarrista,
     "obstore": _obstore,
     "webknossos": _format_engine("webknossos"),

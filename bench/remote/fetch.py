@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.remote.engines import Array, Engine, Loop, http_store, level_paths
+from bench.remote.engines import Array, Engine, Loop, level_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from bench.remote.places import Place
     from bench.remote.volumes import RemoteVolume
     from bench.workloads import Box
 
@@ -35,15 +36,15 @@ CRC_BYTES = 4
 MISSING = 2**64 - 1
 
 
-def load(url: str) -> Engine:
-    """For the server at ``url``."""
+def load(place: Place) -> Engine:
+    """For what is at that place."""
     import obstore
 
     loop = Loop()
-    store = http_store(url)
+    store = place.obstore_store()
 
     async def document(path: str) -> Any:
-        reply = await obstore.get_async(store, f"{path}/zarr.json")
+        reply = await obstore.get_async(store, f"{place.key(path)}/zarr.json")
         return json.loads(bytes(await reply.bytes_async()))
 
     async def shapes(path: str) -> list[tuple[int, ...]]:
@@ -55,7 +56,7 @@ def load(url: str) -> Engine:
         {"obstore": version("obstore")},
         f"gap {MAX_GAP_BYTES}, request {MAX_REQUEST_BYTES} bytes, {MAX_REQUESTS} in flight; whole objects: {MAX_WHOLE}",
         "not a reader: decodes nothing",
-        lambda volume: _Fetch(obstore, store, loop, volume),
+        lambda volume: _Fetch(obstore, store, loop, place, volume),
         lambda path: tuple(loop.run(document(path))["shape"]),
         lambda path: loop.run(shapes(path)),
         decodes=False,
@@ -63,11 +64,11 @@ def load(url: str) -> Engine:
 
 
 class _Fetch:
-    def __init__(self, obstore: Any, store: Any, loop: Loop, volume: RemoteVolume) -> None:
+    def __init__(self, obstore: Any, store: Any, loop: Loop, place: Place, volume: RemoteVolume) -> None:
         self._obstore = obstore
         self._store = store
         self._loop = loop
-        self._key = volume.key
+        self._key = lambda shard: place.key(volume.key(shard))
         self._shard, self._chunk = volume.volume.object_shape, volume.volume.chunk
         self._chunks = tuple(s // c for s, c in zip(self._shard, self._chunk, strict=True))
         self._index: dict[tuple[int, ...], Array] = {}

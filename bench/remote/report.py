@@ -26,7 +26,7 @@ def markdown(document: dict[str, Any]) -> str:
 def _head(document: dict[str, Any]) -> list[str]:
     load = [f"{document['load_average'][when][0]:.1f} {when}" for when in ("before", "after")]
     return [
-        *head(document, "Remote reads"),
+        *head(document, "Remote reads through S3" if document["settings"].get("where") == "s3" else "Remote reads"),
         f"Python {document['machine']['python']}. Load average {', '.join(load)}.",
         "Server and reader share the machine; the server's files are in the page cache.",
         f"Medians of {document['settings']['repeat']} alternating runs. Every answer was compared with the source.",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.circumstances import Circumstances
 from bench.engines import OWN
@@ -33,7 +33,7 @@ PROBLEM_CHARS = 400
 class Settings:
     """What to run. ``budget_s``: an engine slower than that in all runs of one workload skips those left.
 
-    ``reply_timeout_s``: after which an engine has failed.
+    ``reply_timeout_s``: after which an engine has failed. ``where``: how the server is asked.
     """
 
     size: Size
@@ -46,6 +46,12 @@ class Settings:
     sustained_gib: float
     few: bool = False
     reply_timeout_s: float = REPLY_TIMEOUT_S
+    where: Literal["http", "s3"] = "http"
+
+    @property
+    def bucket(self) -> str | None:
+        """Of S3: the folder of the size, in which all volumes are."""
+        return self.size if self.where == "s3" else None
 
     def count(self, workload: Remote) -> int:
         """Boxes of one run."""
@@ -120,8 +126,10 @@ class _Workers:
         if process is None or process.dead:
             self.end(engine)
             try:
-                timeout_s = self._settings.reply_timeout_s
-                process = Process(engine, WORKER, reply_timeout_s=timeout_s, port=self._server.port)
+                process = Process(
+                    engine, WORKER, reply_timeout_s=self._settings.reply_timeout_s,
+                    port=self._server.port, bucket=self._settings.bucket,
+                )  # fmt: skip
             except EngineUnsupportedError as reason:
                 self._absent[engine] = reason
                 self.loaded.setdefault(engine, {"problem": str(reason)})

@@ -38,10 +38,10 @@ class RemoteWorker:
         self._threads = ThreadPoolExecutor(READING_THREADS)
         allow_many_connections()
 
-    def load(self, engine: str, port: int) -> dict[str, Any]:
-        """Imports the library; its versions and configuration."""
+    def load(self, engine: str, port: int, bucket: str | None = None) -> dict[str, Any]:
+        """Imports the library; its versions and configuration. ``bucket``: it reads this folder through S3."""
         self._server = Control(port)
-        self._engine = load(engine, self._server.url)
+        self._engine = load(engine, self._server.url, bucket)
         versions = self._engine.versions | {"numpy": np.__version__}
         return {"versions": versions, "configuration": self._engine.configuration, "lacks": self._engine.lacks}
 
