@@ -39,7 +39,7 @@ _PAGE_CSP = (
 )
 # Neuroglancer reads sources that people name wherever they are, and makes workers and styles of its own.
 _CLIENT_CSP = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval' blob:; worker-src 'self' blob:; "
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; connect-src 'self' http: https: blob: data:; " + _ALL
 )
 #: Names that change with their content.
