@@ -20,8 +20,8 @@ from PIL import Image as Picture
 
 import voxfetch as vf
 from voxfetch.cli import main, text
-from voxfetch.cli.png import as_grey, write_png
 from voxfetch.cli.read import _slab_end
+from voxfetch.png import as_grey, write_png
 
 DATA = Path(__file__).parent / "data"
 FIB25 = DATA / "fib25" / "fib25.ome.zarr"
@@ -556,7 +556,7 @@ def test_sizes():
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (300, 200), (2, 70000)])
 def test_png_round_trip(dtype, shape, monkeypatch):
-    monkeypatch.setattr("voxfetch.cli.png._STRIP_BYTES", 1000)
+    monkeypatch.setattr("voxfetch.png._STRIP_BYTES", 1000)
     image = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
     for given in (image, np.asfortranarray(image), np.repeat(image, 2, 0)[::2]):
         file = io.BytesIO()

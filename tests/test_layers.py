@@ -26,7 +26,7 @@ FORBIDDEN_IN_CORE = re.compile(r"\bstd::(fs|net|thread|process|env|time)\b|\b(Sy
 
 # Modules of the package from the bottom up; a module may import what stands above its own line, and its own line.
 PYTHON_LAYERS = [
-    {"errors", "_core", "wake", "resources", "limit", "hedge"},
+    {"errors", "_core", "wake", "resources", "limit", "hedge", "png"},
     {"options", "selection", "store", "channels", "values", "dtypes", "foreign", "table"},
     {"objects", "encoding"},
     {"store.local", "store.resolve", "store.targets", "store.fsspec_options", "output", "handle", "attempts"},
@@ -50,8 +50,8 @@ LATE = {"attempts", "connections", "scheduler"}
 UPWARDS = {("array", "voxfetch.dask")}
 # The pipeline of zarr makes its reads itself, batch by batch, without the documents that an array is opened from.
 INSIDE = {"zarr.batch", "zarr.counts", "zarr.handles", "zarr.pipeline"}
-# Adapters that show others: commands, and the page that a server has; a server makes chunks of voxels.
-BESIDE = {"cli": {"server", "view"}, "server": {"encoding"}, "view": {"server"}}
+# Adapters that show others: commands, and a server with its pages; a server makes chunks and pictures of voxels.
+BESIDE = {"cli": {"png", "server", "view"}, "server": {"encoding", "png", "view"}, "view": {"server"}}
 ADAPTERS = {"cli", "server", "view", "zarr", "dask", "xarray", "torch", "napari", "webknossos"}
 
 

@@ -1,4 +1,7 @@
-"""The command `voxfetch`: what is there (`info`, `ls`), cut out (`read`), checked (`verify`), timed, shown (`serve`).
+"""The command `voxfetch`: says what is there, cuts out, checks, times and shows it.
+
+`info`, `ls`: what is there · `read`: cut it out · `verify`: check it · `bench`: time it ·
+`serve`: show it to other programs · `view`: look at it.
 
 Results go to stdout, as text or with `--json` as one JSON document; remarks, progress and errors go to stderr.
 
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     # Imported late: `--help` and usage errors need none of it.
-    from voxfetch.cli import bench, info, read, serve, verify
+    from voxfetch.cli import bench, info, read, serve, verify, view
     from voxfetch.cli.console import Console
 
     console: Console = Console(as_json=args.json)
@@ -70,6 +73,7 @@ def _run(arguments: list[str]) -> int:
         "verify": verify.verify,
         "bench": bench.bench,
         "serve": serve.serve,
+        "view": view.view,
     }
     return commands[args.command](args, console)
 
@@ -136,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--lazy", action="store_true", help="open each source when it is first asked for")
     serving.add_argument("--cache-bytes", type=int, metavar="N", help="memory for encoded chunks (default: 268435456)")
     serving.add_argument("--workers", type=int, default=1, metavar="N", help="processes that serve (default: 1)")
+
+    viewing = command("view", "look at sources in a browser, until Ctrl-C", many=True)
+    viewing.add_argument("--viewer", choices=("page", "neuroglancer"), default="page", help="default: page")
+    viewing.add_argument("--port", type=int, default=0, metavar="N", help="port to listen on (default: a free one)")
+    viewing.add_argument("--no-browser", action="store_true", help="only print the address")
     return parser
 
 

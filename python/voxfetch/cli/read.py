@@ -19,7 +19,7 @@ import numpy as np
 
 import voxfetch as vf
 from voxfetch.cli import text
-from voxfetch.cli.png import as_grey, write_png
+from voxfetch.png import as_grey, write_png
 
 if TYPE_CHECKING:
     import argparse

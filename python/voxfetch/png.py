@@ -1,4 +1,8 @@
-"""A grey PNG from a 2-D array: the part of the format (W3C PNG, third edition) that a slice needs, and no more."""
+"""A PNG from an array: the part of the format (W3C PNG, third edition) that a slice needs, and no more.
+
+In go (rows, columns) grey voxels or (rows, columns, 3 or 4) colours; out comes a file.
+For the command line and the server.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +20,26 @@ _MAX_SIDE = 2**31 - 1
 _STRIP_BYTES = 4 << 20
 
 
-def write_png(file: BinaryIO, image: np.ndarray[Any, Any]) -> None:
-    """Writes `image` (rows, columns), uint8 or uint16, as 8 or 16 bit grey. Needs a few MiB beside the image.
+def write_png(file: BinaryIO, image: np.ndarray[Any, Any], *, effort: int = 6) -> None:
+    """Writes `image`: (rows, columns) uint8 or uint16 as grey, (rows, columns, 3) uint8 as RGB, (..., 4) as RGBA.
+
+    `effort` is zlib's, 1 (fast) to 9 (small). Needs a few MiB beside the image.
 
     Raises:
-        ValueError: another data type, not two dimensions, or a side that is empty or too long for the format.
+        ValueError: another data type or shape, or a side that is empty or too long for the format.
     """
-    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"a PNG here is 2-D and uint8 or uint16, not {image.ndim}-D {image.dtype}")
-    rows, columns = image.shape
+    colour_type = {(): 0, (3,): 2, (4,): 6}.get(image.shape[2:]) if image.ndim >= 2 else None
+    allowed = (np.uint8, np.uint16) if colour_type == 0 else (np.uint8,)
+    if colour_type is None or image.dtype not in allowed:
+        raise ValueError(f"a PNG here is 2-D and uint8 or uint16, or uint8 colours, not {image.shape} {image.dtype}")
+    rows, columns = image.shape[:2]
     if not (0 < rows <= _MAX_SIDE and 0 < columns <= _MAX_SIDE):
         raise ValueError(f"a PNG cannot have {rows} rows of {columns} voxels")
     file.write(_SIGNATURE)
-    # Width, height, bit depth, colour type 0 (grey), compression, filter and interlace method.
-    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8 * image.itemsize, 0, 0, 0, 0))
-    compressor = zlib.compressobj(6)
-    row_bytes = columns * image.itemsize
+    # Width, height, bit depth, colour type, compression, filter and interlace method.
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8 * image.itemsize, colour_type, 0, 0, 0))
+    compressor = zlib.compressobj(effort)
+    row_bytes = image.nbytes // rows
     step = max(1, _STRIP_BYTES // row_bytes)
     for top in range(0, rows, step):
         strip = np.ascontiguousarray(image[top : top + step], dtype=f">u{image.itemsize}")
