@@ -88,9 +88,10 @@ def scene_of(shown: Shown) -> Scene:
         raise vf.UnsupportedError(message, key=finest.view.url, hint="read it with numpy")
     is_label = shown.is_label
     if not is_label and finest.view.dtype.kind in "iu":
-        # Nothing says so of arrays that stand alone; of N5 only Paintera's do.
+        # Nothing says so of arrays that stand alone; few images do, and integers of 64 bits are no intensities.
         nbytes = 4 if shown.kind == "array" else 8
-        is_label = (shown.kind == "array" or shown.node.format == "N5") and finest.view.dtype.itemsize >= nbytes
+        has_looks = isinstance(shown.node, vf.Image) and bool(shown.node.channels)
+        is_label = not has_looks and finest.view.dtype.itemsize >= nbytes
     return Scene(
         shown=shown,
         levels=tuple(_level(level, finest) for level in shown.levels),
