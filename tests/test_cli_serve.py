@@ -180,3 +180,11 @@ def test_importing_is_cheap():
     lines = "import sys, voxfetch.server; print(*{'aiohttp'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_example_serves_an_image_that_another_library_reads():
+    script = Path(__file__).parents[1] / "examples" / "serve_zarr.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "/t/TOKEN/z3/em" in done.stdout
+    assert "chunks (32, 32, 32), unsharded; mean of the first plane 121.692" in done.stdout
