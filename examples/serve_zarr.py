@@ -1,9 +1,7 @@
 """Any image as plain OME-Zarr over HTTP, read by zarr-python: `python examples/serve_zarr.py [SOURCE]`."""
 
-import json
 import sys
 from pathlib import Path
-from urllib.request import urlopen
 
 import zarr
 from obstore.store import HTTPStore
@@ -20,11 +18,11 @@ def main(source: str) -> None:
     try:
         url = server.url_of("em")
         print(url.replace(server.token or "", "TOKEN"))
-        with urlopen(f"{url}/zarr.json") as reply:
-            image = json.load(reply)["attributes"]["ome"]["multiscales"][0]
-        print(image["name"], [axis["name"] for axis in image["axes"]], f"{len(image['datasets'])} levels")
         store = ObjectStore(HTTPStore(url, client_options={"allow_http": True}), read_only=True)
-        level = zarr.open_group(store, mode="r")["0"]
+        group = zarr.open_group(store, mode="r")
+        image = group.attrs["ome"]["multiscales"][0]
+        print(image["name"], [axis["name"] for axis in image["axes"]], f"{len(image['datasets'])} levels")
+        level = group["0"]
         print(f"shape {level.shape}, chunks {level.chunks}, unsharded; mean of the first plane {level[0].mean():.3f}")
     finally:
         server.stop()
