@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
 
@@ -33,6 +34,14 @@ def neuroglancer(volume: str, port: int) -> None:
     signal.pause()
 
 
+def voxfetch(source: str, port: int, cache_bytes: str = "") -> None:
+    """voxfetch's server over one source, called ``bench``."""
+    from voxfetch.server import ServerOptions, serve
+
+    options = ServerOptions(port=port, auth=False)
+    serve({"bench": source}, replace(options, cache_bytes=int(cache_bytes)) if cache_bytes else options)
+
+
 def _voxels(described: dict[str, Any]) -> Any:
     if not described["memory"]:
         import tensorstore as ts
@@ -48,4 +57,4 @@ def _voxels(described: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    {"zarrhttp": zarrhttp, "neuroglancer": neuroglancer}[sys.argv[1]](sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
+    {"zarrhttp": zarrhttp, "neuroglancer": neuroglancer, "voxfetch": voxfetch}[sys.argv[1]](sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.volumes import Array
 
 #: Volume -> the one with the same voxels and chunks that voxfetch has to encode.
-TRANSCODED = {"webknossos": "wkw", "webknossos64": "hdf5"}
+TRANSCODED = {"webknossos": "wkw", "webknossos64": "wkw64"}
 TRANSCODING = f"{OWN}-transcoded"
 NEUROGLANCER_TOKEN = "bench"  # noqa: S105  not a secret
 LIMIT = "nginx"
@@ -159,10 +159,10 @@ def own(folder: Path, stored: StoredChunks, volume: Volume) -> Server:
 def own_transcoded(folder: Path, stored: StoredChunks, volume: Volume) -> Server:
     """The same of another format, whose chunks have to be decoded and encoded."""
     del folder
-    return _own(stored, volume, f"/z3 of {volume.format}: decoded and encoded, nothing kept (--cache-mib 0)", "0")
+    return _own(stored, volume, f"/z3 of {volume.format}: decoded and encoded, nothing kept", "0")
 
 
-def _own(stored: StoredChunks, volume: Volume, configuration: str, cache_mib: str | None = None) -> Server:
+def _own(stored: StoredChunks, volume: Volume, configuration: str, *cache_bytes: str) -> Server:
     port = free_port()
     root = f"/z3/{SOURCE}"
 
@@ -176,12 +176,12 @@ def _own(stored: StoredChunks, volume: Volume, configuration: str, cache_mib: st
         return Decoder(document)
 
     return Server(
-        own_command(str(volume.path), port, cache_mib),
+        own_command(str(volume.path), port, *cache_bytes),
         port,
         lambda position: Request(f"{root}/{stored.key(position)}"),
         {OWN: version(OWN), "aiohttp": version("aiohttp")},
         configuration,
-        (lambda: None) if cache_mib is None else decoder,
+        decoder if cache_bytes else lambda: None,
     )
 
 
@@ -189,12 +189,9 @@ def _own(stored: StoredChunks, volume: Volume, configuration: str, cache_mib: st
 SOURCE = "bench"
 
 
-def own_command(source: str, port: int, cache_mib: str | None = None) -> list[str]:
-    """``voxfetch serve`` of one source, without a token."""
-    cache = [] if cache_mib is None else ["--cache-mib", cache_mib]
-    return [
-        sys.executable, "-m", "voxfetch.cli", "serve", f"{SOURCE}={source}", "--port", str(port), "--no-auth", *cache
-    ]  # fmt: skip
+def own_command(source: str, port: int, *cache_bytes: str) -> list[str]:
+    """voxfetch's server of one source, without a token."""
+    return [sys.executable, "-m", "bench.serve.programs", OWN, source, str(port), *cache_bytes]
 
 
 SERVERS: dict[str, Callable[[Path, StoredChunks, Volume], Server]] = {
