@@ -81,9 +81,7 @@ WEBKNOSSOS = Layout(
     "tensorstore", (1, 32, 32, 32), (1, 1024, 1024, 1024), (_REVERSED, _BYTES, _ZSTD_CHECKED),
     axes="cxyz", layer="color",
 )  # fmt: skip
-WEBKNOSSOS_64 = replace(
-    WEBKNOSSOS, what=WEBKNOSSOS.what.replace("chunk 32^3", "chunk 64^3"), chunk=(1, 64, 64, 64)
-)
+WEBKNOSSOS_64 = replace(WEBKNOSSOS, what=WEBKNOSSOS.what.replace("chunk 32^3", "chunk 64^3"), chunk=(1, 64, 64, 64))
 WKW = Layout(
     "WKW, files of 1024^3, blocks of 32^3, lz4", "wkw", (1, 32, 32, 32), (1, 1024, 1024, 1024),
     ({"block_type": "lz4"},), "wkw", "cxyz", "color",

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.workloads import Box
 from bench.worker import compare
+from bench.workloads import Box
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -39,9 +39,7 @@ class Image:
     @property
     def geometry(self) -> list[Level]:
         """As Neuroglancer sees it: axes x, y, z."""
-        return [
-            Level(level.shape[1:], level.chunk[1:], (2.0**number,) * 3) for number, level in enumerate(self.levels)
-        ]
+        return [Level(level.shape[1:], level.chunk[1:], (2.0**number,) * 3) for number, level in enumerate(self.levels)]
 
 
 def build_image(name: str, size: Size) -> Image:
@@ -63,10 +61,14 @@ def build_image(name: str, size: Size) -> Image:
         (folder / "zarr.json").write_text(json.dumps(_group(number + 1)))
         (folder / "done").touch()
     volume = build(name, size)
-    levels = [StoredChunks(folder / "0", volume.truth)]
-    for number in range(1, sum(1 for _ in (folder / "truth").iterdir()) + 1):
-        levels.append(StoredChunks(folder / str(number), _Truth(folder / "truth" / f"{number}.npy", layout.axes)))
-    return Image(folder, levels)
+    truths = [_Truth(folder / "truth" / f"{number}.npy", layout.axes) for number in range(1, _levels(folder))]
+    coarser = [StoredChunks(folder / str(number), truth) for number, truth in enumerate(truths, 1)]
+    return Image(folder, [StoredChunks(folder / "0", volume.truth), *coarser])
+
+
+def _levels(folder: Path) -> int:
+    """How many a stored image has."""
+    return 1 + sum(1 for _ in (folder / "truth").iterdir())
 
 
 @dataclass(frozen=True)

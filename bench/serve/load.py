@@ -62,9 +62,7 @@ def load(port: int, requests: Path, *, connections: int, seconds: float, core: i
         wrk(), "-t", "1", "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--timeout",
         f"{REPLY_TIMEOUT_S}s", "-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--", str(requests),
     ]  # fmt: skip
-    done = subprocess.run(
-        pinned(command, core), capture_output=True, text=True, check=False, timeout=seconds + GRACE_S
-    )
+    done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=False, timeout=seconds + GRACE_S)
     counted = parse(done.stdout)
     if done.returncode != 0 or counted is None:
         raise LoadError(f"wrk failed: {done.stdout[-300:]} {done.stderr[-300:]}")

@@ -5,6 +5,7 @@ interpreter of its own environment.
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 from dataclasses import replace
@@ -34,9 +35,12 @@ def neuroglancer(volume: str, port: int) -> None:
     signal.pause()
 
 
-def voxfetch(source: str, port: int, cache_bytes: str = "") -> None:
-    """voxfetch's server over one source, called ``bench``."""
+def voxfetch(source: str, port: int, cache_bytes: str = "", log: str = "") -> None:
+    """voxfetch's server over one source, called ``bench``; ``log``: a file for what it was asked."""
     from voxfetch.server import ServerOptions, serve
+
+    if log:
+        logging.basicConfig(filename=log, level=logging.INFO)
 
     options = ServerOptions(port=port, auth=False)
     serve({"bench": source}, replace(options, cache_bytes=int(cache_bytes)) if cache_bytes else options)
@@ -57,4 +61,6 @@ def _voxels(described: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    {"zarrhttp": zarrhttp, "neuroglancer": neuroglancer, "voxfetch": voxfetch}[sys.argv[1]](sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
+    {"zarrhttp": zarrhttp, "neuroglancer": neuroglancer, "voxfetch": voxfetch}[sys.argv[1]](
+        sys.argv[2], int(sys.argv[3]), *sys.argv[4:]
+    )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: Volume -> the one with the same voxels and chunks that voxfetch has to encode.
 TRANSCODED = {"webknossos": "wkw", "webknossos64": "wkw64"}
 TRANSCODING = f"{OWN}-transcoded"
-NEUROGLANCER_TOKEN = "bench"  # noqa: S105  not a secret
+NEUROGLANCER_TOKEN = "bench"
 LIMIT = "nginx"
 
 
@@ -109,7 +109,7 @@ def zarrhttp(variant: str) -> Callable[[Path, StoredChunks, Volume], Server]:
             port,
             request,
             _versions(program, "zarr-http-server", "zarr", "uvicorn", *(p for p in parts if p != "asyncio")),
-            f"the shards; ranges of chunks by a client that has every index already; uvicorn with {' and '.join(parts)}",
+            f"the shards; ranges of chunks, by a client that has every index; uvicorn with {' and '.join(parts)}",
         )
 
     return server
