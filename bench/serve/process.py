@@ -56,15 +56,19 @@ class ServerProcess:
         )
 
     def __enter__(self) -> Self:
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _wait(self) -> None:
         end = time.monotonic() + READY_TIMEOUT_S
-        while True:
+        while (status := self._ask()) is None or status >= http.HTTPStatus.BAD_REQUEST:
             if self._process.poll() is not None:
                 raise ServerFailedError(f"{self._command[0]} ended with {self._process.returncode}: {self._tail()}")
-            status = self._ask()
-            if status is not None and status < http.HTTPStatus.BAD_REQUEST:
-                return self
             if time.monotonic() > end:
-                self.__exit__(None, None, None)
                 raise ServerFailedError(f"{self._command[0]} answers {self._ready} with {status}: {self._tail()}")
             time.sleep(0.05)
 
@@ -90,6 +94,7 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._stderr.close()
 
     @property
     def pid(self) -> int:

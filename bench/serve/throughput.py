@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import random
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,16 +113,15 @@ def _check(server: Server, stored: StoredChunks, order: Sequence[Shape]) -> tupl
     WrongAnswerError where one is not what is stored.
     """
     decode = server.decoder()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=REPLY_TIMEOUT_S)
     total = 0
-    for position in order:
-        wanted = server.request(position)
-        connection.request("GET", wanted.path, headers={"Range": wanted.range} if wanted.range else {})
-        reply = connection.getresponse()
-        body = reply.read()
-        if reply.status != (206 if wanted.range else 200):
-            raise WrongAnswerError(f"{wanted.path}: {reply.status} {body[:200].decode(errors='replace')}")
-        stored.check(position, body, decode)
-        total += len(body)
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=REPLY_TIMEOUT_S)) as connection:
+        for position in order:
+            wanted = server.request(position)
+            connection.request("GET", wanted.path, headers={"Range": wanted.range} if wanted.range else {})
+            reply = connection.getresponse()
+            body = reply.read()
+            if reply.status != (206 if wanted.range else 200):
+                raise WrongAnswerError(f"{wanted.path}: {reply.status} {body[:200].decode(errors='replace')}")
+            stored.check(position, body, decode)
+            total += len(body)
     return len(order), total / len(order)
