@@ -21,6 +21,7 @@ pytest.importorskip("aiohttp")
 pytest.importorskip("tensorstore", reason="it writes the volume")
 
 from bench.serve import load as loads
+from bench.serve import view
 from bench.serve.chunks import ABSENT, Decoder, StoredChunks, parse_index
 from bench.serve.command import PARTS
 from bench.serve.image import build_image, halved
@@ -128,29 +129,29 @@ def pyramid(extent, chunk, count):
 
 def test_a_view_needs_what_its_planes_meet():
     levels = pyramid(1024, 32, 3)
-    view = View((500.5, 300.5, 700.5), (400, 300))
+    seen = View((500.5, 300.5, 700.5), (400, 300))
     naive = set()
     for number, level in enumerate(levels):
-        at = [a / 2**number for a in view.at]
+        at = [a / 2**number for a in seen.at]
         for position in itertools.product(*(range(n // c) for n, c in zip(level.shape, level.chunk, strict=True))):
             for across, (right, down) in PLANES.items():
                 reach = {right: 200 / 2**number, down: 150 / 2**number, across: 0}
                 if all(p * 32 <= at[a] + reach[a] and (p + 1) * 32 > at[a] - reach[a] for a, p in enumerate(position)):
                     naive.add(Chunk(number, position))
-    assert set(chunks_of(view, levels)) == naive
+    assert set(chunks_of(seen, levels)) == naive
 
 
 def test_coarse_levels_and_the_middle_come_first():
     levels = pyramid(1024, 32, 4)
-    view = View((512.5,) * 3, (1024, 1024))
-    wanted = chunks_of(view, levels)
+    seen = View((512.5,) * 3, (1024, 1024))
+    wanted = chunks_of(seen, levels)
     assert len(wanted) == len(set(wanted))
     assert [level for level, _ in itertools.groupby(chunk.level for chunk in wanted)] == [3, 2, 1, 0]
     finest = [chunk.position for chunk in wanted if chunk.level == 0]
     # Three planes of 32 x 32, which meet in three lines and one chunk.
     assert len(finest) == 3 * 32 * 32 - 3 * 32 + 1
     assert finest[0] == (16, 16, 16)
-    far = [math.dist([32 * p for p in position], view.at) for position in finest]
+    far = [math.dist([32 * p for p in position], seen.at) for position in finest]
     assert far == sorted(far)
 
 
@@ -183,6 +184,19 @@ def test_a_viewer_of_shards_asks_for_size_index_and_ranges(cache):
     indexes = sum(level.index_bytes for level in image.levels)
     parts = [image.levels[chunk.level].parts[0, *chunk.position] for chunk in wanted]
     assert run["bytes"] == indexes + sum(part.end - part.start for part in parts)
+
+
+def test_a_store_that_lacks_a_shard_is_told(cache, monkeypatch):
+    image = build_image("webknossos", "small")
+    monkeypatch.setattr(view, "build_image", lambda *_: image)
+    moved = image.path / "1" / "c"
+    moved.rename(image.path / "moved")
+    try:
+        [viewed] = view.views(["webknossos"], "small", [DIRECT], latencies_ms=[0], pixels=96, repeat=2)
+    finally:
+        (image.path / "moved").rename(moved)
+    assert (viewed.failed, viewed.runs) == (True, [])
+    assert "404" in viewed.problem
 
 
 def test_the_same_chunks_come_through_the_server(cache):

@@ -42,7 +42,7 @@ class Settings:
     pixels: int
     repeat: int
     seed: str
-    pinned: bool
+    cores: tuple[int, int] | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +77,9 @@ def main(options: argparse.Namespace) -> int:
         pixels=QUICK_PIXELS if options.quick else options.pixels,
         repeat=1 if options.quick else options.repeat,
         seed=options.seed,
-        pinned=shutil.which("taskset") is not None and (os.cpu_count() or 1) > 1,
+        cores=_two_cores(),
     )
-    if not options.quick and "throughput" in settings.parts and not settings.pinned:
+    if not options.quick and "throughput" in settings.parts and settings.cores is None:
         raise SystemExit("a core for the server and one for the load are needed, and taskset (Debian: util-linux)")
     document = run(settings, ["python", "-m", "bench", *sys.argv[1:]], browser=options.browser)
     failed = [r for part in PARTS for r in document[part] if r["failed"]]
@@ -88,6 +88,12 @@ def main(options: argparse.Namespace) -> int:
     if not options.quick:
         publish(document, markdown(document), options.name)
     return 1 if failed else 0
+
+
+def _two_cores() -> tuple[int, int] | None:
+    """One for the server and one for the load, of those that this process may use; None where there are none."""
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[0], cores[1]) if len(cores) > 1 and shutil.which("taskset") is not None else None
 
 
 def _connections(options: argparse.Namespace) -> tuple[int, ...]:
@@ -109,7 +115,7 @@ def run(settings: Settings, command: list[str], *, browser: bool = False) -> dic
     if "throughput" in settings.parts:
         served = throughput(
             settings.volumes, settings.size, settings.engines, connections=settings.connections,
-            seconds=settings.seconds, repeat=settings.repeat, seed=settings.seed, pin=settings.pinned,
+            seconds=settings.seconds, repeat=settings.repeat, seed=settings.seed, cores=settings.cores,
         )  # fmt: skip
         document["throughput"] = [vars(one) for one in served]
     if "view" in settings.parts:

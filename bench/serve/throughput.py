@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from bench.serve.servers import Server
     from bench.volumes import Size
 
-#: With two cores, one is the server's and one that of the load.
-SERVER_CORE, LOAD_CORE = 0, 1
 REPLY_TIMEOUT_S = 60
 
 
@@ -56,9 +54,10 @@ class Served:
 
 def throughput(
     volumes: Sequence[str], size: Size, engines: Sequence[str], *,
-    connections: Sequence[int], seconds: float, repeat: int, seed: str, pin: bool,
+    connections: Sequence[int], seconds: float, repeat: int, seed: str, cores: tuple[int, int] | None,
 ) -> list[Served]:  # fmt: skip
-    """Everything. Without ``connections`` answers are checked alone."""
+    """Everything. Without ``connections`` answers are checked alone. ``cores``: the server's and that of the load."""
+    server_core, load_core = cores or (None, None)
     results: list[Served] = []
     for name in volumes:
         stored = StoredChunks.of(build(name, size))
@@ -79,7 +78,7 @@ def throughput(
                     first = server.request(order[0])
                     process = ServerProcess(
                         server.command, server.port, first.path, range_header=first.range,
-                        core=SERVER_CORE if pin else None,
+                        core=server_core,
                     )  # fmt: skip
                     running[served.engine] = stack.enter_context(process)
                     served.checked, served.body_bytes = _check(server, stored, order)
@@ -96,7 +95,7 @@ def throughput(
                     try:
                         done = load(
                             process.port, lists[served.engine], connections=count, seconds=seconds,
-                            core=LOAD_CORE if pin else None,
+                            core=load_core,
                         )  # fmt: skip
                     except LoadError as reason:
                         served.note(reason)

@@ -203,7 +203,10 @@ async def _see(
                 bodies[number] = await way.fetch(chunk)
                 at[number] = time.perf_counter() - began
 
-        async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
-            for _ in range(min(DOWNLOADS, len(wanted))):
-                group.create_task(download())
+        try:
+            async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
+                for _ in range(min(DOWNLOADS, len(wanted))):
+                    group.create_task(download())
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         return bodies, at
