@@ -271,12 +271,25 @@ def test_wrk_asks_for_the_list_in_its_order(tmp_path):
         server.shutdown()
 
 
-def test_cpu_time_of_children_counts():
-    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
-    child = (
-        f"import subprocess, sys, time\nsubprocess.run([sys.executable, '-c', {burn!r}])\nprint(flush=True)\ninput()"
+BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+
+
+@pytest.mark.parametrize(
+    "lives",
+    [
+        "subprocess.run([sys.executable, '-c', burn])",
+        "child = subprocess.Popen([sys.executable, '-c', burn + '\\nprint(flush=True); time.sleep(20)'], stdout=-1)\n"
+        "child.stdout.readline()",
+    ],
+    ids=["ended", "at work"],
+)
+def test_cpu_time_of_children_counts(lives):
+    begin, end = (
+        f"import subprocess, sys\nburn = {BURN!r}\nchild = None",
+        "print(flush=True)\ninput()\nchild and child.kill()",
     )
-    with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    code = f"{begin}\n{lives}\n{end}"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         assert tree_cpu_s(process.pid) >= 0.25
         process.communicate(b"\n")
