@@ -274,15 +274,14 @@ def test_wrk_asks_for_the_list_in_its_order(tmp_path):
 BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 
 
-@pytest.mark.parametrize(
-    "lives",
-    [
-        "subprocess.run([sys.executable, '-c', burn])",
-        "child = subprocess.Popen([sys.executable, '-c', burn + '\\nprint(flush=True); time.sleep(20)'], stdout=-1)\n"
-        "child.stdout.readline()",
-    ],
-    ids=["ended", "at work"],
-)
+ENDED = "subprocess.run([sys.executable, '-c', burn])"
+AT_WORK = """
+child = subprocess.Popen([sys.executable, "-c", burn + "\\nprint(flush=True); time.sleep(20)"], stdout=-1)
+child.stdout.readline()
+"""
+
+
+@pytest.mark.parametrize("lives", [ENDED, AT_WORK], ids=["ended", "at work"])
 def test_cpu_time_of_children_counts(lives):
     begin, end = (
         f"import subprocess, sys\nburn = {BURN!r}\nchild = None",
