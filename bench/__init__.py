@@ -16,4 +16,5 @@ Run from the root of the repository as ``python -m bench --help``; README.md say
     arguments.py, circumstances.py, document.py   what all benchmarks share: options, what numbers depend on, tables
     remote/       the same over HTTP
     server/       its server, in Rust
+    serve/        servers: voxfetch's and others
 """

@@ -1,4 +1,6 @@
-"""Command line: ``python -m bench {run,scale,start,limits,formats,report,check,build,remote,crops}``, from the root."""
+"""Command line: ``python -m bench {run,scale,start,limits,formats,report,check,build,remote,crops,serve}``, from the
+root.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,8 @@ from bench.remote import command as remote
 from bench.remote.runner import check_range_server
 from bench.report import markdown
 from bench.runner import Settings, check, run, say
+from bench.serve import command as serve
+from bench.serve.report import markdown as serve_markdown
 from bench.volumes import SIZES, MissingSourceError, Size, build
 from bench.workloads import WORKLOAD_GROUPS, WORKLOADS
 
@@ -44,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     remote.add_arguments(commands.add_parser("remote", help="reads over HTTP from a server with settable delays"))
     formats.add_arguments(commands.add_parser("formats", help="WKW, N5, HDF5 and others: from disk and over HTTP"))
     crops.add_arguments(commands.add_parser("crops", help="random crops for PyTorch, from disk and over HTTP"))
+    serve.add_arguments(commands.add_parser("serve", help="voxfetch's server and others: throughput, a cold view"))
     again = commands.add_parser("report", help="Markdown of a stored run, on standard output")
     again.add_argument("results", type=Path)
     return parser
@@ -66,11 +71,12 @@ def _add_reads(
 
 
 def main() -> int:
-    """Returns the exit code: 1 when check, or remote --quick, found something wrong, or limits a count too high."""
+    """Returns the exit code: 1 when check, remote --quick or serve found something wrong, limits a count too high."""
     options = _parser().parse_args()
     if options.command == "report":
         document = json.loads(options.results.read_text())
-        print(formats.markdown(document) if formats.LOCAL in document else markdown(document), end="")
+        kinds = {formats.LOCAL: formats.markdown, "throughput": serve_markdown}
+        print(next((kinds[name] for name in kinds if name in document), markdown)(document), end="")
         return 0
     if options.command == "formats":
         return formats.main(options)
@@ -81,6 +87,8 @@ def main() -> int:
     if options.command == "crops":
         crops.main(options)
         return 0
+    if options.command == "serve":
+        return serve.main(options)
     if options.command == "start":
         start.main(options)
         return 0

@@ -81,10 +81,12 @@ WEBKNOSSOS = Layout(
     "tensorstore", (1, 32, 32, 32), (1, 1024, 1024, 1024), (_REVERSED, _BYTES, _ZSTD_CHECKED),
     axes="cxyz", layer="color",
 )  # fmt: skip
+WEBKNOSSOS_64 = replace(WEBKNOSSOS, what=WEBKNOSSOS.what.replace("chunk 32^3", "chunk 64^3"), chunk=(1, 64, 64, 64))
 WKW = Layout(
     "WKW, files of 1024^3, blocks of 32^3, lz4", "wkw", (1, 32, 32, 32), (1, 1024, 1024, 1024),
     ({"block_type": "lz4"},), "wkw", "cxyz", "color",
 )  # fmt: skip
+WKW_64 = replace(WKW, what="WKW, files of 1024^3, blocks of 64^3, lz4", chunk=(1, 64, 64, 64))
 N5 = Layout("N5, blocks of 64^3, gzip", "tensorstore", (64,) * 3, None, (_GZIP,), "n5", "xyz")
 PRECOMPUTED = Layout(
     "precomputed, shards of 512 chunks of 64^3 at most, raw, gzip", "tensorstore", (64, 64, 64, 1), (256, 256, 256, 1),
@@ -118,6 +120,7 @@ VOLUMES: dict[str, tuple[str, Layout]] = {
     "real_em": ("real_em", SHARDED),
     "real_labels": ("real_labels", SHARDED),
     "webknossos": ("em", WEBKNOSSOS),
+    "webknossos64": ("em", WEBKNOSSOS_64),
     "slabs": ("em", SLABS),
     "em64": ("em", UNSHARDED_64),
     "em128": ("em", UNSHARDED_128),
@@ -129,6 +132,7 @@ VOLUMES: dict[str, tuple[str, Layout]] = {
     "cubes": ("lm", V2_CUBES),
     "tiles": ("lm", V2_TILES),
     "wkw": ("em", WKW),
+    "wkw64": ("em", WKW_64),
     "wkw_labels": ("labels64", replace(WKW, layer="labels")),
     "n5": ("em", N5),
     "n5_labels": ("labels64", N5),
@@ -157,9 +161,13 @@ VOLUMES: dict[str, tuple[str, Layout]] = {
     "b2nd_labels": ("labels64", B2ND),
     "bossdb": ("em", BOSSDB),
 }
-#: Names that stand for several volumes. Of none: those on request, and cubes and tiles, which ``bench.remote`` reads.
+#: Read by ``bench.serve`` alone.
+SERVED = ("webknossos64", "wkw64")
+#: Names that stand for several volumes. Of none: those on request or served, and cubes and tiles of ``bench.remote``.
 VOLUME_GROUPS = {
     "shards": ("em", "labels", "em_raw", "real_em", "real_labels", "webknossos"),
     "layouts": ("slabs", "em64", "em128", "lm_blosc", "v2_blosc"),
-    "formats": tuple(name for name, (_, layout) in VOLUMES.items() if layout.format not in ("zarr3", "zarr")),
+    "formats": tuple(
+        name for name, (_, layout) in VOLUMES.items() if layout.format not in ("zarr3", "zarr") and name not in SERVED
+    ),
 }

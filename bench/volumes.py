@@ -95,7 +95,7 @@ class Volume:
 
         Where the shards are links, the source is repeated: after whole shards, with the fill value in between.
         """
-        voxels = _in_axes(np.load(self.source, mmap_mode="r"), self.axes)
+        voxels = in_axes(np.load(self.source, mmap_mode="r"), self.axes)
         if voxels.shape == self.shape:
             return voxels[box.slices]
         at: list[Array] = []
@@ -109,7 +109,7 @@ class Volume:
         return out
 
 
-def _in_axes(zyx: Array, axes: str) -> Array:
+def in_axes(zyx: Array, axes: str) -> Array:
     """A view of a (z, y, x) array in the axis order of a layout; c becomes an axis of length one."""
     spatial = zyx.transpose(["zyx".index(a) for a in axes if a != "c"])
     return np.expand_dims(spatial, axes.index("c")) if "c" in axes else spatial
@@ -302,7 +302,7 @@ def build(name: str, size: Size) -> Volume:
         base = build(layout.repeats, size)
         return linked(name, root / "array", base, ((REPEATS - 1) * base.period[0] + base.shape[0], *base.shape[1:]))
     shutil.rmtree(root, ignore_errors=True)
-    voxels = _in_axes(np.load(source, mmap_mode="r"), layout.axes)
+    voxels = in_axes(np.load(source, mmap_mode="r"), layout.axes)
     layout = replace(layout, chunk=tuple(map(min, layout.chunk, voxels.shape)))
     if layout.format == "wkw" and size == "small":
         layout = replace(layout, shard=(1, *[SMALL_WKW_FILE] * 3))

@@ -172,7 +172,9 @@ fn send(
         _ => "Range Not Satisfiable",
     };
     output.clear();
-    write!(output, "HTTP/1.1 {} {reason}\r\n{}", reply.status, reply.headers)?;
+    // As a bucket whose objects pages of other sites may read.
+    let open = "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: *\r\n";
+    write!(output, "HTTP/1.1 {} {reason}\r\n{open}{}", reply.status, reply.headers)?;
     if reply.status != 304 {
         write!(output, "Content-Length: {}\r\n", reply.length)?;
     }
