@@ -140,6 +140,9 @@ class Chunks:
         """
         if len(position) != len(self.grid) or not all(0 <= at < n for at, n in zip(position, self.grid, strict=True)):
             return None
+        if not self._keep_s:
+            # Read anew for whoever asks: to share it would cost more.
+            return await self._fetch(position, ahead=False)
         key = (self._number, position)
         found = self._cache.begin(key, lambda: self._fetch(position, ahead=False), self._keep_s)
         if self._is_remote and self._shards is not None:

@@ -81,6 +81,41 @@ class Admission:
         self._free.release()
 
 
+class Deadlines:
+    """Ends what takes longer than `limit_s`, by `TimeoutError`, as `asyncio.timeout` does; up to an eighth later.
+
+    One timer for all requests: one for each costs more than all else that is done for most of them.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._ends: dict[asyncio.Task[Any], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None  # noqa: S101 - for the type checker
+        self._ends[task] = loop.time() + self._limit_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._limit_s / 8, self._check, loop)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101
+        is_late = self._ends.pop(task, None) is None
+        if is_late and task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for task, end in list(self._ends.items()):
+            if end > now:
+                break  # those after it began later
+            del self._ends[task]
+            task.cancel()
+        self._timer = loop.call_later(self._limit_s / 8, self._check, loop) if self._ends else None
+
+
 class Exchange:
     """Answers the requests of one server."""
 
@@ -91,6 +126,7 @@ class Exchange:
         self._timeout_s = options.timeout_s
         self._max_nbytes = options.max_response_bytes
         self._admission = Admission(options.max_requests, options.max_queue)
+        self._deadlines = Deadlines(options.timeout_s)
         self._streams = 0
         self._stopping = asyncio.Event()
         self._date = (0, "")
@@ -121,7 +157,7 @@ class Exchange:
                 if reply is None and target.segments == ("events", "ng"):
                     return await self._events(request, asking)
                 if reply is None:
-                    async with asyncio.timeout(self._timeout_s):
+                    with self._deadlines:
                         await self._admission.enter()
                         is_in = True
                         reply, first = await self._found(request, asking, target, route)
