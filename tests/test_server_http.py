@@ -21,6 +21,7 @@ import voxfetch as vf
 from tests.servers.plain import TOKEN, Client, ask, serving
 from voxfetch.server import Server, ServerOptions, exchange
 from voxfetch.server.answers import Body, Parts
+from voxfetch.server.deadlines import Deadlines
 from voxfetch.server.log import redacted
 
 BIG = np.random.default_rng(0).integers(0, 256, (3 << 20) + 17, np.uint8).tobytes()
@@ -570,7 +571,7 @@ def test_the_log_of_requests(server, caplog):
 
 def deadlines(work, limit_s=0.2):
     async def main():
-        return await work(exchange.Deadlines(limit_s))
+        return await work(Deadlines(limit_s))
 
     return asyncio.run(main())
 
