@@ -83,12 +83,11 @@ def test_a_chunk_that_many_ask_for_is_fetched_once():
     run(work, Fake(remote=True, slow=True))
 
 
-def test_local_bytes_that_pass_are_joined_and_not_kept():
+def test_local_bytes_that_pass_are_read_for_each_and_not_kept():
     async def work(chunks, fake, cache):
         await asyncio.gather(chunks.chunk((0, 0)), chunks.chunk((0, 0)))
-        assert len(fake.fetched) == 1
         await chunks.chunk((0, 0))
-        assert len(fake.fetched) == 2
+        assert len(fake.fetched) == 3
         assert cache.nbytes == 0
 
     run(work, Fake())
@@ -176,12 +175,13 @@ def test_closing_cancels_what_is_in_flight():
     fake = Fake((8, 8), (1, 1), (8, 8), remote=True, slow=True)
 
     async def work(chunks, fake, cache):
-        waiting = asyncio.ensure_future(chunks.chunk((4, 4)))
+        waiting = [asyncio.ensure_future(chunks.chunk(place)) for place in ((4, 4), (4, 5))]
         await settle()
         await cache.aclose()
-        assert sorted(fake.cancelled) == [(3, 4), (4, 3), (4, 4), (4, 5), (5, 4)]
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+        assert sorted(fake.cancelled) == [(4, 4), (4, 5), (4, 6), (4, 7)]
+        for one in waiting:
+            with pytest.raises(asyncio.CancelledError):
+                await one
         await asyncio.sleep(0)
         cache.look_ahead("more", fake.fetch, 60, 10)
         assert len(asyncio.all_tasks()) == 1
@@ -292,22 +292,38 @@ def test_what_is_kept_is_trusted_for_a_while(monkeypatch):
 # ------------------------------------------------------------------------------------------------------------- ahead
 
 
-def test_neighbours_in_the_same_shard_are_read_ahead_and_used():
+def test_what_lies_on_the_way_in_the_same_shard_is_read_ahead_and_used():
     async def work(chunks, fake, cache):
+        await chunks.chunk((3, 0))
+        await settle()
+        assert fake.ahead == [], "there is no way yet"
         await chunks.chunk((3, 1))
         await settle()
-        assert fake.fetched == [(3, 1)]
-        assert sorted(fake.ahead) == [(2, 1), (3, 0), (3, 2)], "(4, 1) lies in the next shard"
+        assert fake.fetched == [(3, 0), (3, 1)]
+        assert fake.ahead == [(3, 2), (3, 3)], "nothing beside the way"
         await chunks.chunk((3, 2))
-        assert fake.fetched == [(3, 1)]
+        await settle()
+        assert fake.fetched == [(3, 0), (3, 1)]
         assert (cache.counts.used, cache.counts.hits) == (1, 1)
+        assert fake.ahead == [(3, 2), (3, 3)], "(3, 4) lies in the next shard"
 
     run(work, Fake((8, 8), (1, 1), (4, 4), remote=True))
+
+
+def test_ways_lead_back_and_along_every_axis():
+    async def work(chunks, fake, cache):
+        for place in ((4, 5), (4, 4), (5, 4)):
+            await chunks.chunk(place)
+            await settle()
+        assert fake.ahead == [(4, 3), (4, 2), (6, 4), (7, 4)]
+
+    run(work, Fake((8, 8), (1, 1), (8, 8), remote=True))
 
 
 @pytest.mark.parametrize(("remote", "shards"), [(False, (4, 4)), (True, None), (True, (1, 1))])
 def test_nothing_is_read_ahead_of_local_files_or_where_a_chunk_is_an_object(remote, shards):
     async def work(chunks, fake, cache):
+        await chunks.chunk((3, 0))
         await chunks.chunk((3, 1))
         await settle()
         assert (fake.ahead, cache.counts.ahead) == ([], 0)
@@ -317,24 +333,24 @@ def test_nothing_is_read_ahead_of_local_files_or_where_a_chunk_is_an_object(remo
 
 def test_nothing_is_read_ahead_past_the_end():
     async def work(chunks, fake, cache):
-        await chunks.chunk((0, 0))
-        await chunks.chunk((2, 2))
-        await settle()
-        assert sorted(fake.ahead) == [(0, 1), (1, 0), (1, 2), (2, 1)]
+        for place in ((0, 1), (0, 0), (1, 2), (2, 2)):
+            await chunks.chunk(place)
+            await settle()
+        assert fake.ahead == []
 
     run(work, Fake((5, 5), (2, 2), (8, 8), remote=True))
 
 
 def test_reading_ahead_is_bounded_in_number():
     async def work(chunks, fake, cache):
-        waiting = [asyncio.ensure_future(chunks.chunk((k, 2 * k + 1))) for k in range(20)]
+        waiting = [asyncio.ensure_future(chunks.chunk((k, at))) for at in (8, 9) for k in range(0, 99, 2)]
         await settle()
-        assert len(fake.ahead) == caching.AHEAD_AT_WORK == 16
-        assert len(fake.fetched) == 20
+        assert len(fake.ahead) == caching.AHEAD_AT_WORK == 64
+        assert len(fake.fetched) == 100
         fake.gate.set()
         await asyncio.gather(*waiting)
 
-    run(work, Fake((64, 64), (1, 1), (64, 64), remote=True, slow=True))
+    run(work, Fake((128, 64), (1, 1), (128, 64), remote=True, slow=True))
 
 
 def test_reading_ahead_is_bounded_in_bytes_and_pushes_nothing_out():
@@ -345,6 +361,7 @@ def test_reading_ahead_is_bounded_in_bytes_and_pushes_nothing_out():
         asked = list(fake.fetched)
         for k in range(40):
             await chunks.chunk((2 * k + 2, 1))
+            await chunks.chunk((2 * k + 2, 2))
             await settle()
             assert cache._ahead.nbytes <= 20_000
             assert cache._ahead_nbytes <= 20_000
@@ -358,7 +375,8 @@ def test_reading_ahead_is_bounded_in_bytes_and_pushes_nothing_out():
 
 def test_failures_ahead_are_nobodys_and_do_not_last():
     async def work(chunks, fake, cache):
-        fake.content = lambda position: b"x" if position == (1, 1) else vf.StoreError("down")
+        fake.content = lambda position: b"x" if position < (1, 2) else vf.StoreError("down")
+        assert (await chunks.chunk((1, 0))).content == b"x"
         assert (await chunks.chunk((1, 1))).content == b"x"
         await settle()
         with pytest.raises(vf.StoreError):
@@ -371,14 +389,14 @@ def test_failures_ahead_are_nobodys_and_do_not_last():
 
 def test_a_chunk_that_is_being_read_ahead_is_joined():
     async def work(chunks, fake, cache):
+        before = asyncio.ensure_future(chunks.chunk((1, 0)))
         first = asyncio.ensure_future(chunks.chunk((1, 1)))
         await settle()
         second = asyncio.ensure_future(chunks.chunk((1, 2)))
         await settle()
         assert (1, 2) not in fake.fetched
         fake.gate.set()
-        assert await first
-        assert await second
+        assert all(await asyncio.gather(before, first, second))
         assert (cache.counts.joined, cache.counts.used) == (1, 1)
         assert fake.ahead.count((1, 2)) == 1
 

@@ -21,6 +21,7 @@ import voxfetch as vf
 from tests.servers.plain import TOKEN, Client, ask, serving
 from voxfetch.server import Server, ServerOptions, exchange
 from voxfetch.server.answers import Body, Parts
+from voxfetch.server.deadlines import Deadlines
 from voxfetch.server.log import redacted
 
 BIG = np.random.default_rng(0).integers(0, 256, (3 << 20) + 17, np.uint8).tobytes()
@@ -563,3 +564,49 @@ def test_the_log_of_requests(server, caplog):
         time.sleep(0.01)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("GET /z3/v/chunk 200 19 ")
+
+
+# ---------------------------------------------------------------------------------------------------------- time-outs
+
+
+def deadlines(work, limit_s=0.2):
+    async def main():
+        return await work(Deadlines(limit_s))
+
+    return asyncio.run(main())
+
+
+def test_what_takes_too_long_ends_by_a_time_out_and_nothing_else_does():
+    async def within(limit, seconds):
+        with limit:
+            await asyncio.sleep(seconds)
+        return seconds
+
+    async def work(limit):
+        began = time.monotonic()
+        found = await asyncio.gather(*(within(limit, s) for s in (5, 0, 0.1, 5)), return_exceptions=True)
+        return found, time.monotonic() - began
+
+    found, took_s = deadlines(work)
+    assert [type(one) for one in found] == [TimeoutError, int, float, TimeoutError]
+    assert 0.2 <= took_s < 1
+
+
+def test_who_is_cancelled_in_time_is_cancelled():
+    async def within(limit):
+        with limit:
+            await asyncio.sleep(5)
+
+    async def work(limit):
+        task = asyncio.ensure_future(within(limit))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # Nothing is left that would end what comes later.
+        with limit:
+            await asyncio.sleep(0.15)
+        await asyncio.sleep(0.2)
+        assert asyncio.current_task().cancelling() == 0
+
+    deadlines(work)

@@ -342,7 +342,8 @@ class Array:
         return read.taken()
 
     def _encoded(self, position: Sequence[int]) -> tuple[_core.Read, Engine]:
-        if isinstance(self._remote, CuttingStore):
+        # Of None a protocol takes microseconds to say no.
+        if self._remote is not None and isinstance(self._remote, CuttingStore):
             raise UnsupportedError("the service stores no chunks", key=self._root, hint="read voxels instead")
         # What is not stored is an answer here, not an error.
         source = self if self._options.on_missing == "fill" else self.with_options(_filling(self._options))

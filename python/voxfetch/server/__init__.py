@@ -8,6 +8,7 @@
 | `registry` | the sources by name, opened once |
 | `routes` | from a path to the plane that answers |
 | `exchange` | one request of aiohttp: admission, time-out, failures, writing |
+| `deadlines` | the time-outs of all requests |
 | `app` | `Server`: start, stop, threads, signals |
 | `workers` | several processes on one port |
 | `raw` | the plane of stored objects as they are |

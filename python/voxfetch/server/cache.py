@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 #: Bytes read ahead that nobody has asked for yet, and chunks being read ahead at a time.
 AHEAD_BYTES = 32 << 20
-AHEAD_AT_WORK = 16
+AHEAD_AT_WORK = 64
 #: What an entry takes beside its bytes.
 _ENTRY_BYTES = 512
 #: Some wait for a store (lists of label images), most encode.
@@ -173,6 +173,11 @@ class ChunkCache:
             self._ahead_nbytes -= nbytes
 
         self._start(key, fetch, keep_s, is_ahead=True).task.add_done_callback(landed)
+
+    def was_asked(self, key: Hashable) -> bool:
+        """Whether somebody asked for a chunk that is kept or in flight."""
+        flight = self._flights.get(key)
+        return key in self._kept.entries or (flight is not None and not flight.is_ahead)
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
         """Runs work that releases the GIL, or waits, beside the event loop."""

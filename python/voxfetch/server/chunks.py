@@ -4,8 +4,9 @@ Chunks pass as they are stored where the preset keeps voxels and axes and the co
 (`voxfetch.server.stored`); all others are read as boxes and encoded. The ETag of a chunk is a fingerprint of its bytes
 and the name of what shows it.
 
-Around a chunk of a remote shard the next ones along each axis, of the same shard, are read ahead: its index is known,
-and a viewer that pans asks for them next. Local files are not read ahead.
+Beyond a chunk of a remote shard the next ones of the same shard are read ahead: its index is known. They lie on ways
+along which chunks were asked for: a view grows from its middle, one that is moved grows at an edge, and what lies off
+its plane is not fetched. Local files are not read ahead.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _KEEP_LOCAL_S = 5.0
 _INLINE_NBYTES = 64 << 10
 #: Chunks read ahead around one.
 _MAX_AHEAD = 26
+#: How far ahead, in chunks.
+_STEPS_AHEAD = 2
 
 _numbers = itertools.count()
 
@@ -140,6 +143,9 @@ class Chunks:
         """
         if len(position) != len(self.grid) or not all(0 <= at < n for at, n in zip(position, self.grid, strict=True)):
             return None
+        if not self._keep_s:
+            # Read anew for whoever asks: to share it would cost more.
+            return await self._fetch(position, ahead=False)
         key = (self._number, position)
         found = self._cache.begin(key, lambda: self._fetch(position, ahead=False), self._keep_s)
         if self._is_remote and self._shards is not None:
@@ -155,14 +161,19 @@ class Chunks:
         return None if content is None else Body(content, etag=f"{fingerprint(content)}-{self._tag}")
 
     def _near(self, position: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """The places next to one along each axis, in the same shard."""
+        """The next places, in the same shard, along the ways on which chunks were asked for up to this one."""
         shards = self._shards or self.source.shape
-        for axis, at in reversed(list(enumerate(position))):
-            extent = self.source.chunks[axis]
-            for near in (at + 1, at - 1):
-                same = near * extent // shards[axis] == at * extent // shards[axis]
-                if 0 <= near < self.grid[axis] and same:
+        ways = [(axis, step) for axis in range(len(position)) for step in (1, -1) if self._came(position, axis, step)]
+        for far in range(1, _STEPS_AHEAD + 1):
+            for axis, step in ways:
+                at, near, extent = position[axis], position[axis] + far * step, self.source.chunks[axis]
+                if 0 <= near < self.grid[axis] and near * extent // shards[axis] == at * extent // shards[axis]:
                     yield (*position[:axis], near, *position[axis + 1 :])
+
+    def _came(self, position: tuple[int, ...], axis: int, step: int) -> bool:
+        """Whether the chunk before this one, on the way along an axis, was asked for."""
+        before = (*position[:axis], position[axis] - step, *position[axis + 1 :])
+        return self._cache.was_asked((self._number, before))
 
 
 def position_of(parts: Sequence[str]) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ from aiohttp import http_exceptions, web
 
 import voxfetch as vf
 from voxfetch.server.answers import Answers, Asked, Body, Conditions, Parts, Refused, Reply
+from voxfetch.server.deadlines import Deadlines
 from voxfetch.server.guard import MAX_HEAD_NBYTES, MAX_PATH_NBYTES, Guard, Target
 from voxfetch.server.log import ACCESS, logged, redacted
 from voxfetch.server.routes import Route, Routes, check_method
@@ -91,6 +92,7 @@ class Exchange:
         self._timeout_s = options.timeout_s
         self._max_nbytes = options.max_response_bytes
         self._admission = Admission(options.max_requests, options.max_queue)
+        self._deadlines = Deadlines(options.timeout_s)
         self._streams = 0
         self._stopping = asyncio.Event()
         self._date = (0, "")
@@ -121,7 +123,7 @@ class Exchange:
                 if reply is None and target.segments == ("events", "ng"):
                     return await self._events(request, asking)
                 if reply is None:
-                    async with asyncio.timeout(self._timeout_s):
+                    with self._deadlines:
                         await self._admission.enter()
                         is_in = True
                         reply, first = await self._found(request, asking, target, route)
