@@ -53,11 +53,11 @@ class Stand:
             return Body(f"{asked.origin}{asked.prefix}".encode())
         if what == "echo":
             return Body(asked.body)
-        if what == "cutouts":
+        if what == "cutouts" and asked.body != b"wait":
             return Body(asked.body[::-1])
         if what == "raise":
             raise ERRORS[asked.segments[1]]
-        if what == "wait":
+        if what == "wait" or asked.body == b"wait":
             self.working += 1
             self.most = max(self.most, self.working)
             self.started.set()
@@ -69,7 +69,7 @@ class Stand:
                 raise
             finally:
                 self.working -= 1
-            return Body(asked.segments[1].encode())
+            return Body(asked.segments[-1].encode())
         if what == "torn":
 
             async def read(start, end):
@@ -418,6 +418,29 @@ def test_so_many_work_so_many_wait_and_the_rest_is_sent_away(volume, stand):
                 client.socket.close()
 
 
+def test_few_answers_with_many_boxes_are_at_work_and_hold_up_no_others(volume, stand):
+    with serving({"v": str(volume)}, {"z3": stand, "api": stand}, max_requests=64, max_queue=3) as server:
+        clients = [Client(server.port) for _ in range(8)]
+        try:
+            for client in clients:
+                client.send(f"/t/{TOKEN}/api/cutouts", method="POST", body=b"wait")
+                time.sleep(0.05)
+            assert clients[7].receive().status == 503
+            assert stand.most == 4
+            assert ask(server, "/z3/v/chunk").status == 200
+            stand.go.set()
+            assert [client.receive().status for client in clients[:7]] == [200] * 7
+        finally:
+            for client in clients:
+                client.socket.close()
+
+
+def test_the_page_of_a_token_in_the_query_is_where_its_links_lead(server):
+    got = ask(server, f"/?token={TOKEN}", token=False)
+    assert (got.status, got["Location"]) == (308, f"./t/{TOKEN}/")
+    assert ask(server, "/?token=wrong", token=False).status == 401
+
+
 def test_a_thousand_clients_at_once(volume, stand):
     stand.go.set()
 
@@ -564,6 +587,16 @@ def test_the_log_of_requests(server, caplog):
         time.sleep(0.01)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("GET /z3/v/chunk 200 19 ")
+
+
+def test_a_name_cannot_pass_for_fields_of_the_log(server, caplog):
+    caplog.set_level(logging.INFO, "voxfetch.server.access")
+    ask(server, "/z3/v/chunk/a%20200%20<x>")
+    deadline = time.monotonic() + 5
+    while not caplog.records and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.split(" ")[1:3] == ["/z3/v/chunk/a%20200%20%3Cx%3E", "200"]
 
 
 # ---------------------------------------------------------------------------------------------------------- time-outs

@@ -12,6 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from time import time
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from aiohttp import http_exceptions, web
 
@@ -31,6 +32,8 @@ EVENTS_S = 15.0
 """Seconds between two comments on an event stream that has nothing to say."""
 _MAX_EVENT_STREAMS = 256
 _MAX_POST_NBYTES = 1 << 20
+_MAX_LARGE = 4
+"""Answers with many boxes that are at work at a time, each of up to `max_response_bytes`."""
 _SLICE_NBYTES = 1 << 20
 """Bytes that are written at once."""
 _LONG_NBYTES = 256 << 10
@@ -91,7 +94,8 @@ class Exchange:
         self._routes = routes
         self._timeout_s = options.timeout_s
         self._max_nbytes = options.max_response_bytes
-        self._admission = Admission(options.max_requests, options.max_queue)
+        self._any = Admission(options.max_requests, options.max_queue)
+        self._large = Admission(min(_MAX_LARGE, options.max_requests), options.max_queue)
         self._deadlines = Deadlines(options.timeout_s)
         self._streams = 0
         self._stopping = asyncio.Event()
@@ -115,6 +119,8 @@ class Exchange:
         )
         began = time()
         target: Target | None = None
+        # What is posted asks for many boxes at once, which all are held until they are sent.
+        admission = self._large if asking.method == "POST" else self._any
         is_in = False
         try:
             first: bytes | memoryview = b""
@@ -124,7 +130,7 @@ class Exchange:
                     return await self._events(request, asking)
                 if reply is None:
                     with self._deadlines:
-                        await self._admission.enter()
+                        await admission.enter()
                         is_in = True
                         reply, first = await self._found(request, asking, target, route)
             except Refused as refused:
@@ -134,9 +140,9 @@ class Exchange:
             sent = await self._send(request, reply, first)
         finally:
             if is_in:
-                self._admission.leave()
+                admission.leave()
         if ACCESS.isEnabledFor(20):
-            path = "" if target is None else "/".join(target.segments)
+            path = "" if target is None else "/".join(quote(segment, safe="@:") for segment in target.segments)
             took_ms = 1e3 * (time() - began)
             ACCESS.info("%s /%s %d %d %.1f ms", asking.method, redacted(path), sent.status, sent.body_length, took_ms)
         return sent

@@ -89,6 +89,9 @@ class Routes:
         """Returns what the plane of a route gives, or the list of a folder. Raises what the plane raises."""
         if not route.plane and not target.folder and route.segments in {(), ("v", "ng")}:
             return _with_slash(target)
+        if not route.plane and not route.segments and not target.prefix and "token" in target.query:
+            # The links of the page begin where it is.
+            return Body(b"", "text/plain", headers={"Location": f"./t/{quote(target.query['token'])}/"}, status=308)
         if route.plane in _LISTED and (target.folder or "text/html" in (accept or "")):
             node, rest = await self._registry.find(route.source, route.segments)
             if not rest and not isinstance(node, vf.Array):
