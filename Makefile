@@ -65,6 +65,7 @@ suites: $(DONE)/extension
 test-bench: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m bench check
 	$(BIN)/python -m bench remote --quick
+	$(BIN)/python -m bench serve --quick
 	$(BIN)/python -m bench remote --quick --where s3 --engines voxfetch,voxfetch-zarr --workloads open_array,chunk_cold,box,cubes
 
 fuzz:
@@ -96,6 +97,7 @@ bench: $(DONE)/extension $(DONE)/dev
 	$(BIN)/python -m bench limits
 	$(BIN)/python -m bench remote --size full
 	$(BIN)/python -m bench formats
+	$(BIN)/python -m bench serve
 
 clean:
 	rm -rf $(VENV) build dist demo python/voxfetch/_core*.so
