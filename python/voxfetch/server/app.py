@@ -165,11 +165,19 @@ class Server:
                 loop.call_soon_threadsafe(over.set)
 
         self._stop = stop
+        waiting = asyncio.create_task(over.wait())
+        starting = asyncio.create_task(self.start(share_port=share_port))
         try:
-            await self.start(share_port=share_port)
-            ready()
-            await over.wait()
+            # A store may keep the start waiting for longer than who stops the server would.
+            await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                ready()
+                await waiting
         finally:
+            waiting.cancel()
+            starting.cancel()
+            await asyncio.wait([starting])
             await self.aclose()
 
     def start_in_thread(self) -> Self:

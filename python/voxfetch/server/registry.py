@@ -11,15 +11,16 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 from urllib.parse import unquote
 
 import voxfetch as vf
+from voxfetch.server.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Future
 
 __all__ = ["Node", "Registry", "Sources", "named", "named_sources"]
 
@@ -38,6 +39,17 @@ _OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
 _DOCUMENTS = frozenset({"zarr.json", "attributes.json"})
 
 
+class _Opening:
+    """A call that opens something, and how many wait for it."""
+
+    __slots__ = ("call", "task", "waiting")
+
+    def __init__(self, call: Future[Node | None]) -> None:
+        self.call = call
+        self.task = asyncio.wrap_future(call)
+        self.waiting = 0
+
+
 class Registry:
     """Sources by name. Made from opened objects or from what `voxfetch.open` takes."""
 
@@ -47,8 +59,8 @@ class Registry:
         self._opened: dict[str, Node] = {}
         self._children: OrderedDict[tuple[str, ...], Node] = OrderedDict()
         self._absent: OrderedDict[tuple[str, ...], float] = OrderedDict()
-        self._opening: dict[tuple[str, ...], asyncio.Task[Node | None]] = {}
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-open")
+        self._opening: dict[tuple[str, ...], _Opening] = {}
+        self._threads = DaemonThreads(_THREADS, "voxfetch-open")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,11 +107,13 @@ class Registry:
 
     async def run(self, function: Callable[[], _T]) -> _T:
         """Runs a call that blocks in one of the registry's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        return await asyncio.wrap_future(self._threads.submit(function))
 
     def close(self) -> None:
         """Ends the threads, those at work when they are done."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for opening in self._opening.values():
+            opening.call.cancel()
+        self._threads.close()
 
     async def _child(self, path: tuple[str, ...], parent: vf.Image | vf.Group, name: str) -> Node | None:
         found = self._children.get(path)
@@ -117,12 +131,25 @@ class Registry:
         return found
 
     async def _once(self, path: tuple[str, ...], function: Callable[[], Node | None]) -> Node | None:
-        """What the call returns, made once for all who wait; who goes away stops it for nobody else."""
-        task = self._opening.get(path)
-        if task is None:
-            task = self._opening[path] = asyncio.create_task(self.run(function))
-            task.add_done_callback(lambda _: self._opening.pop(path, None))
-        return await asyncio.shield(task)
+        """What the call returns, made once for all who wait; who goes away stops it for nobody else.
+
+        What nobody waits for any more ends if it runs, for the next who asks, and is not begun if it does not.
+        """
+        opening = self._opening.get(path)
+        if opening is None:
+            opening = self._opening[path] = _Opening(self._threads.submit(function))
+            opening.task.add_done_callback(lambda _: self._forget(path, opening))
+        opening.waiting += 1
+        try:
+            return await asyncio.shield(opening.task)
+        finally:
+            opening.waiting -= 1
+            if not opening.waiting and opening.call.cancel():
+                self._forget(path, opening)
+
+    def _forget(self, path: tuple[str, ...], opening: _Opening) -> None:
+        if self._opening.get(path) is opening:
+            del self._opening[path]
 
 
 def named_sources(sources: Any) -> dict[str, Any]:
