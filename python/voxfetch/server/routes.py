@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 import voxfetch as vf
 from voxfetch.server.answers import Asked, Body, Refused
+from voxfetch.server.guard import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,4 +150,4 @@ def _names(node: Node, *, as_stored: bool) -> list[str]:
         if as_stored:
             levels = [level.url.removeprefix(node.url).strip("/") for level in node.levels]
         return [*levels, *(f"labels/{name}" for name in node.labels)]
-    return list(node.keys()) if isinstance(node, vf.Group) else []
+    return list(filter(is_name, node.keys())) if isinstance(node, vf.Group) else []
