@@ -142,6 +142,75 @@ def test_what_is_wanted_by_many_is_opened_once(tree, monkeypatch):
     assert opened == ["em", "none"]
 
 
+def test_a_source_that_is_replaced_is_shown_as_it_is(tree, monkeypatch):
+    monkeypatch.setitem(registry._TRUSTED_S, False, 0.05)
+    place = {"root": tree.parent / "w.zarr", "child": tree / "a"}
+    kinds = [("u2", 64, 1), ("i2", 64, -2), ("f4", 200, 0.5)]
+
+    def write(path, kind, extent, value):
+        shutil.rmtree(path, ignore_errors=True)
+        array = zarr.create_array(path, shape=(extent,) * 2, chunks=(16, 16), dtype=kind, compressors=None)
+        array[...] = value
+
+    for path in place.values():
+        write(path, *kinds[0])
+    with serving({"root": str(place["root"]), "t": str(tree)}) as server:
+        urls = {"root": server.url_of("root"), "child": f"{server.url_of('t')}/a"}
+        for kind in kinds:
+            for path in place.values():
+                write(path, *kind)
+            time.sleep(0.1)
+            for url in urls.values():
+                np.testing.assert_array_equal(zarr.open_array(url, mode="r")[...], np.full((kind[1],) * 2, kind[2]))
+        shutil.rmtree(place["child"])
+        shutil.rmtree(place["root"])
+        time.sleep(0.1)
+        assert ask(server, "/z3/t/a/zarr.json").status == 404
+        assert ask(server, "/z3/root/zarr.json").status == 503
+
+
+def test_a_file_that_is_replaced_is_opened_again(tmp_path):
+    def write(value):
+        with h5py.File(tmp_path / "new.h5", "w") as file:
+            file.create_dataset("d", data=np.full((64, 64), value, "u2"), chunks=(16, 16))
+        (tmp_path / "new.h5").replace(tmp_path / "x.h5")
+
+    write(1)
+    with serving({"x": str(tmp_path / "x.h5")}) as server:
+        assert zarr.open_array(f"{server.url_of('x')}/d", mode="r")[0, 0] == 1
+        write(2)
+        # Another chunk: the first one is kept.
+        assert ask(server, "/z3/x/d/c/1/1").status == 503
+        assert zarr.open_array(f"{server.url_of('x')}/d", mode="r")[0, 0] == 2
+
+
+def test_a_label_image_that_is_added_is_shown(tree, monkeypatch):
+    monkeypatch.setitem(registry._TRUSTED_S, False, 0.0)
+    with serving({"em": str(tree / "em")}) as server:
+
+        def labels():
+            return json.loads(ask(server, "/z3/em/labels/zarr.json").body)["attributes"]["ome"]["labels"]
+
+        assert labels() == ["cells"]
+        shutil.copytree(tree / "em" / "labels" / "cells", tree / "em" / "labels" / "nuclei")
+        zarr.open_group(tree / "em" / "labels").attrs["ome"] = {"version": "0.5", "labels": ["cells", "nuclei"]}
+        assert labels() == ["cells", "nuclei"]
+        assert ask(server, "/z3/em/labels/nuclei/0/zarr.json").status == 200
+
+
+def test_what_has_not_changed_stays_open(tree, monkeypatch):
+    monkeypatch.setitem(registry._TRUSTED_S, False, 0.0)
+
+    async def main():
+        found = Registry({"t": str(tree)})
+        for path in (["a"], ["em"], ["em", "labels", "cells"]):
+            first, _ = await found.find("t", path)
+            assert (await found.find("t", path))[0] is first
+        found.close()
+
+    asyncio.run(main())
+
+
 def test_what_nobody_waits_for_any_more_is_not_opened(tree, monkeypatch):
     opened, go = [], threading.Event()
 

@@ -97,7 +97,12 @@ class Routes:
                 return await self._listing(node, as_stored=as_stored) if target.folder else _with_slash(target)
         if target.folder and route.plane:
             return None
-        return await self._plane(route.plane).answer(asked)
+        try:
+            return await self._plane(route.plane).answer(asked)
+        except vf.ObjectChangedError:
+            # A file that is replaced by one of the same description is read again only when it is opened again.
+            self._registry.forget(route.source)
+            raise
 
     def _plane(self, name: str) -> Plane:
         plane = self._planes.get(name)
