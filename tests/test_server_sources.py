@@ -175,13 +175,17 @@ def test_a_file_that_is_replaced_is_opened_again(tmp_path):
             file.create_dataset("d", data=np.full((64, 64), value, "u2"), chunks=(16, 16))
         (tmp_path / "new.h5").replace(tmp_path / "x.h5")
 
+    file = tmp_path / "x.h5"
     write(1)
-    with serving({"x": str(tmp_path / "x.h5")}) as server:
-        assert zarr.open_array(f"{server.url_of('x')}/d", mode="r")[0, 0] == 1
+    with serving({"x": str(file), "d": f"{file}|hdf5:/d"}) as server:
+        shown = {"x/d": f"{server.url_of('x')}/d", "d": server.url_of("d")}
+        for url in shown.values():
+            assert zarr.open_array(url, mode="r")[0, 0] == 1
         write(2)
-        # Another chunk: the first one is kept.
-        assert ask(server, "/z3/x/d/c/1/1").status == 503
-        assert zarr.open_array(f"{server.url_of('x')}/d", mode="r")[0, 0] == 2
+        for name, url in shown.items():
+            # Another chunk: the first one is kept.
+            assert ask(server, f"/z3/{name}/c/1/1").status == 503
+            assert zarr.open_array(url, mode="r")[0, 0] == 2
 
 
 def test_a_label_image_that_is_added_is_shown(tree, monkeypatch):
