@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +69,19 @@ def test_it_serves_until_a_signal(volume, number, code):
         shown = process.stderr.read()
         assert "Traceback" not in shown
         assert "v.zarr: " in shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_while_a_source_does_not_answer(number, code):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        with served(f"http://127.0.0.1:{silent.getsockname()[1]}/a.zarr", lines=0) as (process, _):
+            asking, _ = silent.accept()
+            with asking:
+                time.sleep(0.2)
+                process.send_signal(number)
+                assert process.wait(10) == code
+            assert "Traceback" not in process.stderr.read()
 
 
 def test_options(volume):

@@ -255,7 +255,7 @@ def test_an_image_is_opened_by_zarr_python_with_all_that_is_below(images, reques
 @pytest.mark.parametrize("plane", ["z3", "z2"])
 @pytest.mark.parametrize(("name", "member"), [("fib25", None), ("wk", "color"), ("wk", "segmentation")])
 def test_an_image_shown_is_the_image(images, plane, name, member):
-    source = images.registry._opened[name]
+    source = images.registry._opened[name].node
     source = source if member is None else source[member]
     found = vf.open(images.url_of(name, plane) + (f"/{member}" if member else ""))
     assert found.axes == source.axes

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
+import threading
 import time
 
 import h5py
@@ -16,8 +18,11 @@ import zarr
 import voxfetch as vf
 from tests.servers.faulty import Fault, FaultyServer, status
 from tests.servers.plain import ask, serving
-from voxfetch.server import registry
+from voxfetch.server import ServerOptions, registry
+from voxfetch.server.answers import Answers, Asked, Conditions
+from voxfetch.server.raw import RawPlane
 from voxfetch.server.registry import Registry, named, named_sources
+from voxfetch.stored import Version
 
 BIG = np.random.default_rng(0).integers(0, 256, (3 << 20) + 17, np.uint8).tobytes()
 
@@ -137,6 +142,112 @@ def test_what_is_wanted_by_many_is_opened_once(tree, monkeypatch):
     assert opened == ["em", "none"]
 
 
+def test_a_source_that_is_replaced_is_shown_as_it_is(tree, monkeypatch):
+    monkeypatch.setitem(registry._TRUSTED_S, False, 0.05)
+    place = {"root": tree.parent / "w.zarr", "child": tree / "a"}
+    kinds = [("u2", 64, 1), ("i2", 64, -2), ("f4", 200, 0.5)]
+
+    def write(path, kind, extent, value):
+        shutil.rmtree(path, ignore_errors=True)
+        array = zarr.create_array(path, shape=(extent,) * 2, chunks=(16, 16), dtype=kind, compressors=None)
+        array[...] = value
+
+    for path in place.values():
+        write(path, *kinds[0])
+    with serving({"root": str(place["root"]), "t": str(tree)}) as server:
+        urls = {"root": server.url_of("root"), "child": f"{server.url_of('t')}/a"}
+        for kind in kinds:
+            for path in place.values():
+                write(path, *kind)
+            time.sleep(0.1)
+            for url in urls.values():
+                np.testing.assert_array_equal(zarr.open_array(url, mode="r")[...], np.full((kind[1],) * 2, kind[2]))
+        shutil.rmtree(place["child"])
+        shutil.rmtree(place["root"])
+        time.sleep(0.1)
+        assert ask(server, "/z3/t/a/zarr.json").status == 404
+        assert ask(server, "/z3/root/zarr.json").status == 503
+
+
+def test_a_file_that_is_replaced_is_opened_again(tmp_path):
+    def write(value):
+        with h5py.File(tmp_path / "new.h5", "w") as file:
+            file.create_dataset("d", data=np.full((64, 64), value, "u2"), chunks=(16, 16))
+        (tmp_path / "new.h5").replace(tmp_path / "x.h5")
+
+    file = tmp_path / "x.h5"
+    write(1)
+    with serving({"x": str(file), "d": f"{file}|hdf5:/d"}) as server:
+        shown = {"x/d": f"{server.url_of('x')}/d", "d": server.url_of("d")}
+        for url in shown.values():
+            assert zarr.open_array(url, mode="r")[0, 0] == 1
+        write(2)
+        for name, url in shown.items():
+            # Another chunk: the first one is kept.
+            assert ask(server, f"/z3/{name}/c/1/1").status == 503
+            assert zarr.open_array(url, mode="r")[0, 0] == 2
+
+
+def test_a_label_image_that_is_added_is_shown(tree, monkeypatch):
+    monkeypatch.setitem(registry._TRUSTED_S, False, 0.0)
+    with serving({"em": str(tree / "em")}) as server:
+
+        def labels():
+            return json.loads(ask(server, "/z3/em/labels/zarr.json").body)["attributes"]["ome"]["labels"]
+
+        assert labels() == ["cells"]
+        shutil.copytree(tree / "em" / "labels" / "cells", tree / "em" / "labels" / "nuclei")
+        zarr.open_group(tree / "em" / "labels").attrs["ome"] = {"version": "0.5", "labels": ["cells", "nuclei"]}
+        assert labels() == ["cells", "nuclei"]
+        assert ask(server, "/z3/em/labels/nuclei/0/zarr.json").status == 200
+
+
+def test_what_has_not_changed_stays_open(tree, monkeypatch):
+    monkeypatch.setitem(registry._TRUSTED_S, False, 0.0)
+
+    async def main():
+        found = Registry({"t": str(tree)})
+        for path in (["a"], ["em"], ["em", "labels", "cells"]):
+            first, _ = await found.find("t", path)
+            assert (await found.find("t", path))[0] is first
+        found.close()
+
+    asyncio.run(main())
+
+
+def test_what_nobody_waits_for_any_more_is_not_opened(tree, monkeypatch):
+    opened, go = [], threading.Event()
+
+    def slowly(parent, name):
+        opened.append(name)
+        go.wait(20)
+
+    monkeypatch.setattr(registry, "_open_child", slowly)
+
+    async def main():
+        found = Registry({"t": str(tree)})
+        await found.root("t")
+        asking = [asyncio.create_task(found.find("t", [f"none{i}"])) for i in range(100)]
+        while len(opened) < registry._THREADS:  # noqa: ASYNC110 - threads fill it
+            await asyncio.sleep(0.005)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        assert len(found._opening) == registry._THREADS
+        # What runs is joined, and what was not begun is begun for who asks again.
+        again = [asyncio.create_task(found.find("t", [f"none{i}"])) for i in (0, 99)]
+        await asyncio.sleep(0)
+        go.set()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*again)
+        found.close()
+        with pytest.raises(RuntimeError):
+            await found.run(list)
+
+    asyncio.run(main())
+    assert sorted(opened) == sorted([*(f"none{i}" for i in range(registry._THREADS)), "none99"])
+
+
 def test_what_was_opened_is_bounded(tree, monkeypatch):
     monkeypatch.setattr(registry, "_MAX_CHILDREN", 2)
     monkeypatch.setattr(registry, "_MAX_ABSENT", 3)
@@ -178,6 +289,15 @@ def test_folders_are_listed_for_people(tree):
 # --- objects as they are
 
 
+def test_only_names_that_can_be_asked_for_are_listed(tree):
+    for name in ("b\udcff", "c\\d", "e\nf"):
+        shutil.copytree(tree / "a", os.path.join(tree, name))
+    with serving({"t": str(tree)}) as server:
+        got = ask(server, "/z3/t/")
+    assert (got.status, got.body.count(b"<li>")) == (200, len(os.listdir(tree)) - 4)
+    assert b'href="./a/"' in got.body
+
+
 def test_stored_objects_are_exact(volume):
     with serving({"v": str(volume)}) as server:
         for path in volume.rglob("*"):
@@ -217,6 +337,40 @@ def test_an_object_that_is_replaced_while_it_is_read(volume):
                 await stored.version(key)
 
     asyncio.run(main())
+
+
+def test_an_object_is_another_one_whatever_time_it_bears(volume):
+    path = volume / "c" / "0" / "0"
+    with serving({"v": str(volume)}) as server:
+        got, status = ask(server, "/raw/v/c/0/0"), path.stat()
+        with path.open("r+b") as file:
+            file.write(b"new")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        again = ask(server, "/raw/v/c/0/0", If_None_Match=got["ETag"])
+    assert (again.status, again.body[:3]) == (200, b"new")
+
+
+def test_the_longest_etag_of_a_store_is_no_trouble():
+    class Store:
+        async def version(self, key):
+            return Version(3, key * 300)
+
+        async def read(self, *_, **__):
+            return b"abc"
+
+    class Found:
+        stored = Store()
+
+        async def root(self, name):
+            return self
+
+    def etag(key):
+        plane = RawPlane(Found(), ServerOptions())
+        parts = asyncio.run(plane.answer(Asked("GET", (key,), "native", "v", {})))
+        return Answers(ServerOptions()).reply(parts, Conditions(), lasting=True).fields.partition("ETag: ")[2][:40]
+
+    assert etag("x")
+    assert etag("x") != etag("y")
 
 
 def test_stored_objects_are_read_by_zarr(volume):

@@ -110,4 +110,6 @@ def stored_of(node: Node) -> Stored:
 
 def _version(descriptor: int) -> Version:
     status = os.fstat(descriptor)
-    return Version(status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}")
+    # What writes a file can set the time of that back, but not the time of the last change of either.
+    times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+    return Version(status.st_size, f"{times}-{status.st_size:x}-{status.st_ino:x}")

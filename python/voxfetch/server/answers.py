@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
     from voxfetch.server.options import ServerOptions
 
-__all__ = ["Answers", "Asked", "Body", "Conditions", "Parts", "Plane", "Refused", "Reply", "span_of"]
+__all__ = ["MAX_ETAG", "Answers", "Asked", "Body", "Conditions", "Parts", "Plane", "Refused", "Reply", "span_of"]
 
+MAX_ETAG = 256
+"""Characters of an ETag."""
 _GZIP_NBYTES = 1 << 10
 """JSON above this is compressed for those who take it."""
 _JSON = "application/json"
 _RANGE = re.compile(r"bytes=[ \t]*(\d{0,19})-(\d{0,19})[ \t]*", re.IGNORECASE | re.ASCII)
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
-_OPAQUE = re.compile(r"[\x21\x23-\x7e]{1,256}")
+_OPAQUE = re.compile(rf"[\x21\x23-\x7e]{{1,{MAX_ETAG}}}")
 _NO_FIELD = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 _ZERO = re.compile(r"q=0(?:\.0*)?", re.IGNORECASE)
 # Beside those that pages may always send. A preflight comes before suffix ranges, validators and tokens.

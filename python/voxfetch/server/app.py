@@ -58,7 +58,7 @@ class Server:
         """`planes` stand in for those of the package, by the names in paths."""
         self._options = options or ServerOptions()
         self._token = (self._options.token or new_token()) if self._options.auth else None
-        self._registry = Registry(named_sources(sources))
+        self._registry = Registry(named_sources(sources), immutable=self._options.immutable)
         self._lazy = lazy
         self._planes = planes
         self._port = self._options.port
@@ -168,11 +168,19 @@ class Server:
                 loop.call_soon_threadsafe(over.set)
 
         self._stop = stop
+        waiting = asyncio.create_task(over.wait())
+        starting = asyncio.create_task(self.start(share_port=share_port))
         try:
-            await self.start(share_port=share_port)
-            ready()
-            await over.wait()
+            # A store may keep the start waiting for longer than who stops the server would.
+            await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                ready()
+                await waiting
         finally:
+            waiting.cancel()
+            starting.cancel()
+            await asyncio.wait([starting])
             await self.aclose()
 
     def start_in_thread(self) -> Self:

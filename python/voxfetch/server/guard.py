@@ -19,7 +19,7 @@ from voxfetch.server.answers import Refused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["MAX_HEAD_NBYTES", "MAX_PATH_NBYTES", "Guard", "Target", "is_loopback", "names_of"]
+__all__ = ["MAX_HEAD_NBYTES", "MAX_PATH_NBYTES", "Guard", "Target", "is_loopback", "is_name", "names_of"]
 
 MAX_HEAD_NBYTES = 8 << 10
 """Bytes of all headers of a request."""
@@ -127,11 +127,18 @@ def _name(part: str) -> str:
         name = encoded.decode()
     except UnicodeDecodeError:
         raise Refused(400, "bad_path") from None
-    if name in {"", ".", ".."} or _CONTROL.search(name) or _DRIVE.fullmatch(name):
+    if not is_name(name):
         raise Refused(400, "bad_path")
     if len(encoded) > _MAX_SEGMENT_NBYTES:
         raise Refused(404, "not_found")
     return name
+
+
+def is_name(text: str) -> bool:
+    """Returns whether a text may stand between two slashes of a path: a file may be called otherwise."""
+    if text in {"", ".", ".."} or _CONTROL.search(text) or _DRIVE.fullmatch(text):
+        return False
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _query(text: str) -> Mapping[str, str]:

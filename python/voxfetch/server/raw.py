@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from voxfetch.server.answers import Asked, Parts
+from voxfetch.encoding import fingerprint
+from voxfetch.server.answers import MAX_ETAG, Asked, Parts
 
 if TYPE_CHECKING:
     from voxfetch.server.options import ServerOptions
@@ -35,4 +36,7 @@ class RawPlane:
             return None
         read = partial(stored.read, key, version=version)
         kind = "application/json" if key.endswith(_DOCUMENTS) or key == "info" else "application/octet-stream"
-        return Parts(version.nbytes, read, version.etag, kind)
+        etag = version.etag
+        if etag is not None and len(etag) > MAX_ETAG:
+            etag = fingerprint(etag.encode())
+        return Parts(version.nbytes, read, etag, kind)

@@ -7,21 +7,24 @@ for the same thing; what was opened below a source is kept, the least recently u
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import unquote
 
 import voxfetch as vf
+from voxfetch.server.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Future
 
-__all__ = ["Node", "Registry", "Sources", "named", "named_sources"]
+__all__ = ["Node", "Registry", "Sources", "label_names", "named", "named_sources"]
 
 Node: TypeAlias = "vf.Array | vf.Image | vf.Group | vf.Collection"
 Sources: TypeAlias = "Iterable[Any] | Mapping[str, Any]"
@@ -32,23 +35,47 @@ _MAX_CHILDREN = 256
 _MAX_ABSENT = 1024
 _ABSENT_S = 5.0
 """How long what is not there is not looked for again."""
+_TRUSTED_S = {False: 5.0, True: 60.0}
+"""How long what was opened is taken for what is there, by whether it is remote: as long as its chunks are kept."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _OTHER = re.compile(r"[^A-Za-z0-9_.-]+")
 # Documents that readers look for everywhere; no group has a child of that name, or one that begins with a dot.
 _DOCUMENTS = frozenset({"zarr.json", "attributes.json"})
 
 
-class Registry:
-    """Sources by name. Made from opened objects or from what `voxfetch.open` takes."""
+class _Opening:
+    """A call that opens something, and how many wait for it."""
 
-    def __init__(self, sources: Mapping[str, Any]) -> None:
-        """`sources`: by names as `named_sources` gives them. Opens nothing."""
+    __slots__ = ("call", "task", "waiting")
+
+    def __init__(self, call: Future[Node | None]) -> None:
+        self.call = call
+        self.task = asyncio.wrap_future(call)
+        self.waiting = 0
+
+
+class _Kept(NamedTuple):
+    """What was opened, and until when it is trusted to be what is there."""
+
+    node: Node
+    until: float
+
+
+class Registry:
+    """Sources by name. Made from opened objects or from what `voxfetch.open` takes.
+
+    What is kept is opened again from time to time, and replaced when it is described in another way by then.
+    """
+
+    def __init__(self, sources: Mapping[str, Any], *, immutable: bool = False) -> None:
+        """`sources`: by names as `named_sources` gives them. Opens nothing. `immutable`: what is open stays so."""
         self._sources = dict(sources)
-        self._opened: dict[str, Node] = {}
-        self._children: OrderedDict[tuple[str, ...], Node] = OrderedDict()
+        self._immutable = immutable
+        self._opened: dict[str, _Kept] = {}
+        self._children: OrderedDict[tuple[str, ...], _Kept] = OrderedDict()
         self._absent: OrderedDict[tuple[str, ...], float] = OrderedDict()
-        self._opening: dict[tuple[str, ...], asyncio.Task[Node | None]] = {}
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-open")
+        self._opening: dict[tuple[str, ...], _Opening] = {}
+        self._threads = DaemonThreads(_THREADS, "voxfetch-open")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,13 +88,15 @@ class Registry:
 
     async def root(self, name: str) -> Node:
         """Returns a source, opening it on first use. Raises `NotFoundError` without a key for an unknown name."""
-        found = self._opened.get(name)
-        if found is not None:
-            return found
+        kept = self._opened.get(name)
+        if kept is not None and time.monotonic() < kept.until:
+            return kept.node
         if name not in self._sources:
             raise vf.NotFoundError("there is no source of this name")
-        opened = await self._once((name,), lambda: _open(self._sources[name]))
-        return self._opened.setdefault(name, cast("Node", opened))
+        opened = await self._once((name,), lambda: _newest(kept, _open(self._sources[name])))
+        node = cast("Node", opened)
+        self._opened[name] = self._trusted(node)
+        return node
 
     async def find(self, source: str, segments: Sequence[str]) -> tuple[Node, tuple[str, ...]]:
         """Walks down from a source as far as there are groups, images and labels: (node, names not consumed).
@@ -93,36 +122,62 @@ class Registry:
             node, at = below, at + step
         return node, tuple(segments[at:])
 
+    def forget(self, source: str) -> None:
+        """Lets go of a source and all below it: who asks next opens it again."""
+        self._opened.pop(source, None)
+        for path in [path for path in self._children if path[0] == source]:
+            del self._children[path]
+
     async def run(self, function: Callable[[], _T]) -> _T:
         """Runs a call that blocks in one of the registry's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        return await asyncio.wrap_future(self._threads.submit(function))
 
     def close(self) -> None:
         """Ends the threads, those at work when they are done."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for opening in self._opening.values():
+            opening.call.cancel()
+        self._threads.close()
 
     async def _child(self, path: tuple[str, ...], parent: vf.Image | vf.Group, name: str) -> Node | None:
-        found = self._children.get(path)
-        if found is not None:
+        kept, now = self._children.get(path), time.monotonic()
+        if kept is not None and now < kept.until:
             self._children.move_to_end(path)
-            return found
+            return kept.node
         until = self._absent.get(path)
-        if until is not None and time.monotonic() < until:
+        if until is not None and now < until:
             return None
-        found = await self._once(path, lambda: _open_child(parent, name))
+        found = await self._once(path, lambda: _newest(kept, _open_child(parent, name)))
         if found is None:
+            self._children.pop(path, None)
             _keep(self._absent, path, time.monotonic() + _ABSENT_S, _MAX_ABSENT)
         else:
-            _keep(self._children, path, found, _MAX_CHILDREN)
+            _keep(self._children, path, self._trusted(found), _MAX_CHILDREN)
         return found
 
+    def _trusted(self, node: Node) -> _Kept:
+        for_s = math.inf if self._immutable else _TRUSTED_S[not node.url.startswith("file:")]
+        return _Kept(node, time.monotonic() + for_s)
+
     async def _once(self, path: tuple[str, ...], function: Callable[[], Node | None]) -> Node | None:
-        """What the call returns, made once for all who wait; who goes away stops it for nobody else."""
-        task = self._opening.get(path)
-        if task is None:
-            task = self._opening[path] = asyncio.create_task(self.run(function))
-            task.add_done_callback(lambda _: self._opening.pop(path, None))
-        return await asyncio.shield(task)
+        """What the call returns, made once for all who wait; who goes away stops it for nobody else.
+
+        What nobody waits for any more ends if it runs, for the next who asks, and is not begun if it does not.
+        """
+        opening = self._opening.get(path)
+        if opening is None:
+            opening = self._opening[path] = _Opening(self._threads.submit(function))
+            opening.task.add_done_callback(lambda _: self._forget(path, opening))
+        opening.waiting += 1
+        try:
+            return await asyncio.shield(opening.task)
+        finally:
+            opening.waiting -= 1
+            if not opening.waiting and opening.call.cancel():
+                self._forget(path, opening)
+
+    def _forget(self, path: tuple[str, ...], opening: _Opening) -> None:
+        if self._opening.get(path) is opening:
+            del self._opening[path]
 
 
 def named_sources(sources: Any) -> dict[str, Any]:
@@ -202,6 +257,31 @@ def _open_child(parent: vf.Image | vf.Group, name: str) -> Node | None:
         if error.key is None or _place(error.key) == _place(f"{parent.url}/{name}"):
             return None
         raise
+
+
+def _newest(kept: _Kept | None, found: Node | None) -> Node | None:
+    """What was kept if it is still described in the same way, so that what is known of its chunks is not lost."""
+    if kept is None or found is None:
+        return found
+    return kept.node if _description(kept.node) == _description(found) else found
+
+
+def _description(node: Node) -> object:
+    """What an array or an image is by its documents; a group, which costs little, is like no other."""
+    if isinstance(node, vf.Array):
+        return node.url, node.format, node.document
+    if isinstance(node, vf.Image):
+        levels = [(level.url, level.document, level.scale, level.translation, level.unit) for level in node.levels]
+        return node.url, levels, label_names(node), json.dumps(dict(node.attrs), default=repr)
+    return node
+
+
+def label_names(image: vf.Image) -> tuple[str, ...]:
+    """Names of the label images; none where the document that lists them is broken: the image itself is fine."""
+    try:
+        return tuple(image.labels)
+    except vf.MetadataError:
+        return ()
 
 
 def _place(url: str) -> str:

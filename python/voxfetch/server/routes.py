@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 import voxfetch as vf
 from voxfetch.server.answers import Asked, Body, Refused
+from voxfetch.server.guard import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +100,12 @@ class Routes:
                 return await self._listing(node, as_stored=as_stored) if target.folder else _with_slash(target)
         if target.folder and route.plane:
             return None
-        return await self._plane(route.plane).answer(asked)
+        try:
+            return await self._plane(route.plane).answer(asked)
+        except vf.ObjectChangedError:
+            # A file that is replaced by one of the same description is read again only when it is opened again.
+            self._registry.forget(route.source)
+            raise
 
     def _plane(self, name: str) -> Plane:
         plane = self._planes.get(name)
@@ -152,4 +158,4 @@ def _names(node: Node, *, as_stored: bool) -> list[str]:
         if as_stored:
             levels = [level.url.removeprefix(node.url).strip("/") for level in node.levels]
         return [*levels, *(f"labels/{name}" for name in node.labels)]
-    return list(node.keys()) if isinstance(node, vf.Group) else []
+    return list(filter(is_name, node.keys())) if isinstance(node, vf.Group) else []

@@ -25,6 +25,7 @@ import numpy as np
 
 import voxfetch as vf
 from voxfetch.server.casts import Preset, cast_voxels, is_number, shown_dtype
+from voxfetch.server.registry import label_names
 from voxfetch.server.units import unit_of
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def show(node: vf.Array | vf.Image | vf.Group, preset: str = "native") -> Shown:
         levels = _equally_deep(levels)
     if chosen == "wk":
         levels = _powers_of_two(levels, [k for k, kind in enumerate(types) if kind == "space"])
-    return Shown("image", node.name, chosen, node, tuple(levels), axes, types, _labels(node), node.is_label)
+    return Shown("image", node.name, chosen, node, tuple(levels), axes, types, label_names(node), node.is_label)
 
 
 def _show_level(array: vf.Array, preset: Preset, *, is_label: bool) -> ShownLevel:
@@ -199,11 +200,3 @@ def _powers_of_two(levels: list[ShownLevel], space: list[int]) -> list[ShownLeve
         if all(factor >= 1 and mag & (mag - 1) == 0 for factor, mag in zip(factors, mags, strict=True)):
             found.setdefault(mags, level)
     return list(found.values())
-
-
-def _labels(image: vf.Image) -> tuple[str, ...]:
-    """Names of the label images; none where the document that lists them is broken: the image itself is fine."""
-    try:
-        return tuple(image.labels)
-    except vf.MetadataError:
-        return ()

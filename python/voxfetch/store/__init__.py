@@ -39,6 +39,7 @@ __all__ = [
     "Strayed",
     "TransientError",
     "check_key",
+    "is_key",
     "join_key",
 ]
 
@@ -277,6 +278,11 @@ def check_key(key: str) -> str:
         message = f"key {key[:200]!r} is not a relative path inside its store"
         raise MetadataError(message, hint="keys have `/` between parts and no empty part, `.` or `..`")
     return key
+
+
+def is_key(key: str) -> bool:
+    """Returns whether `check_key` would return `key`."""
+    return not key or _NO_KEY.search(key) is None
 
 
 def join_key(*parts: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from voxfetch.errors import LimitExceededError, PermissionDeniedError, StoreError, VoxfetchError
-from voxfetch.store import MAX_DOCUMENT_NBYTES, check_key
+from voxfetch.store import MAX_DOCUMENT_NBYTES, check_key, is_key
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -74,10 +74,10 @@ class LocalStore:
             raise translated(error, path) from error
 
     def list(self, prefix: str = "") -> list[str]:
-        """Returns the names directly under `prefix`, sorted."""
+        """Returns the names directly under `prefix`, sorted; without those that are no keys."""
         path = self.path(prefix)
         try:
-            return sorted(os.listdir(path))  # noqa: PTH208 - see `path`
+            return sorted(filter(is_key, os.listdir(path)))  # noqa: PTH208 - see `path`
         except OSError as error:
             if error.errno in _ABSENT:
                 return []
