@@ -238,6 +238,12 @@ def test_webknossos_has_powers_of_two_of_the_finest_scale(tmp_path):
     assert len(paths(shown(planes, "z3/a"))) == 5
 
 
+def test_webknossos_has_no_level_coarser_by_more_than_a_number_holds(tmp_path):
+    levels = [values((8, 8, 8), "u1", k) for k in range(2)]
+    image = make_image(tmp_path / "a", levels, scales=[(5e-324, 1, 1), (1, 2, 2)])
+    assert paths(shown(Planes(a=image), "z3/@wk/a")) == ["0"]
+
+
 def test_webknossos_has_the_level_that_is_finest_along_every_axis_first(tmp_path):
     scales = [(2, 2, 2), (1, 1, 1), (4, 0.5, 4)]
     levels = [values((8, 8, 8), "u1", k) for k in range(3)]
