@@ -160,6 +160,14 @@ def test_a_window_of_one_value_is_none_of_no_width(tmp_path, value):
     assert window["min"] <= window["start"] < window["end"] <= window["max"]
 
 
+def test_a_window_of_complex_numbers_is_one_of_finite_sizes(tmp_path):
+    voxels = np.full((4, 4), 3 + 4j, "c8")
+    voxels[0] = [0, np.nan, complex(0, np.inf), 1]
+    window = shown(Planes(a=make_image(tmp_path / "a", [voxels], "yx")), "z3/a")["omero"]["channels"][0]["window"]
+    assert (window["min"], window["max"]) == (0, 5)
+    assert 0 <= window["start"] < window["end"] <= 5
+
+
 def test_many_channels_have_each_its_window(tmp_path):
     voxels = np.arange(40, dtype="uint16")[:, None, None] + np.arange(64, dtype="uint16").reshape(1, 8, 8)
     channels = shown(Planes(a=make_image(tmp_path / "a", [voxels], "cyx")), "z3/@viv/a")["omero"]["channels"]
