@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +236,24 @@ def test_an_encoder_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(ValueError):
         encoder.encode((0,), np.ones((4, 4), "u1"))
     assert encoder.encode((2, 2), np.ones((2, 2), "u1"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
+def test_encoders_that_are_idle_hold_no_memory_of_chunks():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    voxels = np.arange(1 << 20, dtype="u8")
+    store = zarr.storage.MemoryStore()
+    zarr.create_array(store, shape=voxels.shape, dtype="u8", chunks=voxels.shape, compressors=ZstdCodec(level=1))
+    document = bytes(store._store_dict["zarr.json"].to_bytes())
+    kept = [Encoder(document)]
+    kept[0].encode((0,), voxels)
+    before = resident()
+    for _ in range(16):
+        kept.append(Encoder(document))
+        kept[-1].encode((0,), voxels)
+    assert resident() - before < 4 * voxels.nbytes
 
 
 def test_fingerprints_are_those_of_xxh3():

@@ -164,3 +164,22 @@ def test_what_the_format_cannot_hold_is_not_there_and_says_why(tmp_path, axes, d
     image = make_image(tmp_path / "a", [values((4, 4, 4, 4)[: len(axes)], dtype)], axes)
     with pytest.raises(vf.NotFoundError, match=r"a precomputed volume has .*/z3/ and /z2/ have it"):
         Planes(a=image).get("pc/a/info")
+
+
+@pytest.mark.parametrize("channels", [0, 1 << 31])
+def test_chunks_hold_all_channels_and_so_there_are_not_any_number_of_them(tmp_path, channels):
+    zarr.create_array(str(tmp_path / "a"), shape=(channels, 4, 4, 4), dtype="u2", dimension_names=list("czyx"))
+    planes = Planes(a=vf.open(tmp_path / "a"))
+    for name in ("info", "0/0-1_0-1_0-1"):
+        with pytest.raises(vf.NotFoundError, match=f"this has {channels:,}") as caught:
+            planes.get(f"pc/a/{name}")
+        assert caught.value.key is None
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(1e308, "meter"), (1e-300, None)])
+def test_sizes_and_places_that_no_number_holds_are_not_there(tmp_path, scale, unit):
+    voxels, where = values((4, 4, 4), "u1"), [(1e300, 0.0, 0.0)]
+    image = make_image(tmp_path / "a", [voxels], "zyx", [(scale, 1.0, 1.0)], units=[unit] * 3, translations=where)
+    with pytest.raises(vf.NotFoundError, match="too large") as caught:
+        Planes(a=image).get("pc/a/info")
+    assert caught.value.key is None

@@ -160,6 +160,14 @@ def test_a_window_of_one_value_is_none_of_no_width(tmp_path, value):
     assert window["min"] <= window["start"] < window["end"] <= window["max"]
 
 
+def test_a_window_of_complex_numbers_is_one_of_finite_sizes(tmp_path):
+    voxels = np.full((4, 4), 3 + 4j, "c8")
+    voxels[0] = [0, np.nan, complex(0, np.inf), 1]
+    window = shown(Planes(a=make_image(tmp_path / "a", [voxels], "yx")), "z3/a")["omero"]["channels"][0]["window"]
+    assert (window["min"], window["max"]) == (0, 5)
+    assert 0 <= window["start"] < window["end"] <= 5
+
+
 def test_many_channels_have_each_its_window(tmp_path):
     voxels = np.arange(40, dtype="uint16")[:, None, None] + np.arange(64, dtype="uint16").reshape(1, 8, 8)
     channels = shown(Planes(a=make_image(tmp_path / "a", [voxels], "cyx")), "z3/@viv/a")["omero"]["channels"]
@@ -236,6 +244,12 @@ def test_webknossos_has_powers_of_two_of_the_finest_scale(tmp_path):
     assert len(paths(ome)) == 3
     same(by_zarr(planes, "z3/@wk/a/2"), levels[2])
     assert len(paths(shown(planes, "z3/a"))) == 5
+
+
+def test_webknossos_has_no_level_coarser_by_more_than_a_number_holds(tmp_path):
+    levels = [values((8, 8, 8), "u1", k) for k in range(2)]
+    image = make_image(tmp_path / "a", levels, scales=[(5e-324, 1, 1), (1, 2, 2)])
+    assert paths(shown(Planes(a=image), "z3/@wk/a")) == ["0"]
 
 
 def test_webknossos_has_the_level_that_is_finest_along_every_axis_first(tmp_path):

@@ -108,7 +108,8 @@ async def _sample(shown: Shown, axis: int | None) -> list[NDArray[Any]]:
 def _window(voxels: NDArray[Any] | None, dtype: np.dtype[Any]) -> tuple[float, float, float, float]:
     """(min, max, start, end) of some voxels: of integers what the type holds, of others what is there."""
     flat = np.zeros(0, dtype) if voxels is None else voxels.reshape(-1)
-    flat = np.abs(flat) if dtype.kind == "c" else flat[np.isfinite(flat)] if dtype.kind == "f" else flat
+    flat = np.abs(flat) if dtype.kind == "c" else flat
+    flat = flat[np.isfinite(flat)] if dtype.kind in "fc" else flat
     if dtype.kind in "bmM":
         return 0.0, 1.0, 0.0, 1.0
     if dtype.kind in "iu":

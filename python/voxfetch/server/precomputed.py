@@ -137,8 +137,12 @@ class _Scale:
         self._offset: list[int] = []
         for axis in map(level.axes.index, "xyz"):
             size, finest_size = level.scale[axis] or 1.0, finest.scale[axis]
-            self._resolution.append(abs(nanometres(size, level.unit[axis])))
-            self._offset.append(round((level.translation[axis] - size / 2 + finest_size / 2) / size))
+            resolution = abs(nanometres(size, level.unit[axis]))
+            offset = (level.translation[axis] - size / 2 + finest_size / 2) / size
+            if not (math.isfinite(resolution) and math.isfinite(offset)):
+                raise vf.NotFoundError("a precomputed volume has sizes and places in nanometres, here too large")
+            self._resolution.append(resolution)
+            self._offset.append(round(offset))
         self._size = [*reversed(chunks.source.shape[-3:])]
         self._extent = [*reversed(chunks.source.chunks[-3:])]
 
@@ -182,6 +186,11 @@ def _stacked(level: ShownLevel) -> ShownLevel:
         message = f"a precomputed volume has no voxels of type {dtype}"
         raise vf.NotFoundError(message, hint="/z3/ and /z2/ have it")
     order = [by_name[name] for name in "czyx" if name in by_name]
+    channels = math.prod(level.shape[axis] for axis in order[:-3])
+    if not 0 < channels <= MAX_CHUNK_VOXELS:
+        # A chunk holds them all.
+        message = f"a precomputed volume has from 1 to {MAX_CHUNK_VOXELS:,} channels, this has {channels:,}"
+        raise vf.NotFoundError(message, hint="/z3/ and /z2/ have it")
     return dataclasses.replace(
         level,
         view=level.view.with_axes([level.view.axes[axis] for axis in order]),

@@ -195,8 +195,8 @@ def _powers_of_two(levels: list[ShownLevel], space: list[int]) -> list[ShownLeve
     found: dict[tuple[int, ...], ShownLevel] = {}
     for level in (finest, *levels):
         factors = [abs(level.scale[k] / finest.scale[k]) for k in space]
-        mags = tuple(round(factor) for factor in factors)
+        mags = tuple(round(factor) if math.isfinite(factor) else 0 for factor in factors)
         # WEBKNOSSOS refuses an image whose finest scale is not the finest along every axis.
-        if all(factor >= 1 and mag & (mag - 1) == 0 for factor, mag in zip(factors, mags, strict=True)):
+        if all(factor >= 1 and mag > 0 and mag & (mag - 1) == 0 for factor, mag in zip(factors, mags, strict=True)):
             found.setdefault(mags, level)
     return list(found.values())

@@ -28,12 +28,14 @@ pub fn fingerprint(py: Python<'_>, content: &[u8]) -> u64 {
     py.detach(|| twox_hash::XxHash3_64::oneshot(content))
 }
 
+/// Those that nobody is encoding with; one has memory for a chunk or two, so encoders, of which there may be thousands,
+/// share them.
+static CONTEXTS: Mutex<Vec<CodecContext>> = Mutex::new(Vec::new());
+
 /// Makes stored objects of voxels.
 #[pyclass(frozen, module = "voxfetch._core")]
 pub struct Encoder {
     array: Arc<PreparedArray>,
-    /// Those that nobody is encoding with.
-    contexts: Mutex<Vec<CodecContext>>,
 }
 
 #[pymethods]
@@ -41,7 +43,7 @@ impl Encoder {
     #[new]
     fn new(py: Python<'_>, meta: &ArrayMeta) -> PyResult<Self> {
         detached(py, || shard_writer::check_codecs(&meta.0))?;
-        Ok(Self { array: Arc::clone(&meta.0), contexts: Mutex::default() })
+        Ok(Self { array: Arc::clone(&meta.0) })
     }
 
     fn encode<'py>(
@@ -57,7 +59,7 @@ impl Encoder {
         }
         let start = position.iter().zip(grid).map(|(&cell, axis)| axis.start(cell)).collect();
         let (memory, input, _) = buffer::input(py, voxels, array.dtype.item_size(), start)?;
-        let free = || self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = || CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
         let encoded = detached(py, || {
             let mut context = free().pop().unwrap_or_default();
             let encoded = shard_writer::encode_object(array, &mut context, &position, &input);
