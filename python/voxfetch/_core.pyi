@@ -191,10 +191,12 @@ class LocalArray:
         verify_checksums: bool,
         missing_is_error: bool,
         immutable: bool,
+        inside: str | None,
     ) -> Self:
         """`root` is the array's folder, `document` the name of its metadata file in there.
 
-        With `immutable` an open file is not compared again with its path. `missing_is_error` raises `NotFoundError`
+        With `immutable` an open file is not compared again with its path. With `inside`, a folder without links in its
+        path, a file elsewhere raises `PermissionDeniedError`. `missing_is_error` raises `NotFoundError`
         for chunks that are not stored instead of returning the fill value.
         """
 

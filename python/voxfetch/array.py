@@ -65,6 +65,8 @@ class Array:
         self._table = node.table
         # The keys of a table begin at the root of the store.
         self._base = self._root if node.table is None else node.store.place("")
+        # The files of a table are named by its document, within what that may name.
+        self._inside = node.store.inside if isinstance(node.store, LocalStore) and node.table is None else None
         self._format: Format = node.format
         self._document = node.document
         self._separator = node.settings.dimension_separator if node.format == "zarr2" else None
@@ -97,7 +99,9 @@ class Array:
         alone = None
         if self._remote is None:
             document = self._document_name if table is None else table.files[0]
-            placed = partial(local_array, root=self._base, document=document, options=self._options)
+            placed = partial(
+                local_array, root=self._base, document=document, options=self._options, inside=self._inside
+            )
         else:
             path = self._path if table is None else ""
             placed = partial(remote_array, store=self._remote, path=path, url=self._base, options=self._options)

@@ -51,8 +51,13 @@ def array_meta(
         raise
 
 
-def local_array(meta: _core.ArrayMeta, root: str, document: str, options: ReadOptions) -> _core.LocalArray:
-    """Returns the handle of an array in the folder `root`, described by `document` there."""
+def local_array(
+    meta: _core.ArrayMeta, root: str, document: str, options: ReadOptions, inside: str | None = None
+) -> _core.LocalArray:
+    """Returns the handle of an array in the folder `root`, described by `document` there.
+
+    `inside` is a folder, without links in its path, out of which no link may lead; None: they are followed.
+    """
     gap, cut = options.max_gap_bytes, options.max_request_bytes
     return _core.LocalArray(
         meta,
@@ -63,6 +68,7 @@ def local_array(meta: _core.ArrayMeta, root: str, document: str, options: ReadOp
         verify_checksums=options.verify == "full",
         missing_is_error=options.on_missing == "raise",
         immutable=options.immutable,
+        inside=inside,
     )
 
 

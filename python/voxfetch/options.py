@@ -79,7 +79,7 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """How a remote store is reached. Local files need none of it and ignore it.
+    """How a store is reached. Local folders have `follow_links` only: whether links may lead out of the folder.
 
     None means: found out by itself. `missing_status` says whether a 403 may mean "no such object". Of a BossDB
     server `credentials` are the token, as `{"token": ...}`. Headers and credentials are left out of `repr`.
@@ -92,9 +92,11 @@ class StoreOptions:
     credentials: Any = field(default=None, repr=False)
     profile: str | None = None
     missing_status: Literal["auto"] | int | tuple[int, ...] = "auto"
+    follow_links: bool = True
 
     def __post_init__(self) -> None:
         _check_flag("anonymous", self.anonymous, optional=True)
+        _check_flag("follow_links", self.follow_links)
         for name in ("endpoint", "region", "profile"):
             value: object = getattr(self, name)
             if not (value is None or isinstance(value, str)):

@@ -25,14 +25,13 @@ from voxfetch.formats import b2nd, hdf5
 from voxfetch.formats.icechunk import is_repository, repository_store
 from voxfetch.hierarchy import open_node
 from voxfetch.node import Format, Node, Revision, Settings
-from voxfetch.options import ReadOptions
+from voxfetch.options import ReadOptions, StoreOptions
 from voxfetch.store import check_key, join_key
 from voxfetch.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from voxfetch.options import StoreOptions
     from voxfetch.store import RemoteStore
 
 __all__ = ["is_remote", "local_folder", "node_of", "settings_of"]
@@ -175,7 +174,9 @@ def _node_afar(source: object, asked: _Asked) -> Node | None:
 def _node_on_disk(source: object, asked: _Asked) -> Node:
     folder, within = _local_folder(source)
     asked = asked._replace(inside=join_key(within, asked.inside))
-    container, store = asked.container, LocalStore(folder)
+    follows = not isinstance(asked.options, StoreOptions) or asked.options.follow_links
+    store = LocalStore(folder, None if follows else os.path.realpath(folder))
+    container = asked.container
     if not os.path.isdir(folder):  # noqa: PTH112 - str in, str out
         node = _node_in_file(folder, asked)
         if node is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from voxfetch.documents import RemoteDocuments
 from voxfetch.errors import ObjectChangedError, StoreError
 from voxfetch.store import Ask, check_key, join_key
-from voxfetch.store.local import LocalStore, regular_file
+from voxfetch.store.local import LocalStore, is_inside, regular_file
 from voxfetch.store.threads import Threads
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Stored:
         """The path of a file without links, None where it lies outside of what is given."""
         root = os.path.realpath(store.path(self._base))
         path = os.path.realpath(store.path(key))
-        return path if path == root or path.startswith(root.rstrip(os.sep) + os.sep) else None
+        return path if is_inside(path, root) else None
 
 
 def stored_of(node: Node) -> Stored:

@@ -131,12 +131,16 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--token", metavar="TOKEN", help="what must stand in each URL (default: a new one)")
     serving.add_argument("--no-auth", action="store_true", help="answer everyone who reaches the port, without a token")
     serving.add_argument(
-        "--origin", action="append", metavar="URL", help="web pages that may read answers; repeatable (default: all)"
+        "--origin",
+        action="append",
+        metavar="URL",
+        help="web pages that may read answers, * for all; repeatable (default: all where a token is needed, else none)",
     )
     serving.add_argument(
         "--allow-host", action="append", metavar="NAME", help="another name of this server; repeatable"
     )
     serving.add_argument("--immutable", action="store_true", help="the data never changes: readers may keep it")
+    serving.add_argument("--follow-links", action="store_true", help="also links that lead out of a folder")
     serving.add_argument("--lazy", action="store_true", help="open each source when it is first asked for")
     serving.add_argument("--cache-bytes", type=int, metavar="N", help="memory for encoded chunks (default: 268435456)")
     serving.add_argument("--workers", type=int, default=1, metavar="N", help="processes that serve (default: 1)")

@@ -62,7 +62,8 @@ def _options(args: argparse.Namespace) -> ServerOptions:
         given["origins"] = tuple(args.origin)
     if args.cache_bytes is not None:
         given["cache_bytes"] = args.cache_bytes
-    return ServerOptions(**given, allowed_hosts=tuple(args.allow_host or ()), immutable=args.immutable)
+    hosts = tuple(args.allow_host or ())
+    return ServerOptions(**given, allowed_hosts=hosts, immutable=args.immutable, follow_links=args.follow_links)
 
 
 def _source(text: str) -> str | tuple[str, str]:

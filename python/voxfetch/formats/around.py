@@ -29,5 +29,5 @@ def around(store: Store, path: str) -> list[tuple[LocalStore, str]]:
             if not root:
                 break
             inside = join_key(name, inside)
-            found.append((LocalStore(root), inside))
+            found.append((LocalStore(root, store.inside), inside))
     return found

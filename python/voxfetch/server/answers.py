@@ -145,7 +145,8 @@ class Answers:
     """Makes replies; what does not depend on the request is put together once."""
 
     def __init__(self, options: ServerOptions) -> None:
-        self._origins = frozenset(options.origins)
+        everyone = ("*",) if options.auth else ()
+        self._origins = frozenset(everyone if options.origins is None else options.origins)
         self._any = "*" in self._origins
         self._open = f"Access-Control-Allow-Origin: *\r\n{_ALWAYS}"
         self._fresh = "Cache-Control: no-cache\r\n"

@@ -58,7 +58,9 @@ class Server:
         """`planes` stand in for those of the package, by the names in paths."""
         self._options = options or ServerOptions()
         self._token = (self._options.token or new_token()) if self._options.auth else None
-        self._registry = Registry(named_sources(sources), immutable=self._options.immutable)
+        self._registry = Registry(
+            named_sources(sources), immutable=self._options.immutable, follow_links=self._options.follow_links
+        )
         self._lazy = lazy
         self._planes = planes
         self._port = self._options.port

@@ -37,6 +37,8 @@ _MAX_LARGE = 4
 _SLICE_NBYTES = 1 << 20
 """Bytes that are written at once."""
 _LONG_NBYTES = 256 << 10
+_SMALL_NBYTES = 256 << 10
+"""An answer of no more bytes than this gives its place to the next before it is sent."""
 _MAX_HEADERS = 64
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _RETRY = "Retry-After: 1\r\n"
@@ -137,6 +139,10 @@ class Exchange:
                 reply = self._answers.refused(refused, asking)
             except Exception as error:  # noqa: BLE001 - whatever fails, the client gets an answer that pages can read
                 reply = self._failed(error, asking, target)
+            if is_in and reply.parts is None and len(reply.content) <= _SMALL_NBYTES:
+                # The system takes it at once, or as soon as its reader does: who reads slowly holds up no others.
+                is_in = False
+                admission.leave()
             sent = await self._send(request, reply, first)
         finally:
             if is_in:

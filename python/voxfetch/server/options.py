@@ -13,9 +13,11 @@ class ServerOptions:
 
     `port` 0 takes a free one; `token` None makes one; `auth=False` answers without a token. `allowed_hosts` are names
     that may stand in the Host header besides loopback and `host`; `origins` the web pages that may read answers, `*`
-    for all of them. `immutable` tells clients to keep what they have got for good. `cache_bytes` bounds encoded chunks
+    for all of them (None: all where there is a token, for they do not know it, else none).
+    `immutable` tells clients to keep what they have got for good. `cache_bytes` bounds encoded chunks
     kept, `max_requests` those at work, `max_queue` those waiting (more get 503), `timeout_s` the work on one,
-    `max_voxels` and `max_response_bytes` (bytes) what one may ask for.
+    `max_voxels` and `max_response_bytes` (bytes) what one may ask for. Links out of a folder that is shown lead nowhere
+    unless `follow_links` says so.
 
     Raises `ValueError` for a number out of range, or a token that cannot stand in a URL.
     """
@@ -25,8 +27,9 @@ class ServerOptions:
     token: str | None = None
     auth: bool = True
     allowed_hosts: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ("*",)
+    origins: tuple[str, ...] | None = None
     immutable: bool = False
+    follow_links: bool = False
     cache_bytes: int = 256 << 20
     max_requests: int = 64
     max_queue: int = 256

@@ -67,9 +67,13 @@ class Registry:
     What is kept is opened again from time to time, and replaced when it is described in another way by then.
     """
 
-    def __init__(self, sources: Mapping[str, Any], *, immutable: bool = False) -> None:
-        """`sources`: by names as `named_sources` gives them. Opens nothing. `immutable`: what is open stays so."""
+    def __init__(self, sources: Mapping[str, Any], *, immutable: bool = False, follow_links: bool = False) -> None:
+        """`sources`: by names as `named_sources` gives them. Opens nothing.
+
+        `immutable`: what is open stays so. `follow_links`: links may lead out of a folder that is given by its path.
+        """
         self._sources = dict(sources)
+        self._follow_links = follow_links
         self._immutable = immutable
         self._opened: dict[str, _Kept] = {}
         self._children: OrderedDict[tuple[str, ...], _Kept] = OrderedDict()
@@ -93,7 +97,8 @@ class Registry:
             return kept.node
         if name not in self._sources:
             raise vf.NotFoundError("there is no source of this name")
-        opened = await self._once((name,), lambda: _newest(kept, _open(self._sources[name])))
+        source, follow_links = self._sources[name], self._follow_links
+        opened = await self._once((name,), lambda: _newest(kept, _open(source, follow_links=follow_links)))
         node = cast("Node", opened)
         self._opened[name] = self._trusted(node)
         return node
@@ -236,11 +241,13 @@ def _is_pair(one: Any) -> bool:
     return isinstance(one, tuple) and len(cast("tuple[Any, ...]", one)) == 2 and isinstance(one[0], str)
 
 
-def _open(source: Any) -> Node:
+def _open(source: Any, *, follow_links: bool) -> Node:
     if isinstance(source, (vf.Array, vf.Image, vf.Group)):
         return source
     try:
-        return vf.open(source, read_options=vf.ReadOptions(priority="interactive"))
+        is_name = isinstance(source, (str, PathLike))
+        options = vf.StoreOptions(follow_links=False) if is_name and not follow_links else None
+        return vf.open(source, options=options, read_options=vf.ReadOptions(priority="interactive"))
     except vf.NotFoundError as error:
         # It is in the registry: that it is not there is trouble, and not what was asked for.
         raise error.in_object(named(source)) from None

@@ -15,7 +15,7 @@ from voxfetch.store import MAX_DOCUMENT_NBYTES, check_key, is_key
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-__all__ = ["LocalStore", "file_url", "regular_file", "translated"]
+__all__ = ["LocalStore", "file_url", "is_inside", "regular_file", "translated"]
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _REFUSED = {errno.EACCES, errno.EPERM}
@@ -27,12 +27,17 @@ def file_url(path: str) -> str:
 
 
 class LocalStore:
-    """The folder `root` (absolute path). Links are followed, also out of the folder. Cheap to make and to pickle."""
+    """The folder `root` (absolute path). Cheap to make and to pickle.
 
-    __slots__ = ("root",)
+    Links are followed, also out of the folder, unless `inside` is the path of a folder, without links in it: what lies
+    elsewhere is refused then.
+    """
 
-    def __init__(self, root: str) -> None:
+    __slots__ = ("inside", "root")
+
+    def __init__(self, root: str, inside: str | None = None) -> None:
         self.root = root
+        self.inside = inside
 
     def __repr__(self) -> str:
         return f"LocalStore({self.root!r})"
@@ -49,6 +54,7 @@ class LocalStore:
     def get(self, key: str) -> bytes | None:
         """Returns the bytes of a file, None when there is no such file (a folder is none)."""
         path = self.path(key)
+        self._check(path)
         with regular_file(path) as descriptor:
             return None if descriptor is None else _read_all(descriptor, path)
 
@@ -64,9 +70,11 @@ class LocalStore:
     place = path
 
     def exists(self, key: str) -> bool:
-        """Returns whether there is a file of this key."""
+        """Returns whether there is a file of this key that may be read."""
         path = self.path(key)
         try:
+            if self.inside is not None and not is_inside(os.path.realpath(path), self.inside):
+                return False
             return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - see `path`
         except OSError as error:
             if error.errno in _ABSENT:
@@ -76,12 +84,23 @@ class LocalStore:
     def list(self, prefix: str = "") -> list[str]:
         """Returns the names directly under `prefix`, sorted; without those that are no keys."""
         path = self.path(prefix)
+        self._check(path)
         try:
             return sorted(filter(is_key, os.listdir(path)))  # noqa: PTH208 - see `path`
         except OSError as error:
             if error.errno in _ABSENT:
                 return []
             raise translated(error, path) from error
+
+    def _check(self, path: str) -> None:
+        """Raises `PermissionDeniedError` for what may not be read."""
+        if self.inside is not None and not is_inside(os.path.realpath(path), self.inside):
+            raise PermissionDeniedError("a link leads out of the folder that was opened", key=path)
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Returns whether a path without links is that of a folder or lies in it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as Io};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,6 +87,23 @@ impl OpenFile {
             return Err(io::Error::other("is not a regular file"));
         }
         Ok(Some(Self { id: FileId::of(&metadata), file }))
+    }
+
+    /// Checks that the file lies below the folder `inside`, a path without links, whatever links led to it.
+    ///
+    /// # Errors
+    /// `PermissionDenied` when it does not, or when that cannot be found out.
+    pub fn check_inside(&self, path: &Path, inside: &Path) -> Result<()> {
+        // Of what is open, so that nobody can put a link in place of it meanwhile; elsewhere than on Linux of the path.
+        let real =
+            std::fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd())).or_else(|_| path.canonicalize());
+        match real {
+            Ok(real) if real.starts_with(inside) => Ok(()),
+            _ => {
+                Err(ErrorKind::PermissionDenied { what: "a link leads out of the folder that was opened".into() }
+                    .into())
+            }
+        }
     }
 
     /// Reads `range` into `body`, which becomes exactly that long. False when the file changed since it was opened.

@@ -247,6 +247,7 @@ impl LocalEngine {
             meta: Arc::clone(&array.meta),
             root: array.root.clone(),
             document: array.document.clone(),
+            inside: array.inside.clone(),
             verify: voxfetch_core::codec::Verify::Full,
             missing_is_error: false,
             ..**array

@@ -35,6 +35,8 @@ pub struct LocalArray {
     pub missing_is_error: bool,
     /// Whether open files are trusted without looking at their paths again.
     pub immutable: bool,
+    /// The folder, without links in its path, out of which no link may lead; None where they are followed.
+    pub inside: Option<PathBuf>,
 }
 
 impl LocalArray {
@@ -42,6 +44,11 @@ impl LocalArray {
     #[must_use]
     pub fn path(&self, shard: &[u64]) -> PathBuf {
         self.root.join(self.meta.keys.key(shard))
+    }
+
+    /// Checks that a file that was opened may be read.
+    fn check(&self, file: &OpenFile, path: &Path) -> Result<()> {
+        self.inside.as_deref().map_or(Ok(()), |inside| file.check_inside(path, inside))
     }
 
     /// Checks that the metadata document is still there.
@@ -174,6 +181,7 @@ pub fn locate(
             }
         }
         let Some(file) = found else { return Ok(Located::Absent) };
+        array.check(&file, &path)?;
         let limit = if compressed.is_some() { max_encoded_nbytes(limit) } else { limit };
         if file.id.nbytes > limit {
             return Err(Error::codec(
@@ -202,6 +210,9 @@ pub fn locate(
     }
     let may_be_empty = meta.levels.first().is_some_and(|level| level.index.may_be_of_nothing());
     let found = caches.files.get(&path, array.immutable)?;
+    if let Some(file) = &found {
+        array.check(file, &path)?;
+    }
     if may_be_empty && found.as_ref().is_some_and(|file| file.id.nbytes == 0) {
         return Ok(Located::Absent);
     }

@@ -58,6 +58,7 @@ impl Fixture {
             verify: Verify::Full,
             missing_is_error: false,
             immutable: false,
+            inside: None,
         });
         Self { root, array, engine: engine(64) }
     }

@@ -183,7 +183,7 @@ pub struct LocalArray(pub Arc<voxfetch_local::LocalArray>);
 #[pymethods]
 impl LocalArray {
     #[new]
-    #[pyo3(signature = (meta, root, *, document, max_gap_bytes, max_request_bytes, verify_checksums, missing_is_error, immutable))]
+    #[pyo3(signature = (meta, root, *, document, max_gap_bytes, max_request_bytes, verify_checksums, missing_is_error, immutable, inside))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
         meta: &Bound<'_, ArrayMeta>,
@@ -194,6 +194,7 @@ impl LocalArray {
         verify_checksums: bool,
         missing_is_error: bool,
         immutable: bool,
+        inside: Option<PathBuf>,
     ) -> Self {
         Self(Arc::new(voxfetch_local::LocalArray {
             meta: Arc::clone(&meta.get().0),
@@ -203,6 +204,7 @@ impl LocalArray {
             verify: if verify_checksums { Verify::Full } else { Verify::Cheap },
             missing_is_error,
             immutable,
+            inside,
         }))
     }
 }
