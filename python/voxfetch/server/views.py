@@ -32,6 +32,7 @@ __all__ = ["Once", "View", "Views", "document_body"]
 _T = TypeVar("_T")
 
 _MAX_VIEWS = 512
+_MAX_LABELS = 64
 
 
 @dataclass(slots=True)
@@ -126,16 +127,21 @@ class Views:
         return view, rest
 
     async def labels(self, view: View) -> dict[str, View]:
-        """Views of the label images of an image, by name; without those that cannot be opened."""
-        found: dict[str, View] = {}
-        for name in view.shown.labels:
-            try:
-                label, rest = await self.at(view.source, (*view.path, "labels", *name.split("/")), view.shown.preset)
-            except (vf.NotFoundError, vf.MetadataError, vf.UnsupportedError):
-                continue
-            if not rest and label.shown.kind == "image":
-                found[name] = label
-        return found
+        """Views of the label images of an image, by name; without those that cannot be opened.
+
+        None of more than 64: to open them all would take longer than who asks waits.
+        """
+        names = view.shown.labels if len(view.shown.labels) <= _MAX_LABELS else ()
+        found = await asyncio.gather(*(self._label(view, name) for name in names))
+        return {name: label for name, label in zip(names, found, strict=True) if label is not None}
+
+    async def _label(self, view: View, name: str) -> View | None:
+        path = (*view.path, "labels", *name.split("/"))
+        try:
+            label, rest = await self.at(view.source, path, view.shown.preset)
+        except (vf.NotFoundError, vf.MetadataError, vf.UnsupportedError):
+            return None
+        return label if not rest and label.shown.kind == "image" else None
 
 
 def document_body(document: dict[str, Any]) -> Body:
