@@ -24,12 +24,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import voxfetch as vf
-from voxfetch.server.cache import ChunkCache
 from voxfetch.server.casts import shown_dtype
 from voxfetch.server.chunks import Boxes, Chunks, position_of
 from voxfetch.server.shown import MAX_CHUNK_VOXELS, capped
 from voxfetch.server.units import nanometres
-from voxfetch.server.views import Views
+from voxfetch.server.views import ChunkPlane
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from voxfetch.server.answers import Asked, Body
-    from voxfetch.server.options import ServerOptions
-    from voxfetch.server.registry import Registry
     from voxfetch.server.shown import ShownLevel
     from voxfetch.server.views import View
 
@@ -50,14 +47,8 @@ _NUMBER = "(0|-?[1-9][0-9]{0,17})"
 _NAME = re.compile("_".join([f"{_NUMBER}-{_NUMBER}"] * 3))
 
 
-class PrecomputedPlane:
+class PrecomputedPlane(ChunkPlane):
     """The plane of precomputed volumes."""
-
-    def __init__(self, registry: Registry, options: ServerOptions, cache: ChunkCache | None = None) -> None:
-        """`cache` is shared with other planes; without one the plane has its own of `options.cache_bytes`."""
-        self.cache = ChunkCache(options.cache_bytes) if cache is None else cache
-        self._views = Views(registry, self.cache)
-        self._immutable = options.immutable
 
     async def answer(self, asked: Asked) -> Body | None:
         """Returns the `info` or a chunk, None when there is no such thing.
@@ -74,10 +65,6 @@ class PrecomputedPlane:
         scale = self._scales(view)[key[0]]
         position = scale.position(rest[1])
         return None if position is None else await scale.chunks.chunk(position)
-
-    async def aclose(self) -> None:
-        """Ends all work. Closes the cache, shared or not."""
-        await self.cache.aclose()
 
     def _scales(self, view: View) -> dict[int, _Scale]:
         if not view.levels:

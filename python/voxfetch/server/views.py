@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import voxfetch as vf
 from voxfetch.encoding import fingerprint
 from voxfetch.server.answers import Body
+from voxfetch.server.cache import ChunkCache
 from voxfetch.server.contrast import shown_channels
 from voxfetch.server.shown import show
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from voxfetch.server.answers import Asked
-    from voxfetch.server.cache import ChunkCache
     from voxfetch.server.contrast import ShownChannel
+    from voxfetch.server.options import ServerOptions
     from voxfetch.server.registry import Registry
     from voxfetch.server.shown import Shown
 
-__all__ = ["Once", "View", "Views", "document_body"]
+__all__ = ["ChunkPlane", "Once", "View", "Views", "document_body"]
 
 _T = TypeVar("_T")
 
@@ -142,6 +143,20 @@ class Views:
         except (vf.NotFoundError, vf.MetadataError, vf.UnsupportedError):
             return None
         return label if not rest and label.shown.kind == "image" else None
+
+
+class ChunkPlane:
+    """What the planes have in common that hand chunks out."""
+
+    def __init__(self, registry: Registry, options: ServerOptions, cache: ChunkCache | None = None) -> None:
+        """`cache` is shared with other planes; without one the plane has its own of `options.cache_bytes`."""
+        self.cache = ChunkCache(options.cache_bytes) if cache is None else cache
+        self._views = Views(registry, self.cache)
+        self._immutable = options.immutable
+
+    async def aclose(self) -> None:
+        """Ends all work. Closes the cache, shared or not."""
+        await self.cache.aclose()
 
 
 def document_body(document: dict[str, Any]) -> Body:

@@ -14,17 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from voxfetch.server.cache import ChunkCache
 from voxfetch.server.chunks import Chunks, position_of
 from voxfetch.server.layout import array_attributes, given_names, zarr2_array
 from voxfetch.server.ome import group_attributes, image_attributes, labels_attributes, plain_json
-from voxfetch.server.views import Views
+from voxfetch.server.views import ChunkPlane
 from voxfetch.server.zarr3 import level_of
 
 if TYPE_CHECKING:
     from voxfetch.server.answers import Asked, Body
-    from voxfetch.server.options import ServerOptions
-    from voxfetch.server.registry import Registry
     from voxfetch.server.views import View
 
 __all__ = ["Zarr2Plane"]
@@ -32,14 +29,8 @@ __all__ = ["Zarr2Plane"]
 _GROUP = {"zarr_format": 2}
 
 
-class Zarr2Plane:
+class Zarr2Plane(ChunkPlane):
     """The plane of Zarr v2."""
-
-    def __init__(self, registry: Registry, options: ServerOptions, cache: ChunkCache | None = None) -> None:
-        """`cache` is shared with other planes; without one the plane has its own of `options.cache_bytes`."""
-        self.cache = ChunkCache(options.cache_bytes) if cache is None else cache
-        self._views = Views(registry, self.cache)
-        self._immutable = options.immutable
 
     async def answer(self, asked: Asked) -> Body | None:
         """Returns a document or a chunk, None when there is no such thing. Raises errors of voxfetch."""
@@ -60,10 +51,6 @@ class Zarr2Plane:
         chunks = self._level(view, number)[1]
         # An array without axes has one chunk, which is called 0.
         return await chunks.chunk(() if not chunks.grid and position == (0,) else position)
-
-    async def aclose(self) -> None:
-        """Ends all work. Closes the cache, shared or not."""
-        await self.cache.aclose()
 
     async def _of_node(self, view: View, name: str) -> Body | None:
         if view.shown.kind == "array":

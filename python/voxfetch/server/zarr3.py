@@ -14,29 +14,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from voxfetch.server.cache import ChunkCache
 from voxfetch.server.chunks import Chunks, position_of
 from voxfetch.server.layout import array_attributes, zarr3_array
 from voxfetch.server.ome import group_attributes, image_attributes, labels_attributes, plain_json
-from voxfetch.server.views import Views
+from voxfetch.server.views import ChunkPlane
 
 if TYPE_CHECKING:
     from voxfetch.server.answers import Asked, Body
-    from voxfetch.server.options import ServerOptions
-    from voxfetch.server.registry import Registry
     from voxfetch.server.views import View
 
 __all__ = ["Zarr3Plane"]
 
 
-class Zarr3Plane:
+class Zarr3Plane(ChunkPlane):
     """The plane of Zarr v3."""
-
-    def __init__(self, registry: Registry, options: ServerOptions, cache: ChunkCache | None = None) -> None:
-        """`cache` is shared with other planes; without one the plane has its own of `options.cache_bytes`."""
-        self.cache = ChunkCache(options.cache_bytes) if cache is None else cache
-        self._views = Views(registry, self.cache)
-        self._immutable = options.immutable
 
     async def answer(self, asked: Asked) -> Body | None:
         """Returns a document or a chunk, None when there is no such thing. Raises errors of voxfetch."""
@@ -54,10 +45,6 @@ class Zarr3Plane:
         if rest[:1] == ("c",) and (position := position_of(rest[1:])) is not None:
             return await self._level(view, number)[1].chunk(position)
         return None
-
-    async def aclose(self) -> None:
-        """Ends all work. Closes the cache, shared or not."""
-        await self.cache.aclose()
 
     def _level(self, view: View, number: int) -> tuple[dict[str, Any], Chunks]:
         if number not in view.levels:
