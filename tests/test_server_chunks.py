@@ -15,7 +15,8 @@ from tests.conftest import values
 from tests.planes import Planes, by_zarr
 from voxfetch.server import cache as caching
 from voxfetch.server.cache import ChunkCache
-from voxfetch.server.chunks import Chunks, position_of
+from voxfetch.server.chunks import Boxes, Chunks, position_of
+from voxfetch.server.shown import show
 from voxfetch.server.views import Once
 
 
@@ -419,3 +420,41 @@ def test_chunks_are_encoded_beside_the_loop_when_they_are_large(tmp_path):
     planes = Planes(_cache=cache, a=vf.open(tmp_path / "a"))
     np.testing.assert_array_equal(by_zarr(planes, "z3/@viv/a"), array[...].astype("f4"))
     assert math.prod(array.cdata_shape) == cache.counts.fetched
+
+
+@pytest.mark.parametrize(("room", "most"), [(6, 2), (3, 1), (1, 1), (100, 8)])
+def test_so_many_bytes_are_encoded_at_a_time(tmp_path, monkeypatch, room, most):
+    """A chunk takes three times what its voxels do; one that needs more than there is gets all of it."""
+    zarr.create_array(str(tmp_path / "a"), shape=(64, 8), chunks=(8, 8), dtype="u1", filters=[], compressors=None)
+    level = show(vf.open_array(tmp_path / "a")).levels[0]
+    monkeypatch.setattr(caching, "ROOM_BYTES", 64 * room)
+    at_work = {"now": 0, "most": 0}
+
+    class Slow:
+        dtype = np.dtype("u1")
+
+        async def read_box_async(self, start, shape, *, bounds):
+            at_work["now"] += 1
+            at_work["most"] = max(at_work["most"], at_work["now"])
+            await asyncio.sleep(0.005)
+            at_work["now"] -= 1
+            return np.full(shape, start[0] + 1, "u1")
+
+    class Plain(Boxes):
+        def encoded(self, position, voxels):
+            return voxels.tobytes()
+
+    source = Plain(level)
+    source._arrays = (Slow(), Slow())
+
+    async def work(chunks, _, cache):
+        bodies = await asyncio.gather(*(chunks.chunk((i, 0)) for i in range(8)))
+        assert [set(body.content) for body in bodies] == [{8 * i + 1} for i in range(8)]
+        # One that leaves before its turn takes no place.
+        waiting = [asyncio.ensure_future(chunks.chunk((i, 0))) for i in range(8)]
+        await asyncio.sleep(0)
+        waiting[-1].cancel()
+        await asyncio.gather(*waiting[:-1])
+
+    run(work, source)
+    assert at_work["most"] == most

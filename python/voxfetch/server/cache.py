@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from voxfetch.server.room import Room
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
@@ -27,6 +29,8 @@ _T = TypeVar("_T")
 #: Bytes read ahead that nobody has asked for yet, and chunks being read ahead at a time.
 AHEAD_BYTES = 32 << 20
 AHEAD_AT_WORK = 64
+#: Voxels that are encoded at a time, with what becomes of them; of a chunk that needs more, one.
+ROOM_BYTES = 256 << 20
 #: What an entry takes beside its bytes.
 _ENTRY_BYTES = 512
 #: Some wait for a store (lists of label images), most encode.
@@ -111,6 +115,8 @@ class ChunkCache:
         self._flights: dict[Hashable, Flight] = {}
         self._ahead_at_work = 0
         self._ahead_nbytes = 0
+        #: What chunks take that are decoded and encoded here.
+        self.room = Room(ROOM_BYTES)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-encode")
         self._closed = False
 

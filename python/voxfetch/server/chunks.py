@@ -93,10 +93,13 @@ class Boxes:
     async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | None:
         """Reads and encodes. Raises what reading does."""
         start = [at * extent for at, extent in zip(position, self.chunks, strict=True)]
-        voxels = await self._arrays[ahead].read_box_async(start, self.box(start), bounds="fill")
-        if voxels.nbytes <= _INLINE_NBYTES:
-            return self.encoded(position, voxels)
-        return await cache.in_thread(lambda: self.encoded(position, voxels))
+        box, array = self.box(start), self._arrays[ahead]
+        # As they are read, as they are shown, and encoded.
+        async with cache.room.of(3 * math.prod(box) * array.dtype.itemsize):
+            voxels = await array.read_box_async(start, box, bounds="fill")
+            if voxels.nbytes <= _INLINE_NBYTES:
+                return self.encoded(position, voxels)
+            return await cache.in_thread(lambda: self.encoded(position, voxels))
 
     def box(self, start: Sequence[int]) -> tuple[int, ...]:
         """Extent of what is read for the chunk that begins at a voxel."""

@@ -14,9 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -27,10 +25,11 @@ import voxfetch as vf
 from voxfetch.png import write_png
 from voxfetch.server.answers import Body
 from voxfetch.server.parameters import BadParameterError, bad_parameter, integer
+from voxfetch.server.room import Room
 from voxfetch.server.scenes import Scenes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,7 +60,7 @@ class PicturesPlane:
         self._scenes = Scenes(registry)
         self._options = options
         self._threads = ThreadPoolExecutor(2, "voxfetch-pictures")
-        self._room = _Room(options.max_response_bytes)
+        self._room = Room(options.max_response_bytes)
 
     async def answer(self, asked: Asked) -> Body | None:
         """Returns the PNG, or what parameter is wrong (400). Raises `LimitExceededError`, and what reads raise."""
@@ -116,40 +115,6 @@ class PicturesPlane:
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-
-
-class _Room:
-    """Bytes of voxels that are held at once; one that needs more than there are gets all of them."""
-
-    def __init__(self, nbytes: int) -> None:
-        self._limit = nbytes
-        self._taken = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def of(self, nbytes: int) -> AsyncGenerator[None]:
-        """Waits until there is room, in turn, and holds it."""
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((nbytes, turn))
-        self._admit()
-        try:
-            await turn
-            yield
-        finally:
-            # One that left before its turn came has taken nothing.
-            if turn.done() and not turn.cancelled():
-                self._taken -= nbytes
-            self._admit()
-
-    def _admit(self) -> None:
-        while self._waiting:
-            nbytes, turn = self._waiting[0]
-            if not turn.cancelled():
-                if self._taken and self._taken + nbytes > self._limit:
-                    return
-                self._taken += nbytes
-                turn.set_result(None)
-            self._waiting.popleft()
 
 
 @dataclass(slots=True)
