@@ -279,6 +279,7 @@ def _only_statuses(options: Options, store: object) -> StoreOptions:
     else:
         given = dict(options or {})
     statuses = given.pop("missing_status", "auto")
+    given.pop("follow_links", None)  # of folders
     if given:
         raise ValueError(f"options for a {type(store).__name__} are part of it: {', '.join(map(repr, given))}")
     return StoreOptions(missing_status=statuses)
