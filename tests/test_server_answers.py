@@ -252,3 +252,16 @@ def test_parts_are_not_read_for_a_reply():
     assert reply(parts, method="HEAD").nbytes == 10**12
     assert fields(reply(Parts(5, read)))["ETag"] is None
     assert reply(Parts(5, read), range="bytes=0-1", if_range='""').status == 200
+
+
+def test_pages_may_read_answers_without_a_token_only_where_that_is_said():
+    page = "https://any.example"
+    told = {
+        "token": ServerOptions(),
+        "none": ServerOptions(auth=False),
+        "all": ServerOptions(auth=False, origins=("*",)),
+        "some": ServerOptions(origins=(page,)),
+    }
+    allowed = {name: fields(Answers(options).absent(Conditions(origin=page))) for name, options in told.items()}
+    found = {name: got.get("Access-Control-Allow-Origin") for name, got in allowed.items()}
+    assert found == {"token": "*", "none": None, "all": "*", "some": page}

@@ -42,7 +42,7 @@ def voxfetch(source: str, port: int, cache_bytes: str = "", log: str = "") -> No
     if log:
         logging.basicConfig(filename=log, level=logging.INFO)
 
-    options = ServerOptions(port=port, auth=False)
+    options = ServerOptions(port=port, auth=False, origins=("*",))
     serve({"bench": source}, replace(options, cache_bytes=int(cache_bytes)) if cache_bytes else options)
 
 
