@@ -12,7 +12,10 @@ esac
 
 # What must not be in it: test data, the benchmark, anything beside the package and its metadata.
 names=$("${PYTHON:-python3}" -c 'import sys, zipfile; print(*zipfile.ZipFile(sys.argv[1]).namelist(), sep="\n")' "$wheel")
-foreign=$(grep -vE '^voxfetch(/[^.]+(/[^.]+)*\.(py|pyi|typed)|/napari\.yaml|/_core\.abi3\.so|-[^/]*\.dist-info/.*)$' <<< "$names" || true)
+foreign=$(grep -vE '^voxfetch(/[^.]+(/[^.]+)*\.(py|pyi|typed)|/napari\.yaml|/view/page/[a-z]+\.(html|css|js)|/_core\.abi3\.so|-[^/]*\.dist-info/.*)$' <<< "$names" || true)
+for page in index.html page.css page.js planes.js; do
+  grep -q "^voxfetch/view/page/$page\$" <<< "$names" || { echo "the wheel lacks the page's $page" >&2; exit 1; }
+done
 if [[ -n $foreign ]]; then
   echo "files in the wheel that do not belong there:" "$foreign" >&2
   exit 1
