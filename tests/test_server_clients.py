@@ -1,4 +1,4 @@
-"""Programs of others read sources of every format from a real server: zarr-python, tensorstore, zarrita.js in node."""
+"""Programs of others read sources of every format from a real server: zarr-python, tensorstore, zarrita.js and viv in node."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -19,6 +21,8 @@ from zarr.storage import FsspecStore, ObjectStore
 import voxfetch as vf
 from tests.conftest import values, write
 from tests.servers.faulty import FaultyServer
+from tests.servers.plain import serving
+from tests.volumes import write_volume
 from tests.wkw_data import layer, read_mag, write_mag, write_properties
 from voxfetch.server.app import Server
 
@@ -148,37 +152,48 @@ def test_tensorstore_reads_volumes(server, made, name):
 # ---------------------------------------------------------------------------------------------------------- zarrita
 
 
-@pytest.fixture(scope="module")
-def zarrita(request):
-    """`zarrita(url, version)` -> voxels; one process of node for all tests."""
+@contextmanager
+def node_program(root, package, script):
+    """`ask(**what)` -> what a script in node says, a line of JSON each; `package` is installed into `build`."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("no node, no npm")
-    place = request.config.rootpath / "build/zarrita"
-    if not (place / "node_modules/zarrita").is_dir():
+    name = package.rpartition("@")[0]
+    place = root / "build" / Path(script).stem
+    if not (place / "node_modules" / name).is_dir():
         place.mkdir(parents=True, exist_ok=True)
         (place / "package.json").write_text('{"private": true}')
-        command = [npm, "install", "--no-audit", "--no-fund", "zarrita@0.7.5"]
+        command = [npm, "install", "--no-audit", "--no-fund", package]
         done = subprocess.run(command, cwd=place, capture_output=True, timeout=50, check=False)
         if done.returncode != 0:
             pytest.skip(f"npm: {done.stderr.decode()[-200:]}")
-    script = str(request.config.rootpath / "tests/read_by_zarrita.mjs")
-    process = subprocess.Popen(
-        [node, script, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
+    command = [node, str(root / "tests" / script), str(place)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
-    def read(url, version):
-        process.stdin.write(json.dumps({"url": url, "version": version}) + "\n")
+    def ask(**what):
+        process.stdin.write(json.dumps(what) + "\n")
         answer = json.loads(process.stdout.readline())
         assert "error" not in answer, answer["error"]
-        flat = np.frombuffer(base64.b64decode(answer["base64"]), answer["dtype"])
-        strides = [step * flat.itemsize for step in answer["stride"]]
-        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, answer["shape"], strides))
+        return answer
 
-    yield read
+    yield ask
     process.stdin.close()
     process.stdout.close()
     process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def zarrita(request):
+    """`zarrita(url, version)` -> voxels; one process of node for all tests."""
+    with node_program(request.config.rootpath, "zarrita@0.7.5", "read_by_zarrita.mjs") as ask:
+
+        def read(url, version):
+            answer = ask(url=url, version=version)
+            flat = np.frombuffer(base64.b64decode(answer["base64"]), answer["dtype"])
+            strides = [step * flat.itemsize for step in answer["stride"]]
+            return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, answer["shape"], strides))
+
+        yield read
 
 
 @pytest.mark.parametrize("plane", ["z3", "z2"])
@@ -194,6 +209,48 @@ def test_zarrita_reads_what_viv_gets(server, made, zarrita, name):
         axes = {"wkw": "cxyz", "precomputed": "xyzc"}[name]
         voxels = voxels.transpose([axes.index(axis) for axis in "czyx"])
     same(zarrita(array_url(server, made, name, "z3", "viv"), 3), voxels)
+
+
+# ---------------------------------------------------------------------------------------------------------------- viv
+
+
+@pytest.fixture(scope="module")
+def viv(request):
+    """`viv(url=, level=, selection=)` -> what viv's loader, which vizarr is built on, says of an image, and a plane."""
+    with node_program(request.config.rootpath, "@vivjs/loaders@0.21.0", "read_by_viv.mjs") as ask:
+        yield ask
+
+
+@pytest.mark.parametrize("plane", ["z3", "z2"])
+@pytest.mark.parametrize("axes", ["czyx", "cxyz", "zyx"])
+def test_viv_shows_images_of_any_order_of_axes(tmp_path, viv, axes, plane):
+    extents = {"c": 2, "z": 6, "y": 96, "x": 128}
+    window = {"min": 0, "max": 4000, "start": 10, "end": 3000}
+    looks = {"omero": {"channels": [{"color": "00FF00", "label": f"ch{i}", "window": window} for i in range(2)]}}
+    shape = tuple(extents[axis] for axis in axes)
+    order = [axes.index(axis) for axis in "czyx" if axis in axes]
+    voxels = write_volume(
+        tmp_path / "a.zarr",
+        lambda *at: sum(step * one for step, one in zip((1000, 100, 10, 1), at, strict=False)) % 4001,
+        shape=shape,
+        axes=axes,
+        scale=tuple(40.0 if axis == "z" else 1.0 if axis == "c" else 10.0 for axis in axes),
+        translation=(0.0,) * len(axes),
+        levels=2,
+        dtype="u2",
+        **(looks if "c" in axes else {}),
+    ).transpose(order)
+    with serving({"a": str(tmp_path / "a.zarr")}) as server:
+        for level in (0, 1):
+            selection = {"z": 4} | ({"c": 1} if "c" in axes else {})
+            got = viv(url=server.url_of("a", plane, "viv"), level=level, selection=selection)
+            expected = (voxels[1] if "c" in axes else voxels)[4, :: level + 1, :: level + 1]
+            assert (got["levels"], got["dtype"]) == (2, "Uint16")
+            assert "".join(got["labels"]) == "czyx"[-len(axes) :]
+            found = np.frombuffer(base64.b64decode(got["base64"]), "u2").reshape(got["height"], got["width"])
+            np.testing.assert_array_equal(found, expected)
+            windows = [channel["window"] for channel in got["channels"]]
+            assert windows == [window, window] if "c" in axes else windows[0]["start"] < windows[0]["end"]
 
 
 # ------------------------------------------------------------------------------------------------------- what it costs
