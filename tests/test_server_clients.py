@@ -1,4 +1,4 @@
-"""Programs of others read sources of every format from a real server: zarr-python, tensorstore, zarrita.js and viv in node."""
+"""Programs of others read every format from a real server: zarr-python, tensorstore, zarrita.js and viv in node."""
 
 from __future__ import annotations
 

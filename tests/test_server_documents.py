@@ -13,6 +13,7 @@ import voxfetch as vf
 from tests.conftest import values
 from tests.one_chunk import put_v2
 from tests.planes import Planes, PlaneStore, by_zarr, same
+from tests.volumes import write_volume
 
 FIB25 = "tests/data/fib25/fib25.ome.zarr"
 
@@ -247,3 +248,15 @@ def test_etags_name_the_bytes_the_plane_and_the_preset(fib25):
     first, second = planes.get("z3/a/0/zarr.json", "z3/a/1/zarr.json")
     assert first.etag != second.etag
     assert first.etag == Planes(a=vf.open(fib25)).get("z3/a/0/zarr.json").etag
+
+
+def test_labels_that_cannot_be_opened_are_not_listed(tmp_path):
+    write_volume(tmp_path / "a.zarr", lambda z, y, x: x, shape=(2, 8, 8))
+    labels = zarr.open_group(str(tmp_path / "a.zarr"), mode="r+").create_group("labels")
+    labels.attrs["ome"] = {"version": "0.5", "labels": ["gone", "cells", "deep/er"]}
+    write_volume(tmp_path / "a.zarr" / "labels" / "cells", lambda z, y, x: x, shape=(2, 8, 8), **{"image-label": {}})
+    planes = Planes(a=vf.open(tmp_path / "a.zarr"))
+    assert planes.json("z3/a/labels/zarr.json")["attributes"]["ome"]["labels"] == ["cells"]
+    assert planes.json("z2/a/labels/.zattrs")["labels"] == ["cells"]
+    below = planes.json("z3/a/zarr.json")["consolidated_metadata"]["metadata"]
+    assert below["labels"]["attributes"]["ome"]["labels"] == ["cells"]

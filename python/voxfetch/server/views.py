@@ -136,6 +136,11 @@ class Views:
         found = await asyncio.gather(*(self._label(view, name) for name in names))
         return {name: label for name, label in zip(names, found, strict=True) if label is not None}
 
+    async def label_names(self, view: View) -> tuple[str, ...]:
+        """Names to list: of label images that can be opened, for who finds one that cannot may take none."""
+        names = view.shown.labels
+        return tuple(await self.labels(view)) if len(names) <= _MAX_LABELS else names
+
     async def _label(self, view: View, name: str) -> View | None:
         path = (*view.path, "labels", *name.split("/"))
         try:

@@ -38,7 +38,8 @@ class Zarr2Plane(ChunkPlane):
         if len(rest) == 1 and rest[0] in (".zgroup", ".zattrs", ".zmetadata"):
             return await self._of_node(view, rest[0])
         if view.shown.kind == "image" and view.shown.labels and len(rest) == 2 and rest[0] == "labels":
-            names = {".zgroup": _GROUP, ".zattrs": labels_attributes(view.shown.labels, "0.4")}
+            listed = await self._views.label_names(view)
+            names = {".zgroup": _GROUP, ".zattrs": labels_attributes(listed, "0.4")}
             return await _given(view, f"labels/{rest[1]}", names.get(rest[1]))
         number, rest = level_of(view, rest)
         if number is None:
@@ -72,7 +73,10 @@ class Zarr2Plane(ChunkPlane):
     async def _consolidated(self, view: View) -> dict[str, Any]:
         found = await self._documents(view)
         if view.shown.labels:
-            found |= {"labels/.zgroup": _GROUP, "labels/.zattrs": labels_attributes(view.shown.labels, "0.4")}
+            found |= {
+                "labels/.zgroup": _GROUP,
+                "labels/.zattrs": labels_attributes(await self._views.label_names(view), "0.4"),
+            }
         for name, label in (await self._views.labels(view)).items():
             below = await self._documents(label)
             found |= {f"labels/{name}/{key}": document for key, document in below.items()}

@@ -36,7 +36,7 @@ class Zarr3Plane(ChunkPlane):
         if rest == ("zarr.json",):
             return await view.document("zarr.json", lambda: self._root(view))
         if shown.kind == "image" and rest == ("labels", "zarr.json") and shown.labels:
-            return await view.document("labels", lambda: _labels(view))
+            return await view.document("labels", lambda: self._labels(view))
         number, rest = level_of(view, rest)
         if number is None:
             return None
@@ -67,13 +67,16 @@ class Zarr3Plane(ChunkPlane):
         below = {str(number): await self._array(view, number) for number in range(len(shown.levels))}
         labels = await self._views.labels(view)
         if shown.labels:
-            below["labels"] = await _labels(view)
+            below["labels"] = await self._labels(view)
         for name, label in labels.items():
             below[f"labels/{name}"] = await self._image(label)
             for number in range(len(label.shown.levels)):
                 below[f"labels/{name}/{number}"] = await self._array(label, number)
         document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": below}
         return document
+
+    async def _labels(self, view: View) -> dict[str, Any]:
+        return _group(labels_attributes(await self._views.label_names(view), "0.5"))
 
     async def _image(self, view: View) -> dict[str, Any]:
         channels = await view.channels()
@@ -86,10 +89,6 @@ def level_of(view: View, rest: tuple[str, ...]) -> tuple[int | None, tuple[str, 
         return 0, rest
     place = position_of(rest[:1]) if view.shown.kind == "image" else None
     return (place[0], rest[1:]) if place and place[0] < len(view.shown.levels) else (None, rest)
-
-
-async def _labels(view: View) -> dict[str, Any]:
-    return _group(labels_attributes(view.shown.labels, "0.5"))
 
 
 def _group(attributes: dict[str, Any]) -> dict[str, Any]:
