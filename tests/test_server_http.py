@@ -329,7 +329,7 @@ def test_the_next_client_is_answered_after_all_that(server):
         ("document", 503, "MetadataError"),
         ("unread", 501, "UnsupportedError"),
         ("selection", 400, "bad_request"),
-        ("value", 400, "bad_request"),
+        ("value", 500, "internal"),
         ("limit", 413, "LimitExceededError"),
         ("bug", 500, "internal"),
         ("internal", 500, "internal"),

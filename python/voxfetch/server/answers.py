@@ -100,7 +100,7 @@ class Plane(Protocol):
     """One way to show sources."""
 
     async def answer(self, asked: Asked) -> Body | Parts | None:
-        """Returns what is there, None when there is no such thing. Raises errors of voxfetch, and ValueError."""
+        """Returns what is there, None when there is no such thing. Raises errors of voxfetch."""
         ...
 
 

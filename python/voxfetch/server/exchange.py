@@ -238,7 +238,7 @@ class Exchange:
             return self._answers.trouble(413, error.kind, logged(what, error, bug=False), asking)
         if isinstance(error, vf.VoxfetchError) and not isinstance(error, vf.SelectionError | vf.InternalError):
             return self._answers.trouble(503, error.kind, logged(what, error, bug=False), asking)
-        if isinstance(error, vf.SelectionError | ValueError):
+        if isinstance(error, vf.SelectionError):
             return self._answers.trouble(400, "bad_request", logged(what, error, bug=False), asking)
         if isinstance(error, TimeoutError):
             return self._answers.trouble(503, "timeout", logged(what, error, bug=False), asking)
