@@ -120,8 +120,14 @@ def neuroglancer(variant: str) -> Callable[[Path, StoredChunks, Volume], Server]
 
     def server(folder: Path, stored: StoredChunks, volume: Volume) -> Server:
         del folder
-        program, port = _python("neuroglancer", "neuroglancer, tensorstore"), free_port()
         encoding = "npz" if variant == "npz" else "raw"
+        # Its encoding raw calls what numpy has no more.
+        needs = (
+            "neuroglancer, tensorstore, numpy; numpy.ndarray.tostring"
+            if encoding == "raw"
+            else "neuroglancer, tensorstore"
+        )
+        program, port = _python("neuroglancer", needs), free_port()
         token = f"{NEUROGLANCER_TOKEN}.{NEUROGLANCER_TOKEN}"
         scale = ",".join("1" for _ in stored.shape)
 
