@@ -2,7 +2,7 @@
 # make test    Rust and Python tests, benchmarks as a smoke test, fuzz targets for seconds
 # make test-pythons  the tests that go with zarr, dask and xarray, their newest, under every other CPython that is here
 # make test-zarr  some minutes of zarr-python's own suite with voxfetch.ZarrPipeline; downloads it
-# make suites  the suites of zarr-python and xarray with voxfetch.ZarrPipeline; downloads them, an hour; writes tests/zarr_suites.md
+# make suites  the suites of zarr-python, xarray, ome-zarr and anndata with voxfetch.ZarrPipeline; downloads them, hours; writes tests/zarr_suites.md
 # make lint    format, clippy, ruff, pyright, stub, layers, dependencies
 # make wheel   dist/*.whl, tried in a clean environment without a compiler
 # make bench   the comparison with other readers, full volumes, more than an hour; alone on the machine

@@ -643,3 +643,23 @@ def test_who_is_cancelled_in_time_is_cancelled():
         assert asyncio.current_task().cancelling() == 0
 
     deadlines(work)
+
+
+def test_who_does_not_read_a_small_answer_holds_up_nobody(volume):
+    class Chunk:
+        async def answer(self, asked):
+            return Body(bytes(240 << 10), etag="c")
+
+    with serving({"v": str(volume)}, {"z3": Chunk()}, max_requests=1, max_queue=0) as server:
+        idle = [Client(server.port) for _ in range(3)]
+        try:
+            for client in idle:
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+                # More than the system takes for a client, so that the last answers wait to be read.
+                for _ in range(40):
+                    client.send(f"/t/{TOKEN}/z3/v/chunk")
+                time.sleep(0.3)
+                assert ask(server, "/z3/v/chunk").status == 200
+        finally:
+            for client in idle:
+                client.socket.close()

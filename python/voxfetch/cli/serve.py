@@ -33,7 +33,7 @@ def serve(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--workers {args.workers}: at least 1 process serves")
     try:
         options = _options(args)
-        sources = named_sources([_source(text) for text in args.sources])
+        sources = named_sources([source_of(text) for text in args.sources])
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -66,7 +66,7 @@ def _options(args: argparse.Namespace) -> ServerOptions:
     return ServerOptions(**given, allowed_hosts=hosts, immutable=args.immutable, follow_links=args.follow_links)
 
 
-def _source(text: str) -> str | tuple[str, str]:
+def source_of(text: str) -> str | tuple[str, str]:
     """`NAME=SOURCE` -> a pair; a path that has a `=` in it is a path."""
     match = _NAMED.fullmatch(text)
     return text if match is None or os.path.exists(text) else (match[1], match[2])  # noqa: PTH110 - str in

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from voxfetch.cli import text
+from voxfetch.cli.serve import source_of
+from voxfetch.cli.text import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from voxfetch.cli.console import Console
     from voxfetch.server import Server
-
-_NAMED = re.compile(r"([A-Za-z0-9_.-]{1,128})=(.+)", re.DOTALL)
 
 
 def view(args: argparse.Namespace, console: Console) -> int:
@@ -28,15 +24,15 @@ def view(args: argparse.Namespace, console: Console) -> int:
         *([("neuroglancer", "view")] if args.viewer == "neuroglancer" else []),
     ):
         if importlib.util.find_spec(library) is None:
-            raise text.UsageError(f"this needs {library}: pip install 'voxfetch[{extra}]'")
+            raise UsageError(f"this needs {library}: pip install 'voxfetch[{extra}]'")
     from voxfetch.server import ServerOptions, serve
     from voxfetch.server.registry import named_sources
 
     try:
         options = ServerOptions(port=args.port)
-        sources = named_sources(named(args.sources))
+        sources = named_sources([source_of(one) for one in args.sources])
     except ValueError as error:
-        raise text.UsageError(str(error)) from None
+        raise UsageError(str(error)) from None
 
     def ready(server: Server) -> None:
         place = server.url
@@ -52,15 +48,6 @@ def view(args: argparse.Namespace, console: Console) -> int:
 
     serve(sources, options, ready=ready)
     return 0
-
-
-def named(sources: Sequence[str]) -> list[str | tuple[str, str]]:
-    """`NAME=SOURCE` as a pair, anything else as it is; so is a path that has a `=` in it."""
-    found: list[str | tuple[str, str]] = []
-    for source in sources:
-        match = _NAMED.fullmatch(source)
-        found.append(source if match is None or Path(source).exists() else (match[1], match[2]))
-    return found
 
 
 def _show(place: str, console: Console) -> None:
