@@ -112,6 +112,17 @@ def test_refusals_are_those_of_obstore(scripted):
     assert not [word for word in (KEY, SECRET, "X-Amz") if word in shown]
 
 
+def test_a_public_bucket_that_may_not_be_listed_is_asked_once(scripted):
+    store = s3(scripted.url, credentials=None)
+    get(store, WHOLE)
+    scripted.rule = lambda _: s3_error(403, "AccessDenied")
+    for _ in range(20):
+        error = get(store, Ask("a/zarr.json"))
+        assert isinstance(error, vf.PermissionDeniedError)
+        assert "no credentials were found" in error.hint
+    assert by_us(scripted) == [False] + [True] * 20
+
+
 def test_what_is_not_there_is_said_at_once_and_a_bucket_that_is_gone_is_an_error(scripted):
     store = s3(scripted.url)
     get(store, RANGE)

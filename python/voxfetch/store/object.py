@@ -132,7 +132,12 @@ class ObjectStore:
 
     async def _get(self, ask: Ask, clients: Clients) -> Reply | None:
         if (request := self._urls.request(ask)) is not None:
-            found = await self._urls.get(ask, request, clients)
+            try:
+                found = await self._urls.get(ask, request, clients)
+            except PermissionDeniedError as error:
+                if self._options.anonymous is None:
+                    error.hint = _UNSIGNED_HINT
+                raise
             if not isinstance(found, str):
                 return found
 

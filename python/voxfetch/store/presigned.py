@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
-from voxfetch.errors import ObjectChangedError, StoreError, VoxfetchError
+from voxfetch.errors import ObjectChangedError, PermissionDeniedError, StoreError, VoxfetchError
 from voxfetch.store import NoReply, TransientError, check_key
 from voxfetch.store.faults import Refused
 from voxfetch.store.http import reply_of, request_of, translated
@@ -68,7 +68,7 @@ class PresignedUrls:
     async def get(self, ask: Ask, request: Get, clients: Clients) -> Reply | Literal["left to obstore"] | None:
         """Returns the bytes asked for, None when there is no such object, "left to obstore" for all that it has to see.
 
-        Raises `TransientError`, `ObjectChangedError`.
+        Raises `TransientError`, `ObjectChangedError`; of a public bucket `PermissionDeniedError`.
         """
         answer = await clients.get(request)
         if isinstance(answer, NoReply):
@@ -84,6 +84,10 @@ class PresignedUrls:
         except ObjectChangedError as error:
             # An empty object has no range; obstore's way knows that.
             if error.status == 412:
+                raise
+        except PermissionDeniedError:
+            # Obstore would ask in the same way.
+            if self._root is not None:
                 raise
         except StoreError:
             pass
