@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 
 _TENSORSTORES = ("tensorstore", "tensorstore-best")
 _X_FIRST = (OWN, f"{OWN}-f")
+#: By its defaults, which keep no chunks, and with as much memory for them as tensorstore-best has.
+_REMOTE = (OWN, f"{OWN}-cache")
 #: Format -> who reads it from disk, who over HTTP.
 READERS: dict[Format, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "wkw": ((*_X_FIRST, "wkw", "webknossos"), (OWN, "webknossos")),
-    "n5": ((*_X_FIRST, *_TENSORSTORES, "tensorstore-f", "z5py"), (OWN, *_TENSORSTORES)),
+    "n5": ((*_X_FIRST, *_TENSORSTORES, "tensorstore-f", "z5py"), (*_REMOTE, *_TENSORSTORES)),
     "precomputed": (
         (*_X_FIRST, *_TENSORSTORES, "tensorstore-f", "cloudvolume"),
-        (OWN, *_TENSORSTORES, "cloudvolume"),
+        (*_REMOTE, *_TENSORSTORES, "cloudvolume"),
     ),
     "zip": ((OWN, "tensorstore", "zarr"), (OWN, "tensorstore")),
     "hdf5": ((OWN, "h5py", "zarr-kerchunk"), (OWN, f"{OWN}-tables", "h5py", "remfile", "zarr-kerchunk")),
@@ -174,7 +176,12 @@ def _standing(document: dict[str, Any], volumes: dict[str, Any]) -> list[str]:
     rows = []
     for name in volumes:
         columns = _columns(document, name)
-        variants = {OWN: name, f"{OWN}-f": f'{name}, order="F"', f"{OWN}-tables": f"{name}, table made beforehand"}
+        variants = {
+            OWN: name,
+            f"{OWN}-f": f'{name}, order="F"',
+            f"{OWN}-tables": f"{name}, table made beforehand",
+            f"{OWN}-cache": f"{name}, cache of 32 MiB",
+        }
         for own, what in variants.items():
             cells = []
             for heading in _headings(document):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -35,6 +36,17 @@ def listed(store, prefix=""):
 
 def is_reply(reply, body, start, total):
     return isinstance(reply, Reply) and (bytes(reply.body), reply.start, reply.total) == (body, start, total)
+
+
+def is_signed(request):
+    """Whether a request to S3 carries credentials, in a header or in its URL."""
+    return "authorization" in request.headers or "X-Amz-Signature=" in request.target
+
+
+def token_of(request):
+    """The session token of a request to S3, None where it has none."""
+    query = parse_qs(urlsplit(request.target).query)
+    return request.headers.get("x-amz-security-token") or query.get("X-Amz-Security-Token", [None])[0]
 
 
 def s3(url, prefix="root", **options):

@@ -321,8 +321,18 @@ def test_ways_lead_back_and_along_every_axis():
     run(work, Fake((8, 8), (1, 1), (8, 8), remote=True))
 
 
-@pytest.mark.parametrize(("remote", "shards"), [(False, (4, 4)), (True, None), (True, (1, 1))])
-def test_nothing_is_read_ahead_of_local_files_or_where_a_chunk_is_an_object(remote, shards):
+def test_without_shards_the_next_objects_are_read_ahead():
+    async def work(chunks, fake, cache):
+        for place in ((3, 0), (3, 1)):
+            await chunks.chunk(place)
+            await settle()
+        assert fake.ahead == [(3, 2), (3, 3)]
+
+    run(work, Fake((8, 8), (1, 1), None, remote=True))
+
+
+@pytest.mark.parametrize(("remote", "shards"), [(False, (4, 4)), (False, None), (True, (1, 1))])
+def test_nothing_is_read_ahead_of_local_files_or_where_each_chunk_has_an_index(remote, shards):
     async def work(chunks, fake, cache):
         await chunks.chunk((3, 0))
         await chunks.chunk((3, 1))

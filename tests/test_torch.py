@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import pickle
 import subprocess
 import sys
@@ -558,6 +559,22 @@ def test_threads_share_an_iteration(big):
             got = sorted(crop.tobytes() for part in parts for batch in part for crop in batch.numpy())
             assert got == sorted(cut(big.expected, start, (24,) * 3).tobytes() for start in crops.starts)
     assert nbytes[1] <= 1.1 * nbytes[0], nbytes
+
+
+def test_batches_are_begun_together_for_many_threads_too(image, monkeypatch):
+    begun = []
+    monkeypatch.setattr(
+        CropDataset,
+        "read_async",
+        lambda *given, read=CropDataset.read_async, **how: begun.append(threading.get_ident()) or read(*given, **how),
+    )
+    crops = CropDataset.random(vf.open_array(image.path), CROP, 128)
+    batches = iter(CropLoader(crops, 1, prefetch=8))
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(lambda _: sum(map(len, batches)), range(8))) == 128
+    groups = [len(list(group)) for _, group in itertools.groupby(begun)]
+    assert sum(groups) == 128
+    assert min(groups[:-1]) >= 5, "one by one, they are planned one by one"
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

@@ -97,21 +97,25 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-def _voxfetch(place: Place) -> Engine:
+def _voxfetch(place: Place, cache_nbytes: int = 0) -> Engine:
     import voxfetch as vf
 
     options = _store_options(vf, place)
+    engine = vf.Engine(chunk_cache_bytes=cache_nbytes) if cache_nbytes else None
 
     def open_volume(volume: RemoteVolume) -> _Voxfetch:
         if volume.volume.format == "wkw":  # the extent of a mag is in the properties of its dataset
-            return _Voxfetch(vf.open_array(place.url(volume.dataset), f"{volume.volume.layer}/1", options=options))
+            url, layer = place.url(volume.dataset), f"{volume.volume.layer}/1"
+            return _Voxfetch(vf.open_array(url, layer, engine=engine, options=options))
         if volume.volume.format == "bossdb":
-            return _Voxfetch(vf.open_array(f"bossdb://{place.http()}/{CHANNEL}", "0"))
-        return _Voxfetch(opened(vf, place.url(volume.path), volume.volume, options=options))
+            return _Voxfetch(vf.open_array(f"bossdb://{place.http()}/{CHANNEL}", "0", engine=engine))
+        return _Voxfetch(opened(vf, place.url(volume.path), volume.volume, engine=engine, options=options))
 
+    cache = f", chunk_cache_bytes={cache_nbytes}" if cache_nbytes else ""
+    store = "" if options is None else ", StoreOptions(anonymous=True, endpoint=...)"
     return Engine(
         {"voxfetch": version("voxfetch")},
-        f"defaults{'' if options is None else ', StoreOptions(anonymous=True, endpoint=...)'}; at once: read_many",
+        f"defaults{cache}{store}; at once: read_many",
         "-",
         open_volume,
         lambda path: vf.open_array(place.url(path), options=options).shape,
@@ -369,6 +373,7 @@ def _obstore(place: Place) -> Engine:
 #: bench/.venv-<name up to the first hyphen>.
 ENGINES: dict[str, Callable[[Place], Engine]] = {
     OWN: _voxfetch,
+    f"{OWN}-cache": lambda place: _voxfetch(place, CACHE_POOL_BYTES),
     f"{OWN}-tables": _voxfetch_tables,
     "tensorstore": lambda place: _tensorstore(place, best=False),
     "tensorstore-best": lambda place: _tensorstore(place, best=True),
@@ -387,7 +392,16 @@ ENGINES: dict[str, Callable[[Place], Engine]] = {
     "zarr-kerchunk": _format_engine("zarr_kerchunk"),
     "intern": _format_engine("intern"),
 }
-_FOR_FORMATS = (f"{OWN}-tables", "webknossos", "cloudvolume", "h5py", "remfile", "zarr-kerchunk", "intern")
+_FOR_FORMATS = (
+    f"{OWN}-cache",
+    f"{OWN}-tables",
+    "webknossos",
+    "cloudvolume",
+    "h5py",
+    "remfile",
+    "zarr-kerchunk",
+    "intern",
+)
 #: Names that stand for several engines.
 ENGINE_GROUPS = {
     "of_zarr": tuple(name for name in ENGINES if name not in (*_FOR_FORMATS, f"{OWN}-zarr")),

@@ -4,9 +4,9 @@ Chunks pass as they are stored where the preset keeps voxels and axes and the co
 (`voxfetch.server.stored`); all others are read as boxes and encoded. The ETag of a chunk is a fingerprint of its bytes
 and the name of what shows it.
 
-Beyond a chunk of a remote shard the next ones of the same shard are read ahead: its index is known. They lie on ways
-along which chunks were asked for: a view grows from its middle, one that is moved grows at an edge, and what lies off
-its plane is not fetched. Local files are not read ahead.
+Beyond a chunk of a remote store the next ones are read ahead, where there are shards those of the same one: its index
+is known. They lie on ways along which chunks were asked for: a view grows from its middle, one that is moved grows at
+an edge, and what lies off its plane is not fetched. Local files are not read ahead.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class Chunks:
         self._is_remote = source.level.source.is_remote
         keep_s = _KEEP_REMOTE_S if self._is_remote else 0.0 if source.passes else _KEEP_LOCAL_S
         self._keep_s = math.inf if immutable and keep_s else keep_s
-        self._shards = source.level.view.shards
+        #: Extent of what is read ahead within.
+        self._shards = source.level.view.shards or source.shape
 
     async def chunk(self, position: tuple[int, ...]) -> Body | None:
         """The chunk at a place of the grid, None when there is none. Raises what reading does.
@@ -151,7 +152,7 @@ class Chunks:
             return await self._fetch(position, ahead=False)
         key = (self._number, position)
         found = self._cache.begin(key, lambda: self._fetch(position, ahead=False), self._keep_s)
-        if self._is_remote and self._shards is not None:
+        if self._is_remote:
             nbytes = math.prod(self.source.chunks) * self.source.level.dtype.itemsize
             for near in itertools.islice(self._near(position), _MAX_AHEAD):
                 self._cache.look_ahead(
@@ -165,12 +166,12 @@ class Chunks:
 
     def _near(self, position: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """The next places, in the same shard, along the ways on which chunks were asked for up to this one."""
-        shards = self._shards or self.source.shape
         ways = [(axis, step) for axis in range(len(position)) for step in (1, -1) if self._came(position, axis, step)]
         for far in range(1, _STEPS_AHEAD + 1):
             for axis, step in ways:
-                at, near, extent = position[axis], position[axis] + far * step, self.source.chunks[axis]
-                if 0 <= near < self.grid[axis] and near * extent // shards[axis] == at * extent // shards[axis]:
+                at, near = position[axis], position[axis] + far * step
+                extent, within = self.source.chunks[axis], self._shards[axis]
+                if 0 <= near < self.grid[axis] and near * extent // within == at * extent // within:
                     yield (*position[:axis], near, *position[axis + 1 :])
 
     def _came(self, position: tuple[int, ...], axis: int, step: int) -> bool:

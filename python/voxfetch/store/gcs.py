@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from voxfetch.store.http import HttpStore
     from voxfetch.store.session import Session
 
-__all__ = ["GcsHttp", "SignBy", "gcs_http"]
+__all__ = ["GcsHttp", "SignBy", "gcs_http", "gcs_root"]
 
 SignBy = Callable[[], Any] | Literal["obstore"] | None
 
@@ -55,14 +55,15 @@ def gcs_http(bucket: str, prefix: str, endpoint: str | None, headers: Mapping[st
     """Returns the way over HTTP. `sign`: a function that returns a token, obstore, or nobody."""
     from voxfetch.store.http import HttpStore
 
-    root = "/".join((_endpoint(endpoint), quote(bucket), *([quote(prefix)] if prefix else [])))
+    root = gcs_root(bucket, prefix, endpoint)
     sent = _Bearer(sign, headers) if callable(sign) else headers
     # What a refusal means is decided by who asked.
     return GcsHttp(HttpStore(root, headers=sent, missing_status=()), by_signature=sign == "obstore")
 
 
-def _endpoint(endpoint: str | None) -> str:
-    return (endpoint or _ENDPOINT).rstrip("/")
+def gcs_root(bucket: str, prefix: str, endpoint: str | None) -> str:
+    """Returns the URL of a prefix of a bucket."""
+    return "/".join(((endpoint or _ENDPOINT).rstrip("/"), quote(bucket), *([quote(prefix)] if prefix else [])))
 
 
 async def _by_signature(whole: Ask, session: Session, clients: Clients) -> Reply | None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Headers = Mapping[str, str]
     HeaderSource = Headers | Callable[[], Headers | Awaitable[Headers]]
 
-__all__ = ["HttpStore"]
+__all__ = ["HttpStore", "reply_of", "request_of", "translated"]
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -240,9 +240,9 @@ async def _exchange(ask: Ask, clients: Clients, root: Address, own: dict[str, st
     for _ in range(_MAX_REDIRECTS + 1):
         answer = await clients.get(get)
         if isinstance(answer, NoReply):
-            raise _translated(answer, ask)
+            raise translated(answer, ask)
         if answer.status not in _REDIRECTS:
-            return _reply(ask, answer)
+            return reply_of(ask, answer)
         status, target = answer.status, _redirected(ask, get.url, answer)
         # For good: what belongs to the first server does not come back on a later hop.
         headers = get.headers if target.origin == origin else _request(ask, root, _DEFAULT_HEADERS).headers
@@ -251,15 +251,21 @@ async def _exchange(ask: Ask, clients: Clients, root: Address, own: dict[str, st
 
 
 def _request(ask: Ask, root: Address, own: Headers) -> Get:
+    return request_of(ask, root.of(check_key(ask.key)), own)
+
+
+def request_of(ask: Ask, url: str, own: Headers) -> Get:
+    """Returns the GET of an ask for an object at a URL. Raises for an empty range."""
     headers = {"accept": "*/*", "accept-encoding": "identity", **own}
     if (wanted := verify.range_header(ask)) is not None:
         headers["range"] = wanted
     if ask.if_match is not None:
         headers["if-match"] = ask.if_match
-    return Get(root.of(check_key(ask.key)), headers, verify.body_limits(ask))
+    return Get(url, headers, verify.body_limits(ask))
 
 
-def _reply(ask: Ask, answer: Answer) -> Reply | None:
+def reply_of(ask: Ask, answer: Answer) -> Reply | None:
+    """Returns what an answer brings, None where it says that there is no such object. Raises as `RemoteStore.get`."""
     status, headers, body = answer
     if not 200 <= status < 300:
         return verify.refuse(ask, status, headers, bytes(body or b""))
@@ -312,7 +318,8 @@ _MEANINGS: dict[str, tuple[str, str | None]] = {
 }
 
 
-def _translated(failure: NoReply, ask: Ask) -> StoreError | TransientError:
+def translated(failure: NoReply, ask: Ask) -> StoreError | TransientError:
+    """Returns what a request without a reply means."""
     message, hint = _MEANINGS[failure.kind]
     if failure.errno is not None:
         message += f": {os.strerror(failure.errno)}"

@@ -1,9 +1,9 @@
 """Objects on S3, GCS and Azure, through obstore: its signing and its connections, nothing else of it.
 
 An `Ask` becomes one `get` of obstore (two where a service cannot do it in one), with its retries off and without its
-coalescing; `exchange` checks the result. What the user leaves open is found out and kept, see `reach`. Objects that
-GCS decompresses on the way, which obstore refuses, come over plain HTTP, see `gcs`. In a forked child obstore is
-replaced, see `native`.
+coalescing; `exchange` checks the result. What the user leaves open is found out and kept, see `reach`. What has been
+read from once is read on by the client of the engine where that can be, see `presigned`. Objects that GCS decompresses
+on the way, which obstore refuses, come over plain HTTP, see `gcs`. In a forked child obstore is replaced, see `native`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from voxfetch.store.given import given_credentials
 from voxfetch.store.local import file_url
 from voxfetch.store.missing import Missing
 from voxfetch.store.place import Place, parse_place
+from voxfetch.store.presigned import PresignedUrls
 from voxfetch.store.reach import ForeignReach, PlaceReach
 from voxfetch.store.session import REMADE, foreign_arguments
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from voxfetch.options import StoreOptions
-    from voxfetch.store import Clients, Reply
+    from voxfetch.store import Clients, Get, Reply
     from voxfetch.store.faults import Fault
     from voxfetch.store.place import Kind
     from voxfetch.store.reach import Reach
@@ -66,7 +67,7 @@ class ObjectStore:
     unknown form. Cheap to make; connects on first use.
     """
 
-    __slots__ = ("_identity", "_missing", "_options", "_reach", "_source", "_token", "_url")
+    __slots__ = ("_identity", "_missing", "_options", "_reach", "_source", "_token", "_url", "_urls")
 
     def __init__(self, source: Any, options: StoreOptions) -> None:
         self.__setstate__((source, options, None, None))
@@ -89,6 +90,7 @@ class ObjectStore:
             self._reach = ForeignReach(source)
         self._identity = self._identified()
         self._missing = Missing(options.missing_status, witness=witness)
+        self._urls = PresignedUrls()
 
     def __repr__(self) -> str:
         return f"ObjectStore({self._url!r})"
@@ -109,8 +111,9 @@ class ObjectStore:
         """A digest of the URL, the options and the credentials."""
         return self._identity
 
-    def direct(self, ask: Ask, clients: Clients) -> None:
-        """None: its answers are not those of a GET."""
+    def direct(self, ask: Ask, clients: Clients) -> Get | None:  # noqa: ARG002 - the protocol's
+        """Returns the GET of an ask once the object has been read from, see `RemoteStore.direct` and `presigned`."""
+        return self._urls.request(ask)
 
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:
         """Returns the bytes asked for, None when there is no such object. See `RemoteStore.get`."""
@@ -128,13 +131,26 @@ class ObjectStore:
         return cast("list[str] | None", found) or []
 
     async def _get(self, ask: Ask, clients: Clients) -> Reply | None:
+        if (request := self._urls.request(ask)) is not None:
+            try:
+                found = await self._urls.get(ask, request, clients)
+            except PermissionDeniedError as error:
+                if self._options.anonymous is None:
+                    error.hint = _UNSIGNED_HINT
+                raise
+            if not isinstance(found, str):
+                return found
+
         async def read(session: Session) -> Reply | None:
             try:
-                return await fetch(session, ask)
+                reply = await fetch(session, ask)
             except Refused as refused:
                 way = self._reach.over_http(session) if refused.fault.kind in {"whole", "no length"} else None
                 if way is None:
                     raise
+            else:
+                await self._urls.learn(session, self._reach, ask)
+                return reply
             return await way.get(ask, session, clients)
 
         return await self._run(read, ask, clients)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from voxfetch.errors import StoreError
 from voxfetch.store import BodyLimits, Get, NoReply, TransientError
 from voxfetch.store.access import Access, find_access
-from voxfetch.store.gcs import GcsHttp, SignBy, gcs_http
+from voxfetch.store.gcs import GcsHttp, SignBy, gcs_http, gcs_root
 from voxfetch.store.given import Given, secrets_of
 from voxfetch.store.session import Session, client_options, foreign_arguments, open_foreign, open_place
 
@@ -32,6 +32,19 @@ _DEFAULT_REGION = "us-east-1"
 # Many requests fail at once when credentials run out.
 _RENEW_S = 30.0
 _LISTING_NBYTES = 1 << 16
+# Settings of obstore that say who asks and where, and times that are those of the engine here.
+_S3_SETTINGS = {
+    "bucket",
+    "region",
+    "endpoint",
+    "virtual_hosted_style_request",
+    "skip_signature",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "token",
+}
+_CLIENT_SETTINGS = {"allow_http", "timeout", "connect_timeout", "read_timeout"}
 
 
 class Reach(Protocol):
@@ -51,6 +64,10 @@ class Reach(Protocol):
 
     def over_http(self, session: Session) -> GcsHttp | None:
         """Returns the way over plain HTTP, None if there is none."""
+        ...
+
+    def way(self, session: Session) -> str | None:
+        """Returns how a GET by any client reads objects: below which URL, at URLs that are signed ("sign"), or not."""
         ...
 
 
@@ -119,6 +136,15 @@ class PlaceReach:
             way = gcs_http(self._place.bucket, self._place.prefix, access.endpoint, headers, sign)
             self._http = (session, way)
         return self._http[1]
+
+    def way(self, session: Session) -> str | None:
+        """Returns how a GET by any client reads objects: below which URL, at URLs that are signed ("sign"), or not."""
+        access, place = cast("Access", session.access), self._place
+        if place.kind == "azure" or self._options.headers or _has_proxies():
+            return None
+        if place.kind == "gcs":
+            return None if access.signed else gcs_root(place.bucket, place.prefix, access.endpoint)
+        return "sign" if access.signed else session.public_root()
 
     def _lock(self) -> asyncio.Lock:
         import asyncio
@@ -196,6 +222,24 @@ class ForeignReach:
         if sign is None and str(config.get("skip_signature", "")).lower() != "true":
             sign = "obstore"
         return gcs_http(str(config["bucket"]), made.prefix, config.get("base_url"), made.headers, sign)
+
+    def way(self, session: Session) -> str | None:
+        """As of a place, for an S3Store with no settings but who asks and where, None for others."""
+        if type(self._store).__name__ != "S3Store":
+            return None
+        made = foreign_arguments(self._store)
+        client: dict[str, Any] = made.kwargs.get("client_options") or {}
+        if set(made.config) - _S3_SETTINGS or set(client) - _CLIENT_SETTINGS or _has_proxies():
+            return None
+        is_public = str(made.config.get("skip_signature", "")).lower() == "true"
+        return session.public_root() if is_public else "sign"
+
+
+def _has_proxies() -> bool:
+    """Whether variables of the environment name a proxy, which obstore uses and the client of the engine does not."""
+    from urllib.request import getproxies_environment
+
+    return bool(getproxies_environment())
 
 
 async def bucket_region(bucket: str, clients: Clients) -> str | None:

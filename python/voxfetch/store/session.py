@@ -81,6 +81,24 @@ class Session:
         functions = self._native.functions
         return await self._call(lambda: functions.sign_async(self._store, "GET", key, timedelta(hours=1)))
 
+    def public_root(self) -> str | None:
+        """Returns the URL below which the keys of a public bucket of S3 lie, None where nobody can tell."""
+        # Obstore says where an object lies when it signs, with whatever keys.
+        made = foreign_arguments(self._store)
+        arguments = {name: value for name, value in made.kwargs.items() if name != "credential_provider"}
+        # It does not take back one name that it gives.
+        names = {"endpoint_url_s3": "aws_endpoint_url_s3"}
+        config = {names.get(name, name): value for name, value in made.config.items() if name != "skip_signature"}
+        config |= {"access_key_id": "-", "secret_access_key": "-"}
+        try:
+            store = type(self._store)(*made.args, **{**arguments, "config": config})
+            url = str(self._native.functions.sign(store, "GET", "k", timedelta(minutes=1))).partition("?")[0]
+        except BaseException as error:
+            if not is_foreign(error):
+                raise
+            return None
+        return url.removesuffix("/k") if url.endswith("/k") else None
+
     async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:
         try:
             return await call()

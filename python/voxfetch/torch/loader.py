@@ -126,7 +126,7 @@ class _Batches:
         self._thread = thread
         self._prefetch = prefetch
         self._pin = pin
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._waiting = 0
         self._ahead: deque[Future[list[torch.Tensor]]] = deque()
         # When it is dropped, or at the exit of the interpreter if it never is: before the engine closes.
@@ -139,9 +139,11 @@ class _Batches:
         if self._thread.pid != os.getpid():
             message = "this iteration was begun by the parent process"
             raise vf.ForkSafetyError(message, hint="iterate over the loader anew in the child")
-        with self._lock:
+        with self._changed:
             # Several at a time, once half of them are used up: what is begun together is planned together. No more for
-            # many threads than for one, but something for each.
+            # many threads than for one: more of them than half of that wait until there is something for each.
+            while self._stop.alive and not self._ahead and self._waiting > self._prefetch // 2 > 0:
+                self._changed.wait()
             busy = len(self._ahead) + self._waiting
             room = self._prefetch + 1 - busy if busy <= self._prefetch // 2 else 0
             room = max(room, 0 if self._ahead else 1)
@@ -165,8 +167,9 @@ class _Batches:
             self._stop()
             raise
         finally:
-            with self._lock:
+            with self._changed:
                 self._waiting -= 1
+                self._changed.notify_all()
         try:
             tensors = self._dataset.converted(read, pin=self._pin)
             if self._dataset.transform is not None:
