@@ -96,6 +96,7 @@ ERRORS = {
     "value": ValueError(f"not a number at {URL}"),
     "limit": vf.LimitExceededError("too many voxels"),
     "bug": KeyError(URL),
+    "system": OSError(24, "Too many open files"),
     "internal": vf.InternalError("a bug", key=URL),
 }
 
@@ -332,6 +333,7 @@ def test_the_next_client_is_answered_after_all_that(server):
         ("value", 500, "internal"),
         ("limit", 413, "LimitExceededError"),
         ("bug", 500, "internal"),
+        ("system", 503, "system"),
         ("internal", 500, "internal"),
     ],
 )
@@ -430,6 +432,23 @@ def test_few_answers_with_many_boxes_are_at_work_and_hold_up_no_others(volume, s
             assert ask(server, "/z3/v/chunk").status == 200
             stand.go.set()
             assert [client.receive().status for client in clients[:7]] == [200] * 7
+        finally:
+            for client in clients:
+                client.socket.close()
+
+
+def test_who_posts_slowly_holds_none_of_the_few_places(volume, stand):
+    with serving({"v": str(volume)}, {"api": stand}) as server:
+        clients = [Client(server.port) for _ in range(8)]
+        try:
+            for client in clients:
+                client.send(f"/t/{TOKEN}/api/cutouts", method="POST", Content_Length=3)
+                client.socket.sendall(b"a")
+            time.sleep(0.2)
+            assert ask(server, "/api/cutouts", "POST", b"abc").body == b"cba"
+            for client in clients:
+                client.socket.sendall(b"bc")
+                assert client.receive().body == b"cba"
         finally:
             for client in clients:
                 client.socket.close()
