@@ -78,6 +78,14 @@ class Stand:
                 return bytes(end - start)
 
             return Parts(5 << 20, read, "torn")
+        if what == "stalled":
+
+            async def first(start, end):
+                if start:
+                    await asyncio.Event().wait()
+                return bytes(end - start)
+
+            return Parts(5 << 20, first, "stalled")
         return None
 
 
@@ -371,6 +379,20 @@ def test_a_body_that_cannot_be_finished_ends_too_early(server):
     assert b"Content-Length: %d\r\n" % (5 << 20) in data
     assert len(data) < 5 << 20
     assert ask(server, "/z3/v/chunk").status == 200
+
+
+def test_a_store_that_stalls_while_an_object_is_sent_does_not_keep_the_place(volume, stand, caplog):
+    options = {"max_requests": 1, "max_queue": 0, "timeout_s": 0.3}
+    with serving({"v": str(volume)}, {"raw": stand}, **options) as server:
+        with Client(server.port, timeout_s=5) as client:
+            client.send(f"/t/{TOKEN}/raw/v/stalled")
+            nbytes = 0
+            with suppress(ConnectionResetError):
+                while piece := client.socket.recv(1 << 20):
+                    nbytes += len(piece)
+        assert 1 << 20 < nbytes < 5 << 20
+        assert ask(server, "/raw/v/chunk").status == 200
+    assert "while it was sent" in caplog.text
 
 
 def test_answers_are_bounded(volume, stand):

@@ -286,7 +286,7 @@ class Exchange:
                 at += len(piece)
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._write(request, piece))
-                    following = group.create_task(parts.read(at, min(end, at + _SLICE_NBYTES))) if at < end else None
+                    following = group.create_task(self._slice(parts, at, end)) if at < end else None
                 piece = b"" if following is None else following.result()
         except BaseExceptionGroup as failures:
             # The status is sent: a body that ends too early is all that can still be said.
@@ -295,6 +295,11 @@ class Exchange:
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError from None
+
+    async def _slice(self, parts: Parts, at: int, end: int) -> bytes | memoryview:
+        """The bytes of a slice that begins at `at`. Raises `TimeoutError` for a store that stalls."""
+        async with asyncio.timeout(self._timeout_s):
+            return await parts.read(at, min(end, at + _SLICE_NBYTES))
 
     async def _write(self, request: web.BaseRequest, data: bytes | memoryview) -> None:
         transport = request.transport
