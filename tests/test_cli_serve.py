@@ -29,12 +29,14 @@ def volume(tmp_path):
 
 
 @contextlib.contextmanager
-def served(*arguments, lines=1):
-    """The process and what it has printed by the time it listens."""
+def served(*arguments, lines=1, soft_limit=None):
+    """The process and what it has printed by the time it listens. `soft_limit`: of open files, as it begins."""
     # A child inherits "ignore", as in a job in the background, but not a handler: it starts with the default.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         command = [*COMMAND, *map(str, arguments)]
+        if soft_limit is not None:
+            command = ["sh", "-c", f'ulimit -S -n {soft_limit}; exec "$@"', "sh", *command]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -69,6 +71,40 @@ def test_it_serves_until_a_signal(volume, number, code):
         shown = process.stderr.read()
         assert "Traceback" not in shown
         assert "v.zarr: " in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of a process as /proc shows it")
+def test_a_thousand_clients_at_once_and_few_open_files_to_begin_with(tmp_path):
+    """As shells have it: a soft limit of about as many files as there are clients, which a process may raise."""
+    array = zarr.create_array(tmp_path / "v.zarr", shape=(64, 256, 256), chunks=(64, 64, 64), dtype="u1")
+    array[...] = 1
+    with served(tmp_path / "v.zarr", "--token", "0123456789abcdef", soft_limit=256) as (process, [url]):
+        port, path = urlsplit(url).port, urlsplit(url).path
+        assert get(url, "/c/0/0/0").status == 200
+        proc = Path(f"/proc/{process.pid}")
+        files, resident = len(list((proc / "fd").iterdir())), resident_nbytes(proc)
+        clients = [Client(port) for _ in range(1000)]
+        for number, client in enumerate(clients):
+            client.send(f"{path}/c/0/{number % 4}/{number // 4 % 4}")
+        statuses = [client.receive().status for client in clients]
+        grown = resident_nbytes(proc) - resident
+        for client in clients:
+            client.socket.close()
+        # 64 work and 256 wait; what is more is sent away.
+        assert set(statuses) <= {200, 503}
+        assert statuses.count(200) >= 300
+        assert grown < 128 << 20
+        deadline = time.monotonic() + 10
+        while (left := len(list((proc / "fd").iterdir()))) > files + 20:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+def resident_nbytes(proc):
+    return int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

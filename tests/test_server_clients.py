@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import icechunk
 import numpy as np
 import pytest
 import tensorstore as ts
@@ -67,10 +69,26 @@ def made(tmp_path_factory, request):
         )
         found["hdf5"] = f"{root / 'a.h5'}|hdf5:d", None, dataset[...]
     found["b2nd"] = str(data / "b2nd/blosc2-4.14.1/lz4-bitshuffle.b2nd"), None, None
+    with zipfile.ZipFile(root / "a.zip", "w") as archive:
+        for path in sorted((root / "sharded").rglob("*")):
+            archive.write(path, path.relative_to(root / "sharded"))
+    found["zip"] = str(root / "a.zip"), None, found["sharded"][2]
+    chunks = {
+        str(path.relative_to(root / "v3")): [str(path)] for path in (root / "v3" / "c").rglob("*") if path.is_file()
+    }
+    references = {"zarr.json": (root / "v3" / "zarr.json").read_text(), **chunks}
+    (root / "references.json").write_text(json.dumps({"version": 1, "refs": references}))
+    found["references"] = str(root / "references.json"), None, found["v3"][2]
+    found["icechunk"] = str(root / "icechunk"), None, values(SMALL, "float32", 5)
+    session = icechunk.Repository.create(icechunk.local_filesystem_storage(str(root / "icechunk"))).writable_session(
+        "main"
+    )
+    zarr.create_array(session.store, shape=SMALL, chunks=(5, 8, 6), dtype="float32")[...] = found["icechunk"][2]
+    session.commit("one")
     return found
 
 
-NAMES = ["sharded", "v3", "turned", "v2", "wkw", "n5", "precomputed", "hdf5", "b2nd"]
+NAMES = ["sharded", "v3", "turned", "v2", "wkw", "n5", "precomputed", "hdf5", "b2nd", "zip", "references", "icechunk"]
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,14 @@ class Stand:
                 return bytes(end - start)
 
             return Parts(5 << 20, read, "torn")
+        if what == "stalled":
+
+            async def first(start, end):
+                if start:
+                    await asyncio.Event().wait()
+                return bytes(end - start)
+
+            return Parts(5 << 20, first, "stalled")
         return None
 
 
@@ -96,6 +104,7 @@ ERRORS = {
     "value": ValueError(f"not a number at {URL}"),
     "limit": vf.LimitExceededError("too many voxels"),
     "bug": KeyError(URL),
+    "system": OSError(24, "Too many open files"),
     "internal": vf.InternalError("a bug", key=URL),
 }
 
@@ -332,6 +341,7 @@ def test_the_next_client_is_answered_after_all_that(server):
         ("value", 500, "internal"),
         ("limit", 413, "LimitExceededError"),
         ("bug", 500, "internal"),
+        ("system", 503, "system"),
         ("internal", 500, "internal"),
     ],
 )
@@ -369,6 +379,20 @@ def test_a_body_that_cannot_be_finished_ends_too_early(server):
     assert b"Content-Length: %d\r\n" % (5 << 20) in data
     assert len(data) < 5 << 20
     assert ask(server, "/z3/v/chunk").status == 200
+
+
+def test_a_store_that_stalls_while_an_object_is_sent_does_not_keep_the_place(volume, stand, caplog):
+    options = {"max_requests": 1, "max_queue": 0, "timeout_s": 0.3}
+    with serving({"v": str(volume)}, {"raw": stand}, **options) as server:
+        with Client(server.port, timeout_s=5) as client:
+            client.send(f"/t/{TOKEN}/raw/v/stalled")
+            nbytes = 0
+            with suppress(ConnectionResetError):
+                while piece := client.socket.recv(1 << 20):
+                    nbytes += len(piece)
+        assert 1 << 20 < nbytes < 5 << 20
+        assert ask(server, "/raw/v/chunk").status == 200
+    assert "while it was sent" in caplog.text
 
 
 def test_answers_are_bounded(volume, stand):
@@ -430,6 +454,23 @@ def test_few_answers_with_many_boxes_are_at_work_and_hold_up_no_others(volume, s
             assert ask(server, "/z3/v/chunk").status == 200
             stand.go.set()
             assert [client.receive().status for client in clients[:7]] == [200] * 7
+        finally:
+            for client in clients:
+                client.socket.close()
+
+
+def test_who_posts_slowly_holds_none_of_the_few_places(volume, stand):
+    with serving({"v": str(volume)}, {"api": stand}) as server:
+        clients = [Client(server.port) for _ in range(8)]
+        try:
+            for client in clients:
+                client.send(f"/t/{TOKEN}/api/cutouts", method="POST", Content_Length=3)
+                client.socket.sendall(b"a")
+            time.sleep(0.2)
+            assert ask(server, "/api/cutouts", "POST", b"abc").body == b"cba"
+            for client in clients:
+                client.socket.sendall(b"bc")
+                assert client.receive().body == b"cba"
         finally:
             for client in clients:
                 client.socket.close()

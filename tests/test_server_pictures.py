@@ -260,7 +260,8 @@ def test_what_is_not_there(volume, tmp_path):
     zarr.create_group(str(tmp_path / "g"))
     assert ask({"em": volume[0]}, "slice.jpg") is None
     assert ask({"em": volume[0]}) is None
-    assert ask({"em": volume[0]}, "7", "slice.png") is None
+    for level in ("7", "00", "\u0660", "-1", "1" * 30):
+        assert ask({"em": volume[0]}, level, "slice.png") is None
     assert ask({"g": tmp_path / "g"}, "thumb.png") is None
     with pytest.raises(vf.NotFoundError):
         ask({"em": tmp_path / "missing"}, "thumb.png")

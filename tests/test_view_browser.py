@@ -88,6 +88,25 @@ def test_the_page_shows_three_planes(server, tab):
     assert page.messages == []
 
 
+def test_the_page_gives_what_others_need(server, tab):
+    """A link that brings the same view, Python to paste, and a picture of the middle."""
+    page = tab(server.url)
+    landing = Landing(page)
+    page.evaluate("window.copied = []; navigator.clipboard.writeText = async (text) => { copied.push(text); }; 0")
+    page.evaluate("document.querySelector('[data-copies=python]').click(); document.querySelector('#share').click()")
+    page.wait("copied.length === 2")
+    python, link = page.evaluate("copied")
+    found = {}
+    exec(python, found)
+    assert found["em"].levels[0].shape == (16, 1024, 1024)
+    np.testing.assert_array_equal(found["voxels"], found["em"].level(0)[:, 480:544, 480:544])
+    assert landing.view() == Landing(tab(link)).view()
+    page.evaluate("document.querySelector('#thumbnail').scrollIntoView()")
+    page.wait("document.querySelector('#thumbnail img').naturalWidth > 0")
+    assert page.evaluate("document.querySelector('#thumbnail img').naturalWidth") == 256
+    assert page.messages == []
+
+
 def test_with_labels_for_people(server, tab):
     landing = Landing(tab(f"{server.url}#source=em"))
     before, beside = landing.color(0, 900, 900), landing.color(0, 100, 900)

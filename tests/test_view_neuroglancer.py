@@ -166,6 +166,22 @@ def test_neuroglancer_shows_what_it_does_not_know(server, log, tab, source):
     assert glancer.problems() == []
 
 
+@pytest.mark.parametrize("plane", ["z3", "z2", "pc", "raw"])
+def test_neuroglancer_finds_out_what_a_plain_address_is(server, log, tab, plane):
+    # As people paste it: no suffix says the format, so all that there are are looked for.
+    since = len(log.lines)
+    with urllib.request.urlopen(f"{server.url}api/state/neuroglancer?source=em", timeout=10) as reply:
+        layer = json.load(reply)["layers"][0]
+    layers = [{**layer, "source": f"{server.url}{plane}/em/"}]
+    plain = {"layers": layers, "showAxisLines": False, "showDefaultAnnotations": False}
+    glancer = Glancer(tab("about:blank"), server, "em", **plain)
+    for x, y in ((32, 32), (100, 900), (950, 130)):
+        assert near(glancer.color(x, y), [grey(8, y, x)] * 3, 3), (x, y)
+    asked = [(method, status) for method, path, status in log.lines[since:] if path.startswith(f"/{plane}/em/")]
+    assert {method for method, _ in asked} == {"GET", "HEAD"}
+    assert {status for _, status in asked} <= {200, 304, 404}
+
+
 def test_neuroglancer_shows_channels(server, tab):
     glancer = Glancer(tab("about:blank"), server, f"group/{HOSTILE}", showAxisLines=False)
     assert near(glancer.color(50, 20), (100, 40, 0), 4)

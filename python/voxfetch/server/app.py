@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Server", "bound_socket", "new_token", "run_until_stopped", "serve"]
 
 _BACKLOG = 1024
+_OPEN_FILES = 1 << 16
+"""Files and connections that a process of ours wants to have open at a time, if it may."""
 _GARBAGE = 50_000
 """New objects between two looks for cycles; 700 as Python begins: a look every few requests."""
 _STOP_S = 5.0
@@ -246,6 +248,7 @@ def run_until_stopped(server: Server, ready: Callable[[], None], *, share_port: 
 
     async def main() -> None:
         # The process is ours. A request leaves some dozen objects behind, none of them in a cycle.
+        _allow_open_files()
         gc.freeze()
         gc.set_threshold(_GARBAGE, 20, 20)
         # Elsewhere than in the main thread, or on Windows, signals are not ours.
@@ -254,6 +257,19 @@ def run_until_stopped(server: Server, ready: Callable[[], None], *, share_port: 
         await server.run(ready, share_port=share_port)
 
     asyncio.run(main())
+
+
+def _allow_open_files() -> None:
+    """Lets this process have as many files open as it may: the limit that it begins with is often a thousand."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower one that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def new_token() -> str:

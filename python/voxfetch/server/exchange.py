@@ -132,9 +132,10 @@ class Exchange:
                     return await self._events(request, asking)
                 if reply is None:
                     with self._deadlines:
+                        body = await self._posted(request) if asking.method == "POST" else b""
                         await admission.enter()
                         is_in = True
-                        reply, first = await self._found(request, asking, target, route)
+                        reply, first = await self._found(request, asking, target, route, body)
             except Refused as refused:
                 reply = self._answers.refused(refused, asking)
             except Exception as error:  # noqa: BLE001 - whatever fails, the client gets an answer that pages can read
@@ -192,12 +193,20 @@ class Exchange:
             raise Refused(413, "no_body_expected")
         return None, target, route
 
+    async def _posted(self, request: web.BaseRequest) -> bytes:
+        """The body of a POST. Raises `Refused` (413, 415; 503 where too many wait)."""
+        # Who sends it slowly holds one of many places, and none of the few.
+        await self._any.enter()
+        try:
+            return await _posted(request)
+        finally:
+            self._any.leave()
+
     async def _found(
-        self, request: web.BaseRequest, asking: Conditions, target: Target, route: Route
+        self, request: web.BaseRequest, asking: Conditions, target: Target, route: Route, body: bytes
     ) -> tuple[Reply, bytes | memoryview]:
         """The reply of the plane, and the first bytes where it comes in parts. Raises what the plane raises."""
         headers = request.headers
-        body = await _posted(request) if asking.method == "POST" else b""
         asked = Asked(
             asking.method,
             route.segments,
@@ -242,6 +251,9 @@ class Exchange:
             return self._answers.trouble(400, "bad_request", logged(what, error, bug=False), asking)
         if isinstance(error, TimeoutError):
             return self._answers.trouble(503, "timeout", logged(what, error, bug=False), asking)
+        if isinstance(error, OSError):
+            # No file can be opened any more, say: of the machine, and it may pass.
+            return self._answers.trouble(503, "system", logged(what, error, bug=False), asking)
         return self._answers.trouble(500, "internal", logged(what, error, bug=True), asking)
 
     async def _send(self, request: web.BaseRequest, reply: Reply, first: bytes | memoryview) -> Sent:
@@ -274,7 +286,7 @@ class Exchange:
                 at += len(piece)
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._write(request, piece))
-                    following = group.create_task(parts.read(at, min(end, at + _SLICE_NBYTES))) if at < end else None
+                    following = group.create_task(self._slice(parts, at, end)) if at < end else None
                 piece = b"" if following is None else following.result()
         except BaseExceptionGroup as failures:
             # The status is sent: a body that ends too early is all that can still be said.
@@ -283,6 +295,11 @@ class Exchange:
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError from None
+
+    async def _slice(self, parts: Parts, at: int, end: int) -> bytes | memoryview:
+        """The bytes of a slice that begins at `at`. Raises `TimeoutError` for a store that stalls."""
+        async with asyncio.timeout(self._timeout_s):
+            return await parts.read(at, min(end, at + _SLICE_NBYTES))
 
     async def _write(self, request: web.BaseRequest, data: bytes | memoryview) -> None:
         transport = request.transport

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import voxfetch as vf
+from voxfetch.server.chunks import position_of
 from voxfetch.server.scene import Scene, channels_of, scene_of
 from voxfetch.server.shown import show
 
@@ -34,8 +35,9 @@ class Scenes:
     async def node(self, source: str, path: Sequence[str]) -> vf.Array | vf.Image | vf.Group | None:
         """Returns what lies there, a level of an image (by its number) too; None where nothing lies there."""
         node, rest = await self._registry.find(source, tuple(path))
-        if isinstance(node, vf.Image) and len(rest) == 1 and rest[0].isdecimal() and int(rest[0]) < len(node.levels):
-            return node.levels[int(rest[0])]
+        place = position_of(rest) if isinstance(node, vf.Image) and len(rest) == 1 else None
+        if isinstance(node, vf.Image) and place and place[0] < len(node.levels):
+            return node.levels[place[0]]
         return None if rest else node
 
     async def find(self, source: str, path: Sequence[str], *, channels: bool = True) -> Scene | None:
