@@ -47,7 +47,7 @@ def decode_cutout(
     voxels: Sequence[tuple[int, int]],
     block: Sequence[int],
     boxes: Sequence[Sequence[tuple[int, int]]],
-) -> list[bytes]:
+) -> list[Received]:
     """Decodes a cutout of BossDB, one Blosc-1 chunk of the box `voxels`, and returns the blocks of each of `boxes`.
 
     Boxes are [start, end) along t, z, y and x; `boxes` begin and end between blocks of `block` voxels, whose order is

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from weakref import WeakKeyDictionary
 
+    from typing_extensions import Buffer
+
     from voxfetch.store import Clients
     from voxfetch.store.cutouts import Box
 
@@ -150,25 +152,25 @@ class BossStore:
             total = math.prod(high - low for low, high in piece) * volume.item_nbytes
             start, end = verify.extent(ask, total)
             # All rows of a piece, one after the other.
-            parts = _Parts(volume, (1, 1, 1, piece[3][1] - piece[3][0]))
-            body = await gathered.get(_Wanted.of(parts, piece, whole), clients)
-            return Reply(body[start:end], start, total, None, None)
+            rows = _Parts(volume, (1, 1, 1, piece[3][1] - piece[3][0]))
+            body = await gathered.get(_Wanted.of(rows, piece, whole), clients)
+            return Reply(body if (start, end) == (0, total) else memoryview(body)[start:end], start, total, None, None)
         cuboid = volume.cuboid(place)
         data_nbytes, total = cuboid.data_nbytes, cuboid.data_nbytes + TABLE_NBYTES
         start, end = verify.extent(ask, total)
-        body = b""
+        parts: list[Buffer] = []
         if start < data_nbytes:
             run = cuboid.run(start, min(end, data_nbytes))
             gathered.came((path, cuboid.box))
             wanted = _Wanted.of(_Parts(volume, BLOCK), voxels(run.box), volume.box)
             blocks = await gathered.get_blocks(wanted, clients)
-            body = blocks[run.skip : run.skip + run.nbytes]
+            parts.append(memoryview(blocks)[run.skip : run.skip + run.nbytes])
         else:
             # Whoever knows what is where will ask for it.
             gathered.expect((path, cuboid.box))
         if end > data_nbytes:
-            body += cuboid.table[max(start - data_nbytes, 0) : end - data_nbytes]
-        return Reply(body, start, total, None, None)
+            parts.append(cuboid.table[max(start - data_nbytes, 0) : end - data_nbytes])
+        return Reply(parts[0] if len(parts) == 1 else b"".join(parts), start, total, None, None)
 
     async def list(self, prefix: str, clients: Clients) -> Sequence[str]:  # noqa: ARG002 - the protocol's
         """Raises `UnsupportedError`: a channel says what it has."""
@@ -189,7 +191,7 @@ class BossStore:
             start=tuple(low - at for (low, _), at in axes),
         )
 
-    async def cut(self, parts: _Parts, cutout: Box, boxes: Sequence[Box], clients: Clients) -> list[bytes]:
+    async def cut(self, parts: _Parts, cutout: Box, boxes: Sequence[Box], clients: Clients) -> Sequence[Buffer]:
         """Returns the parts in each of `boxes`, out of one request for the voxels `cutout`. Raises like `get`."""
         volume = parts.volume
         nbytes = math.prod(high - low for low, high in cutout) * volume.item_nbytes
@@ -238,7 +240,7 @@ class _Wanted(NamedTuple):
     parts: _Parts
     box: Box
     needed: Box
-    future: asyncio.Future[bytes]
+    future: asyncio.Future[Buffer]
 
     @classmethod
     def of(cls, parts: _Parts, box: Box, whole: Box) -> _Wanted:
@@ -267,7 +269,7 @@ class _Gathered:
         """Notes that something expected is asked for."""
         self._expected.discard(place)
 
-    async def get(self, wanted: _Wanted, clients: Clients) -> bytes:
+    async def get(self, wanted: _Wanted, clients: Clients) -> Buffer:
         """Returns the parts in a box in C order, together with what is asked for now. Raises like `BossStore.get`."""
         import asyncio
 
@@ -279,7 +281,7 @@ class _Gathered:
         self._waiting.append(wanted)
         return await wanted.future
 
-    async def get_blocks(self, wanted: _Wanted, clients: Clients) -> bytes:
+    async def get_blocks(self, wanted: _Wanted, clients: Clients) -> Buffer:
         """Like `get`, together with what is asked for within some milliseconds."""
         import asyncio
 
@@ -325,7 +327,7 @@ class _Gathered:
 
     async def _cut(self, parts: _Parts, cutout: Box, group: Sequence[_Wanted], clients: Clients) -> None:
         boxes = list(dict.fromkeys(wanted.box for wanted in group))
-        outcomes: Sequence[bytes | Exception]
+        outcomes: Sequence[Buffer | Exception]
         try:
             outcomes = await self._store.cut(parts, cutout, boxes, clients)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait

@@ -25,9 +25,12 @@ mod _core {
     #[pymodule_export]
     use crate::remote::{RemoteArray, RemoteEngine};
 
+    use std::sync::Arc;
+
     use pyo3::prelude::*;
-    use pyo3::types::{PyBytes, PyList};
+    use pyo3::types::PyList;
     use voxfetch_core::codec::{CutoutBox, cutout_blocks};
+    use voxfetch_local::remote::Body;
 
     /// Takes a cutout of BossDB apart.
     #[pyfunction]
@@ -43,7 +46,8 @@ mod _core {
         let encoded = crate::remote::received(py, encoded)?;
         let work = || cutout_blocks(encoded.as_ref(), item_nbytes, &voxels, block, &boxes);
         let parts = crate::detached(py, work)?;
-        PyList::new(py, parts.iter().map(|part| PyBytes::new(py, part)))
+        let bodies = parts.into_iter().map(|part| Received(Body { bytes: Arc::new(part), is_lent: false }));
+        PyList::new(py, bodies.map(|body| Bound::new(py, body)).collect::<PyResult<Vec<_>>>()?)
     }
 
     #[pymodule_init]

