@@ -197,7 +197,9 @@ def inside(box: Box, whole: Box) -> Box:
     return tuple((low, max(low, high)) for low, high in found)
 
 
-def split(encoded: Buffer, item_nbytes: int, cutout: Box, block: Sequence[int], boxes: Sequence[Box]) -> Sequence[Buffer]:
+def split(
+    encoded: Buffer, item_nbytes: int, cutout: Box, block: Sequence[int], boxes: Sequence[Box]
+) -> Sequence[Buffer]:
     """Returns the bytes of each of `boxes`, block by block in C order, out of the cutout of the voxels `cutout`.
 
     `block` is the shape of a block, of which each box has a whole number. What lies outside of the cutout is zero.
