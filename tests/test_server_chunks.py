@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +16,13 @@ import pytest
 import zarr
 
 import voxfetch as vf
-from tests.conftest import values
+from tests.conftest import values, write
 from tests.planes import Planes, by_zarr
+from voxfetch.server import Server
 from voxfetch.server import cache as caching
 from voxfetch.server.cache import ChunkCache
 from voxfetch.server.chunks import Boxes, Chunks, position_of
+from voxfetch.server.room import Room
 from voxfetch.server.shown import show
 from voxfetch.server.views import Once
 
@@ -27,7 +34,7 @@ class Fake:
 
     def __init__(self, shape=(8, 8), chunks=(1, 1), shards=None, *, remote=False, slow=False):
         self.shape, self.chunks = shape, chunks
-        source = SimpleNamespace(is_remote=remote)
+        source = SimpleNamespace(is_remote=remote, url="http://h/a" if remote else "file:///a")
         self.level = SimpleNamespace(source=source, view=SimpleNamespace(shards=shards), dtype=np.dtype("u1"))
         self.slow, self.gate = slow, asyncio.Event()
         self.fetched, self.cancelled, self.ahead = [], [], []
@@ -288,6 +295,70 @@ def test_what_is_kept_is_trusted_for_a_while(monkeypatch):
         assert len(fake.fetched) == 3
 
     run(work)
+
+
+# -------------------------------------------------------------------------------------------------- held until sent
+
+
+def test_large_chunks_that_pass_take_room_until_they_are_sent():
+    async def work(chunks, fake, cache):
+        cache.room = Room(2 << 20)
+        first, second = [await chunks.chunk((0, at)) for at in range(2)]
+        third = asyncio.ensure_future(chunks.chunk((0, 2)))
+        await settle()
+        assert fake.fetched == [(0, 0), (0, 1)], "no room for another"
+        first.release()
+        body = await asyncio.wait_for(third, 5)
+        assert body is not None
+        second.release()
+        fourth = await asyncio.wait_for(chunks.chunk((0, 3)), 5)
+        for one in (body, fourth):
+            one.release()
+        fake.content = lambda _: None
+        assert await chunks.chunk((0, 4)) is None
+        fake.content = lambda _: vf.StoreError("failed")
+        with pytest.raises(vf.StoreError):
+            await chunks.chunk((0, 5))
+        fake.slow = True
+        gone = asyncio.ensure_future(chunks.chunk((0, 6)))
+        await settle()
+        gone.cancel()
+        await settle()
+        assert cache.room._taken == 0
+
+    run(work, Fake((8192, 8192), (1024, 1024)))
+
+
+def test_small_chunks_take_no_room():
+    async def work(chunks, fake, cache):
+        assert (await chunks.chunk((0, 0))).release is None
+
+    run(work, Fake((8192, 8192), (512, 512)))
+
+
+def test_what_is_sent_or_not_to_be_gives_its_room_back(tmp_path):
+    case = write(tmp_path / "a", values((2048, 1024), "u1"), chunks=(1024, 1024))
+    server = Server({"a": case.path}).start_in_thread()
+    try:
+        url = f"{server.url_of('a')}/c/1/0"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            etag = answer.headers["ETag"]
+            assert len(answer.read()) > 1 << 19
+        room = server._routes._cache.room
+        for method, headers in (("HEAD", {}), ("GET", {"If-None-Match": etag}), ("GET", {"If-Match": '"other"'})):
+            with suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method), timeout=10).close()
+        # One that is gone before all is sent.
+        path = url.partition(f":{server.port}")[2]
+        with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            client.recv(10)
+        end = time.monotonic() + 10
+        while room._taken and time.monotonic() < end:
+            time.sleep(0.02)
+        assert room._taken == 0
+    finally:
+        server.stop()
 
 
 # ------------------------------------------------------------------------------------------------------------- ahead

@@ -145,6 +145,20 @@ def test_what_a_plane_is_asked(server, stand):
     assert server.url == f"http://127.0.0.1:{server.port}/t/{TOKEN}/"
 
 
+def test_a_request_as_a_proxy_gets_it(server):
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        target = f"http://127.0.0.1:{server.port}/t/{TOKEN}/z3/v/chunk"
+        client.sendall(f"GET {target} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".encode())
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 "), "the host that counts is in the target"
+
+
+def test_behind_a_proxy_that_speaks_tls(server):
+    host = f"localhost:{server.port}"
+    for proto, expected in (("https", "https"), ("http", "http"), ("javascript", "http")):
+        got = ask(server, "/z3/v/url", host=host, x_forwarded_proto=proto).body.decode()
+        assert got == f"{expected}://{host}/t/{TOKEN}"
+
+
 @pytest.mark.parametrize("path", ["/z3", "/z3/", "/z3/@viv", "/z3/@other/v/chunk", "/z3/@/v/chunk", "/z3/v/other"])
 def test_what_is_not_there(server, path):
     got = ask(server, path)
@@ -298,7 +312,8 @@ def test_other_hosts_need_the_token_too(volume, stand):
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX\x00: a\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-        (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 421),
+        (b"GET http://localhost/%2e%2e/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"CONNECT a:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     ],

@@ -53,7 +53,7 @@ def _no_headers() -> Mapping[str, str]:
 class Body:
     """What a plane gives: bytes, their type, and a validator.
 
-    `etag` is opaque, without quotes; None: made from the content.
+    `etag` is opaque, without quotes; None: made from the content. `release` is called when it is sent, or is not to be.
     """
 
     content: bytes | memoryview
@@ -61,6 +61,7 @@ class Body:
     etag: str | None = None
     headers: Mapping[str, str] = field(default_factory=_no_headers)
     status: int = 200
+    release: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -35,6 +37,8 @@ __all__ = ["Boxes", "Chunks", "Encoded", "Passed", "Source", "position_of"]
 #: files for as long as a viewer needs to ask twice; local bytes that pass are cheaper read than kept.
 _KEEP_REMOTE_S = 60.0
 _KEEP_LOCAL_S = 5.0
+#: Chunks that pass of no more voxels than this, in bytes, are read whatever else is held.
+_SMALL_NBYTES = 256 << 10
 #: Voxels of smaller chunks are encoded on the event loop: a thread would cost more.
 _INLINE_NBYTES = 64 << 10
 #: Chunks read ahead around one.
@@ -134,7 +138,8 @@ class Chunks:
         self._cache = cache
         self._tag = tag
         self._number = next(_numbers)
-        self._is_remote = source.level.source.is_remote
+        self._is_remote = _is_far(source.level.source)
+        self._nbytes = math.prod(source.chunks) * source.level.dtype.itemsize
         keep_s = _KEEP_REMOTE_S if self._is_remote else 0.0 if source.passes else _KEEP_LOCAL_S
         self._keep_s = math.inf if immutable and keep_s else keep_s
         #: Extent of what is read ahead within.
@@ -149,20 +154,32 @@ class Chunks:
             return None
         if not self._keep_s:
             # Read anew for whoever asks: to share it would cost more.
-            return await self._fetch(position, ahead=False)
+            return await (self._fetch(position, ahead=False) if self._nbytes <= _SMALL_NBYTES else self._held(position))
         key = (self._number, position)
         found = self._cache.begin(key, lambda: self._fetch(position, ahead=False), self._keep_s)
         if self._is_remote:
-            nbytes = math.prod(self.source.chunks) * self.source.level.dtype.itemsize
             for near in itertools.islice(self._near(position), _MAX_AHEAD):
                 self._cache.look_ahead(
-                    (self._number, near), lambda near=near: self._fetch(near, ahead=True), self._keep_s, nbytes
+                    (self._number, near), lambda near=near: self._fetch(near, ahead=True), self._keep_s, self._nbytes
                 )
         return found if isinstance(found, Body) else await self._cache.landed(found)
 
     async def _fetch(self, position: tuple[int, ...], *, ahead: bool) -> Body | None:
         content = await self.source.fetch(position, self._cache, ahead=ahead)
         return None if content is None else Body(content, etag=f"{fingerprint(content)}-{self._tag}")
+
+    async def _held(self, position: tuple[int, ...]) -> Body | None:
+        """A chunk with the room that it takes until it is sent: who reads slowly holds it for long."""
+        room = self._cache.room
+        await room.take(self._nbytes)
+        release = partial(room.give, self._nbytes)
+        body = None
+        try:
+            body = await self._fetch(position, ahead=False)
+        finally:
+            if body is None:
+                release()
+        return None if body is None else replace(body, release=release)
 
     def _near(self, position: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """The next places, in the same shard, along the ways on which chunks were asked for up to this one."""
@@ -178,6 +195,11 @@ class Chunks:
         """Whether the chunk before this one, on the way along an axis, was asked for."""
         before = (*position[:axis], position[axis] - step, *position[axis + 1 :])
         return self._cache.was_asked((self._number, before))
+
+
+def _is_far(array: vf.Array) -> bool:
+    """Whether an array lies behind a network: a file that is read like an object of a store does not."""
+    return array.is_remote and not array.url.startswith("file:")
 
 
 def position_of(parts: Sequence[str]) -> tuple[int, ...] | None:

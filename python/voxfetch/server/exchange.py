@@ -24,6 +24,8 @@ from voxfetch.server.log import ACCESS, logged, redacted
 from voxfetch.server.routes import Route, Routes, check_method
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from voxfetch.server.options import ServerOptions
 
 __all__ = ["EVENTS_S", "Exchange", "Listener"]
@@ -124,6 +126,7 @@ class Exchange:
         # What is posted asks for many boxes at once, which all are held until they are sent.
         admission = self._large if asking.method == "POST" else self._any
         is_in = False
+        held: list[Callable[[], None]] = []
         try:
             first: bytes | memoryview = b""
             try:
@@ -135,7 +138,7 @@ class Exchange:
                         body = await self._posted(request) if asking.method == "POST" else b""
                         await admission.enter()
                         is_in = True
-                        reply, first = await self._found(request, asking, target, route, body)
+                        reply, first = await self._found(request, asking, target, route, body, held)
             except Refused as refused:
                 reply = self._answers.refused(refused, asking)
             except Exception as error:  # noqa: BLE001 - whatever fails, the client gets an answer that pages can read
@@ -148,6 +151,8 @@ class Exchange:
         finally:
             if is_in:
                 admission.leave()
+            for release in held:
+                release()
         if ACCESS.isEnabledFor(20):
             path = "" if target is None else "/".join(quote(segment, safe="@:") for segment in target.segments)
             took_ms = 1e3 * (time() - began)
@@ -177,14 +182,14 @@ class Exchange:
         headers = request.headers
         if sum(map(_line_nbytes, request.raw_headers)) > MAX_HEAD_NBYTES:
             raise Refused(431, "too_long")
-        host = headers.get("Host")
+        path, host = _without_origin(request.raw_path, headers.get("Host"))
         try:
             self._guard.check_host(host)
         except Refused:
             self._guard.check_host(host, _address_of(request))
         if asking.method == "OPTIONS":
             return self._answers.preflight(asking.origin), _NOWHERE, _NO_ROUTE
-        target = self._guard.target(request.raw_path, headers.get("Authorization"))
+        target = self._guard.target(path, headers.get("Authorization"))
         route = self._routes.route(target.segments)
         check_method(asking.method, route)
         if route is None:
@@ -202,11 +207,22 @@ class Exchange:
         finally:
             self._any.leave()
 
-    async def _found(
-        self, request: web.BaseRequest, asking: Conditions, target: Target, route: Route, body: bytes
+    async def _found(  # noqa: PLR0913, PLR0917 - what was made of the request
+        self,
+        request: web.BaseRequest,
+        asking: Conditions,
+        target: Target,
+        route: Route,
+        body: bytes,
+        held: list[Callable[[], None]],
     ) -> tuple[Reply, bytes | memoryview]:
-        """The reply of the plane, and the first bytes where it comes in parts. Raises what the plane raises."""
+        """The reply of the plane, and the first bytes where it comes in parts. Raises what the plane raises.
+
+        What is to be called once it is sent goes into `held`.
+        """
         headers = request.headers
+        # A proxy before the server speaks TLS for it.
+        scheme = "https" if headers.get("X-Forwarded-Proto") == "https" else "http"
         asked = Asked(
             asking.method,
             route.segments,
@@ -216,11 +232,13 @@ class Exchange:
             body,
             asking.range,
             target.prefix,
-            f"http://{headers.get('Host')}",
+            f"{scheme}://{headers.get('Host')}",
         )
         found = await self._routes.answer(route, asked, target, headers.get("Accept"))
         if found is None:
             return self._answers.absent(asking), b""
+        if isinstance(found, Body) and found.release is not None:
+            held.append(found.release)
         try:
             call = partial(self._answers.reply, found, asking, lasting=route.lasting)
             # What is long to compress, or to make a validator of, is not done between two requests.
@@ -415,6 +433,14 @@ def _takes_long(found: Body | Parts) -> bool:
     if isinstance(found, Parts) or (found.etag is not None and not found.content_type.startswith("application/json")):
         return False
     return memoryview(found.content).nbytes > _LONG_NBYTES
+
+
+def _without_origin(raw: str, host: str | None) -> tuple[str, str | None]:
+    """Path and host: a request for a proxy names both in one (RFC 9112, 3.2.2), and that host counts."""
+    if raw[:7].lower() != "http://":
+        return raw, host
+    authority, slash, path = raw[7:].partition("/")
+    return f"{slash or '/'}{path}", authority
 
 
 def _line_nbytes(line: tuple[bytes, bytes]) -> int:

@@ -24,17 +24,30 @@ class Room:
     @asynccontextmanager
     async def of(self, nbytes: int) -> AsyncGenerator[None]:
         """Waits until there is room, in turn, and holds it."""
+        await self.take(nbytes)
+        try:
+            yield
+        finally:
+            self.give(nbytes)
+
+    async def take(self, nbytes: int) -> None:
+        """Waits until there is room, in turn; it is held until `give`."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((nbytes, turn))
         self._admit()
         try:
             await turn
-            yield
-        finally:
+        except BaseException:
             # One that left before its turn came has taken nothing.
             if turn.done() and not turn.cancelled():
                 self._taken -= nbytes
             self._admit()
+            raise
+
+    def give(self, nbytes: int) -> None:
+        """Gives back what `take` took."""
+        self._taken -= nbytes
+        self._admit()
 
     def _admit(self) -> None:
         while self._waiting:
