@@ -106,6 +106,17 @@ def test_metadata_that_is_not_understood(monkeypatch):
     assert report(slow).reasons == {"metadata that is not understood": 1}
 
 
+def test_fields_whose_byte_order_only_their_maker_knows():
+    array = stored(shape=(9,), chunks=(4,), dtype=np.dtype([("x", "<i2"), ("y", ">f4")]))
+    with pytest.raises(vf.UnsupportedError, match="order of bytes"):
+        vf.accelerate(array)
+    with zarr.config.set(PIPELINE):
+        slow = stored(shape=(9,), chunks=(4,), dtype=array.dtype)
+    same(slow[...], array[...])
+    again = zarr.open_array(array.store, path="a")
+    same(vf.accelerate(again)[...], again[...])
+
+
 class OtherMemory(NDBuffer):
     """An output whose memory is not numpy's, as that of a GPU."""
 

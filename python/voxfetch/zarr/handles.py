@@ -74,6 +74,9 @@ class Handles:
         self.dtype: np.dtype[Any] = numpy_dtype(self._meta.dtype, self._name)
         if self.dtype.hasobject:
             raise UnsupportedError("elements of no fixed size")
+        if self.dtype.names and self._format == "zarr3" and metadata.data_type.to_native_dtype() != self.dtype:
+            # zarr writes fields as they are in memory and says nothing of it: only who made the array knows.
+            raise UnsupportedError("fields in an order of bytes that the metadata does not tell")
         self._place = _native_place(store)
         self._native: dict[Any, tuple[tuple[int, ...], Core]] = {}
         self._adapted: weakref.WeakKeyDictionary[Any, dict[Any, tuple[tuple[int, ...], Core]]] = (
