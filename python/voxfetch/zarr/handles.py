@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Handles"]
 
 _NO_ETAG = (
-    "the store shows no ETag: a shard that is replaced between its index and its chunks is noticed by its size "
-    "or a checksum at most"
+    "the store shows no ETag: a shard that is replaced between its index and its chunks is noticed by bytes that are "
+    "missing or a checksum at most"
 )
 _ETAG_OF_SERVER = (
     "a server of HTTP may show no ETag: a shard that is replaced between its index and its chunks is noticed then by "
@@ -207,4 +207,5 @@ def _native_place(store: Any) -> _Place | None:
 
 
 def _adapted_place(store: Any, prototype: Any) -> _Place:
-    return _Place("", AdapterStore(ZarrSource(store, loop=asyncio.get_running_loop(), prototype=prototype)))
+    source = ZarrSource(store, loop=asyncio.get_running_loop(), prototype=prototype, gets_only=True)
+    return _Place("", AdapterStore(source))
