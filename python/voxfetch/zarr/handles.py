@@ -74,8 +74,9 @@ class Handles:
         self.dtype: np.dtype[Any] = numpy_dtype(self._meta.dtype, self._name)
         if self.dtype.hasobject:
             raise UnsupportedError("elements of no fixed size")
-        if self.dtype.names and self._format == "zarr3" and metadata.data_type.to_native_dtype() != self.dtype:
-            # zarr writes fields as they are in memory and says nothing of it: only who made the array knows.
+        made = metadata.data_type.to_native_dtype() if self.dtype.names and self._format == "zarr3" else self.dtype
+        if made != self.dtype and not _tells_byte_order(metadata.codecs):
+            # zarr 3.1 writes fields as they are in memory and says nothing of it: only who made the array knows.
             raise UnsupportedError("fields in an order of bytes that the metadata does not tell")
         self._place = _native_place(store)
         self._native: dict[Any, tuple[tuple[int, ...], Core]] = {}
@@ -204,6 +205,10 @@ def _native_place(store: Any) -> _Place | None:
         return None
     # What is not translated is asked through zarr: with its own settings, on its own loop.
     return None if found is None or isinstance(found[0], AdapterStore) else _Place(found[1], found[0])
+
+
+def _tells_byte_order(codecs: Iterable[Any]) -> bool:
+    return any(getattr(one, "endian", None) or _tells_byte_order(getattr(one, "codecs", ())) for one in codecs)
 
 
 def _adapted_place(store: Any, prototype: Any) -> _Place:
