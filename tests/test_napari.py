@@ -97,6 +97,9 @@ def test_the_volume_and_its_labels():
     assert [str(unit) for unit in image.units] == ["nanometer"] * 3
     assert image.axis_labels == ("z", "y", "x")
     assert image.contrast_limits == [60, 200]
+    # The file has a colour for the background only: each label gets one of napari's own.
+    seen = np.unique(labels.data[-1][30])[1:9]
+    assert len({tuple(labels.get_color(label)) for label in seen}) > 4
     assert image.metadata["url"].endswith("fib25.ome.zarr")
     assert image.metadata["attrs"]["ome"]["version"] == "0.5"
     names = ("", "labels/groundtruth/")

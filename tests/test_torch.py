@@ -232,6 +232,8 @@ def test_pickles_small_and_follows_the_epoch(image):
         ({"shape": 0}, ValueError, "at least 1"),
         ({"arrays": np.zeros(3)}, TypeError, "voxfetch Array"),
         ({"dtype": {"labels": torch.int64}}, ValueError, "labels"),
+        ({"dtype": "float32"}, TypeError, "one of torch, such as torch.float32, not 'float32'"),
+        ({"dtype": np.float32}, TypeError, "one of torch"),
         ({"factors": 3}, ValueError, "no multiple of the factors"),
     ],
 )

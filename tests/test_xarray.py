@@ -644,8 +644,10 @@ def test_wrong_use_is_an_error_that_says_so(image, volume):
         opened(image, path="s7")
     with pytest.raises(vf.NotFoundError, match="no label image 'nothing'"):
         opened(image, path="labels/nothing")
-    with pytest.raises(TypeError, match="grop"):
+    with pytest.raises(TypeError, match="the engine voxfetch has no keyword grop; it has drop_variables, path, level"):
         opened(image, grop="a")
+    with pytest.raises(TypeError, match=r"no keyword group \(a member of the source is opened by path=...\)"):
+        opened(image, group="a")
     with pytest.raises(TypeError, match="format"):
         opened(vf.open(image), format="zarr2")
     with pytest.raises(TypeError, match="axes"):

@@ -106,6 +106,20 @@ def test_metadata_that_is_not_understood(monkeypatch):
     assert report(slow).reasons == {"metadata that is not understood": 1}
 
 
+def test_fields_whose_byte_order_only_their_maker_knows():
+    """zarr 3.1 writes them as they are in memory, and a document that does not tell how that was."""
+    dtype = np.dtype([("x", "<i2"), ("y", ">f4")])
+    with zarr.config.set(PIPELINE):
+        array = zarr.create_array({}, name="a", shape=(9,), chunks=(4,), dtype=dtype)
+    voxels = np.array([(number, number / 2) for number in range(9)], dtype)
+    array[...] = voxels
+    np.testing.assert_array_equal(array[...], voxels)
+    reasons = {} if NEWER else {"fields in an order of bytes that the metadata does not tell": 1}
+    assert report(array).reasons == reasons
+    again = zarr.open_array(array.store, path="a")
+    same(vf.accelerate(again)[...], again[...])
+
+
 class OtherMemory(NDBuffer):
     """An output whose memory is not numpy's, as that of a GPU."""
 

@@ -15,6 +15,7 @@ import zarr
 from obstore.store import HTTPStore, S3Store
 from obstore.store import LocalStore as ObstoreLocal
 from obstore.store import MemoryStore as ObstoreMemory
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, LoggingStore, MemoryStore, ObjectStore, WrapperStore, ZipStore
 
@@ -268,6 +269,65 @@ def test_failures_of_stores_are_errors():
     with pytest.raises(vf.PermissionDeniedError):
         fast[...]
     assert report(fast).not_accelerated == 0
+
+
+class Absent(MemoryStore):
+    """`get` is not to say in this way that there is no such object: something else is missing."""
+
+    is_failing = False
+
+    async def get(self, key, prototype=None, byte_range=None):
+        if "/c/" in key and self.is_failing:
+            raise FileNotFoundError("~/.credentials")
+        return await super().get(key, prototype, byte_range)
+
+
+@pytest.mark.parametrize("shards", [None, SHARDS])
+def test_what_get_raises_is_no_missing_chunk(shards):
+    store = Absent()
+    fast = vf.accelerate(written(store, shards=shards))
+    store.is_failing = True
+    with pytest.raises(vf.StoreError, match=r"FileNotFoundError: ~/.credentials") as caught:
+        fast[...]
+    assert "/deep/a/c/" in caught.value.key
+
+
+class Encrypted(LocalStore):
+    """Objects are longer in their files than they are: the size of one says nothing."""
+
+    async def get(self, key, prototype=None, byte_range=None):
+        whole = await super().get(key, prototype or default_buffer_prototype())
+        if whole is None:
+            return None
+        found = await MemoryStore({key: whole[:-9]}).get(key, prototype, byte_range)
+        self.asked.append((key, byte_range))
+        return found
+
+    async def set(self, key, value):
+        await super().set(key, value + default_buffer_prototype().buffer.from_bytes(b"signature"))
+
+    async def getsize(self, key):
+        self.sizes.append(key)
+        return await super().getsize(key)
+
+
+def test_no_size_is_asked_for(tmp_path):
+    """The end of a shard is asked for as zarr does: its size may cost the whole shard."""
+    store = Encrypted(tmp_path)
+    store.asked, store.sizes = [], []
+    voxels = np.random.default_rng(0).integers(0, 1 << 16, (64, 64, 64), "u2")
+    array = zarr.create_array(store, name="a", data=voxels, chunks=(16, 16, 16), shards=(64, 64, 64), compressors=None)
+    fast = vf.accelerate(array)
+    asked = []
+    for one in (array, fast):
+        store.asked.clear()
+        same(one[:16, :16, :16], voxels[:16, :16, :16])
+        asked.append([*store.asked])
+    assert asked[0] == asked[1]
+    assert len(asked[0]) == 2
+    same(fast[...], voxels)
+    assert not store.sizes
+    assert report(fast).reasons == {}
 
 
 def test_buffers_are_made_by_the_prototype_that_zarr_hands_over():

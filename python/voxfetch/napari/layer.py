@@ -80,7 +80,7 @@ def _layers_of(picture: Picture) -> Iterator[LayerData]:
         if picture.is_label:
             if count > 1:
                 keywords["name"] = f"{picture.name}: {number}"
-            if picture.colors:
+            if any(picture.colors):  # with one for the background alone, all others get those of napari
                 keywords["colormap"] = _label_colormap(picture.colors)
             yield data, keywords, "labels"
             continue

@@ -2,7 +2,8 @@
 
 Each is used through its own interface, the first two through a `Source`, see `foreign`. What is lost:
 zarr and fsspec show no ETag, so that a shard that was replaced between index and data is noticed by its size at most,
-or by a checksum; they need one more request for the end of an object; their errors are guessed from types and texts.
+or by a checksum; they need one more request for the end of an object, unless its size is of no interest; their errors
+are guessed from types and texts.
 What `resolve` can translate into a store of ours does not come here.
 """
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from voxfetch.store import Clients
     from voxfetch.store.exchange import Range
 
-__all__ = ["ABSENT", "AdapterStore", "ObspecStore", "Source", "failure_of"]
+__all__ = ["ABSENT", "AdapterStore", "ObspecStore", "Source", "failure_of", "sized_last"]
 
 ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """Exceptions that say that there is no such object."""
@@ -56,6 +57,10 @@ class Source(Protocol):
         """Returns bytes `[start, end)`, fewer where the object ends."""
         ...
 
+    async def last(self, key: str, nbytes: int) -> tuple[Buffer, int | None] | None:
+        """Returns the last bytes of an object, all of one that has fewer, and its size where that is known."""
+        ...
+
     async def size(self, key: str) -> int | None:
         """Returns the number of bytes of an object."""
         ...
@@ -63,6 +68,15 @@ class Source(Protocol):
     async def names(self, prefix: str) -> Sequence[str]:
         """Returns the names directly under a prefix, in any order."""
         ...
+
+
+async def sized_last(source: Source, key: str, nbytes: int) -> tuple[Buffer, int | None] | None:
+    """`Source.last` by two requests, the first for the size."""
+    total = await source.size(key)
+    if not total:
+        return None if total is None else (b"", 0)
+    body = await source.part(key, max(total - nbytes, 0), total)
+    return None if body is None else (body, total)
 
 
 class AdapterStore:
@@ -126,15 +140,9 @@ class AdapterStore:
         raise failure
 
     async def _get(self, ask: Ask) -> Reply | None:
-        source, total = self._source, None
-        start, end = ask.start, ask.end
+        source, start, end = self._source, ask.start, ask.end
         if ask.suffix is not None:
-            total = await source.size(ask.key)
-            if total is None:
-                return None
-            start, end = max(total - ask.suffix, 0), total
-            if not total:
-                return Reply(b"", 0, 0, None, None)
+            return await self._last(ask, ask.suffix)
         if start is None or end is None:
             body = await source.whole(ask.key, ask.max_nbytes)
             if body is None:
@@ -149,11 +157,27 @@ class AdapterStore:
         nbytes = memoryview(body).nbytes
         if nbytes == start == 0:
             return Reply(b"", 0, 0, None, None)
-        if nbytes != end - start:
-            kind = ObjectChangedError if nbytes < end - start else RangeNotHonouredError
-            message = f"{nbytes:,} bytes came of {end - start:,}"
-            raise kind(message, key=ask.key, byte_range=(start, end))
+        _check_nbytes(ask, nbytes, end - start, (start, end))
+        return Reply(body, start, None, None, None)
+
+    async def _last(self, ask: Ask, nbytes: int) -> Reply | None:
+        found = await self._source.last(ask.key, nbytes)
+        if found is None:
+            return None
+        body, total = found
+        if total is None:
+            # The end of an object whose size nobody told: where it begins is not known.
+            _check_nbytes(ask, memoryview(body).nbytes, nbytes, None)
+            return Reply(body, 0, None, None, None)
+        start = max(total - nbytes, 0)
+        _check_nbytes(ask, memoryview(body).nbytes, total - start, (start, total))
         return Reply(body, start, total, None, None)
+
+
+def _check_nbytes(ask: Ask, nbytes: int, wanted: int, byte_range: tuple[int, int] | None) -> None:
+    if nbytes != wanted:
+        kind = ObjectChangedError if nbytes < wanted else RangeNotHonouredError
+        raise kind(f"{nbytes:,} bytes came of {wanted:,}", key=ask.key, byte_range=byte_range)
 
 
 class ObspecStore:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from voxfetch.errors import ForkSafetyError, StoreError
 from voxfetch.store import join_key
-from voxfetch.store.adapters import ABSENT
+from voxfetch.store.adapters import ABSENT, sized_last
 from voxfetch.store.crossing import Crossing
+from voxfetch.store.faults import shown
 from voxfetch.store.threads import Threads
 
 if TYPE_CHECKING:
@@ -39,12 +40,17 @@ class ZarrSource:
         *,
         loop: asyncio.AbstractEventLoop | None = None,
         prototype: Any = None,
+        gets_only: bool = False,
     ) -> None:
-        """`loop` is another one to use the store on, and not kept alive; `prototype` makes its buffers."""
+        """`loop` is another one to use the store on, and not kept alive; `prototype` makes its buffers.
+
+        With `gets_only` it reads by `get` alone, as zarr does: sizes may cost a whole object, or be those of others.
+        """
         self._store = store
         self._url = url
         self._loop = _zarr_loop if loop is None else weakref.ref(loop)
         self._prototype = prototype
+        self._gets_only = gets_only
         self._crossing: Crossing | None = None
         self._pid = os.getpid()
 
@@ -67,6 +73,18 @@ class ZarrSource:
         """Returns bytes `[start, end)`, fewer where the object ends."""
         abc: Any = importlib.import_module("zarr.abc.store")
         return await self._get(key, abc.RangeByteRequest(start, end))
+
+    async def last(self, key: str, nbytes: int) -> tuple[Buffer, int | None] | None:
+        """Returns the last bytes of an object, and its size where that is known."""
+        if not self._gets_only:
+            return await sized_last(self, key, nbytes)
+        abc: Any = importlib.import_module("zarr.abc.store")
+        body = await self._get(key, abc.SuffixByteRequest(nbytes))
+        if body is None:
+            return None
+        # Fewer are all that there are.
+        got = memoryview(body).nbytes
+        return body, got if got < nbytes else None
 
     async def size(self, key: str) -> int | None:
         """Returns the number of bytes of an object."""
@@ -93,6 +111,9 @@ class ZarrSource:
             store = await self._opened()
             try:
                 return await store.get(key, self._prototype or buffers.default_buffer_prototype(), request)
+            except ABSENT as error:
+                # None says that there is no such object; this is something else, or not meant to be one.
+                raise StoreError(f"{type(error).__name__}: {shown(str(error))}", key=key) from None
             except Exception as error:
                 # What icechunk says of a key that Zarr does not have, such as a document of another format.
                 if "invalid zarr key" not in str(error):
@@ -158,6 +179,10 @@ class FsspecSource:
         with suppress(*ABSENT):
             return await self._call("cat_file", self._path(key), start=start, end=end)
         return None
+
+    async def last(self, key: str, nbytes: int) -> tuple[Buffer, int | None] | None:
+        """Returns the last bytes of an object, and its size."""
+        return await sized_last(self, key, nbytes)
 
     async def size(self, key: str) -> int | None:
         """Returns the number of bytes of an object; the file system may have kept that from before."""

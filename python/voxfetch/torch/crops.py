@@ -75,7 +75,7 @@ class CropDataset(Dataset[Any]):
         dtype: Any = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        """Raises `SelectionError`, `UnsupportedError` (a type that torch has not) and `ValueError`."""
+        """Raises `SelectionError`, `UnsupportedError` (a type that torch has not), `TypeError` and `ValueError`."""
         if bounds not in ("raise", "fill"):
             raise ValueError(f'bounds must be "raise" or "fill", not {bounds!r}')
         self._names, listed = _listed(arrays)
@@ -326,6 +326,8 @@ def _member(
         stored = _tensor(np.empty(0, array.dtype)).dtype
     except TypeError:
         raise vf.UnsupportedError(f"torch has no type for {array.dtype}, of array {name}", key=array.url) from None
+    if dtype is not None and not isinstance(cast("object", dtype), torch.dtype):
+        raise TypeError(f"dtype must be one of torch, such as torch.float32, not {dtype!r}, of array {name}")
     crop = tuple(extent // by for extent, by in zip(own, factors, strict=True))
     return _Member(name, array, columns, factors, crop, dtype or stored)
 
@@ -337,7 +339,7 @@ def _each(value: Any, names: list[str], default: Any, what: str) -> list[Any]:
         if unknown := set(given) - set(names):
             raise ValueError(f"{what} for {sorted(unknown)}, but the arrays are {names}")
         return [given.get(name, default) for name in names]
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         listed = list(cast("Sequence[Any]", value))
         if len(listed) != len(names):
             raise ValueError(f"{what}: {len(listed)} values for {len(names)} arrays")

@@ -49,5 +49,11 @@ class Keywords:
     @classmethod
     def of(cls, drop_variables: str | Iterable[str] | None = None, **keywords: Any) -> Self:
         """Takes them as a caller gives them. Raises `TypeError` for others."""
+        known = [one.name for one in fields(cls)]
+        unknown = [name for name in keywords if name not in known]
+        if unknown:
+            member = " (a member of the source is opened by path=...)" if "group" in unknown else ""
+            message = f"the engine voxfetch has no keyword {', '.join(unknown)}{member}; it has {', '.join(known)}"
+            raise TypeError(message)
         names = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
         return cls(drop_variables=frozenset(names), **keywords)

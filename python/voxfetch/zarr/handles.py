@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Handles"]
 
 _NO_ETAG = (
-    "the store shows no ETag: a shard that is replaced between its index and its chunks is noticed by its size "
-    "or a checksum at most"
+    "the store shows no ETag: a shard that is replaced between its index and its chunks is noticed by bytes that are "
+    "missing or a checksum at most"
 )
 _ETAG_OF_SERVER = (
     "a server of HTTP may show no ETag: a shard that is replaced between its index and its chunks is noticed then by "
@@ -74,6 +74,10 @@ class Handles:
         self.dtype: np.dtype[Any] = numpy_dtype(self._meta.dtype, self._name)
         if self.dtype.hasobject:
             raise UnsupportedError("elements of no fixed size")
+        made = metadata.data_type.to_native_dtype() if self.dtype.names and self._format == "zarr3" else self.dtype
+        if made != self.dtype and not _tells_byte_order(metadata.codecs):
+            # zarr 3.1 writes fields as they are in memory and says nothing of it: only who made the array knows.
+            raise UnsupportedError("fields in an order of bytes that the metadata does not tell")
         self._place = _native_place(store)
         self._native: dict[Any, tuple[tuple[int, ...], Core]] = {}
         self._adapted: weakref.WeakKeyDictionary[Any, dict[Any, tuple[tuple[int, ...], Core]]] = (
@@ -203,5 +207,10 @@ def _native_place(store: Any) -> _Place | None:
     return None if found is None or isinstance(found[0], AdapterStore) else _Place(found[1], found[0])
 
 
+def _tells_byte_order(codecs: Iterable[Any]) -> bool:
+    return any(getattr(one, "endian", None) or _tells_byte_order(getattr(one, "codecs", ())) for one in codecs)
+
+
 def _adapted_place(store: Any, prototype: Any) -> _Place:
-    return _Place("", AdapterStore(ZarrSource(store, loop=asyncio.get_running_loop(), prototype=prototype)))
+    source = ZarrSource(store, loop=asyncio.get_running_loop(), prototype=prototype, gets_only=True)
+    return _Place("", AdapterStore(source))
