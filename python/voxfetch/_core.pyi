@@ -58,8 +58,8 @@ def decode_cutout(
 # An array is a `Buffer`, which numpy's types say from Python 3.12 on only.
 _Memory: TypeAlias = Buffer | NDArray[Any]
 
-def fingerprint(content: bytes) -> int:
-    """Returns the XXH3 of 64 bits of some bytes, with seed 0. Works without the GIL."""
+def fingerprint(content: Buffer) -> int:
+    """Returns the XXH3 of 64 bits of some bytes, with seed 0. They are not to change. Works without the GIL."""
 
 @final
 class Encoder:
@@ -260,7 +260,7 @@ class Read:
     def encoded(array: LocalArray | RemoteArray, position: Sequence[int]) -> Read:
         """The bytes of one chunk as they are stored, at these coordinates of the grid of chunks."""
 
-    def taken(self) -> bytes | None:
+    def taken(self) -> Received | None:
         """Takes those bytes, once, when the read has ended; None where the chunk is not stored."""
 
     def fill_outside(self) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from voxfetch.node import Node
 
@@ -328,22 +329,23 @@ class Array:
         """Async twin of `read_points`."""
         return (await self._run_async(self._reads.boxes(coords, 1, bounds=bounds))).reshape(-1)
 
-    def read_encoded(self, position: Sequence[int]) -> bytes | None:
+    def read_encoded(self, position: Sequence[int]) -> memoryview | None:
         """Returns the bytes of one chunk as they are stored, neither decoded nor checked; None when it is not stored.
 
         `position` are the chunk's coordinates in the grid of `chunks`. Where there are shards, the bytes are a part of
-        one. Raises `SelectionError` for a place outside the grid, `UnsupportedError` where the service stores no chunks
-        (BossDB), and what `read` raises of stores and indexes.
+        one. They are read-only, in memory of their own; `bytes` copies them. Raises `SelectionError` for a place
+        outside the grid, `UnsupportedError` where the service stores no chunks (BossDB), and what `read` raises of
+        stores and indexes.
         """
         read, engine = self._encoded(position)
         engine.read([read])
-        return read.taken()
+        return _view(read.taken())
 
-    async def read_encoded_async(self, position: Sequence[int]) -> bytes | None:
+    async def read_encoded_async(self, position: Sequence[int]) -> memoryview | None:
         """Async twin of `read_encoded`."""
         read, engine = self._encoded(position)
         await engine.run([read])
-        return read.taken()
+        return _view(read.taken())
 
     def _encoded(self, position: Sequence[int]) -> tuple[_core.Read, Engine]:
         # Of None a protocol takes microseconds to say no.
@@ -607,6 +609,10 @@ class Array:
     def _in_view(self, values: Sequence[_T]) -> tuple[_T, ...]:
         """One value per stored axis -> in the order of this view."""
         return tuple(values) if self._order is None else tuple(values[axis] for axis in self._order)
+
+
+def _view(taken: Buffer | None) -> memoryview | None:
+    return None if taken is None else memoryview(taken)
 
 
 def _filling(options: ReadOptions) -> ReadOptions:

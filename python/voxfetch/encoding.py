@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
 __all__ = ["Encoder", "fingerprint"]
 
 
-def fingerprint(content: bytes) -> str:
+def fingerprint(content: Buffer) -> str:
     """Returns the XXH3 of 64 bits of some bytes as 16 hexadecimal digits: other bytes have others, but for chance."""
     return f"{_core.fingerprint(content):016x}"
 

@@ -59,7 +59,7 @@ class Source(Protocol):
     #: Bytes pass as they are stored.
     passes: bool
 
-    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | None:
+    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | memoryview | None:
         """The bytes of a chunk of the grid; None when all of it is fill value, or none of it stored."""
         ...
 
@@ -76,7 +76,7 @@ class Passed:
         self.shape = level.shape
         self._arrays = _prioritized(level.source)
 
-    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> bytes | None:
+    async def fetch(self, position: tuple[int, ...], cache: ChunkCache, *, ahead: bool) -> memoryview | None:
         """The stored bytes. Raises what reading does."""
         del cache
         return await self._arrays[ahead].read_encoded_async(position)

@@ -38,6 +38,8 @@ _MAX_LARGE = 4
 """Answers with many boxes that are at work at a time, each of up to `max_response_bytes`."""
 _SLICE_NBYTES = 1 << 20
 """Bytes that are written at once."""
+_JOINED_NBYTES = 64 << 10
+"""What is larger costs less to write behind its headers than to copy there."""
 _LONG_NBYTES = 256 << 10
 _SMALL_NBYTES = 256 << 10
 """An answer of no more bytes than this gives its place to the next before it is sent."""
@@ -284,7 +286,7 @@ class Exchange:
         head = f"{line}{reply.fields}Date: {self._now()}\r\n{length}{connection}\r\n".encode("latin-1")
         if reply.parts is not None:
             await self._send_parts(request, reply, head, first)
-        elif len(reply.content) <= _SLICE_NBYTES:
+        elif len(reply.content) <= _JOINED_NBYTES:
             await self._write(request, b"".join((head, reply.content)))
         else:
             content = memoryview(reply.content)

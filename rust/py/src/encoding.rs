@@ -10,6 +10,7 @@ use voxfetch_core::metadata::CodecSpec;
 use voxfetch_core::shard_writer;
 
 use crate::input::ArrayMeta;
+use crate::remote::received;
 use crate::{buffer, detached};
 
 /// Decodes Brotli.
@@ -24,8 +25,9 @@ pub fn decode_brotli<'py>(py: Python<'py>, encoded: &[u8], max_nbytes: u64) -> P
 
 /// The XXH3 of 64 bits.
 #[pyfunction]
-pub fn fingerprint(py: Python<'_>, content: &[u8]) -> u64 {
-    py.detach(|| twox_hash::XxHash3_64::oneshot(content))
+pub fn fingerprint(py: Python<'_>, content: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let content = received(py, content)?;
+    Ok(py.detach(|| twox_hash::XxHash3_64::oneshot(content.as_ref())))
 }
 
 /// Those that nobody is encoding with; one has memory for a chunk or two, so encoders, of which there may be thousands,

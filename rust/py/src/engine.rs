@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyDict, PyList};
 use voxfetch_core::assemble::Target;
 use voxfetch_core::error::{Error, ErrorKind};
 use voxfetch_core::plan::{AxisSelection, Selection, machine};
 use voxfetch_local::job::{Job, Outcome};
 use voxfetch_local::process::PerProcess;
-use voxfetch_local::remote::RemoteRead;
+use voxfetch_local::remote::{Body, RemoteRead};
 use voxfetch_local::{Config, LocalRead};
 
 use crate::error::{build, to_python};
 use crate::input::LocalArray;
+use crate::net::Received;
 use crate::remote::RemoteArray;
 use crate::{buffer, detached, yield_gil};
 
@@ -99,10 +100,10 @@ impl Read {
         Ok(Self { array: Source::of(array)?, selection: Selection::Chunk(position), output, _memory: None })
     }
 
-    fn taken<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+    fn taken(&self) -> Option<Received> {
         let Some(Target::Encoded(slot)) = &self.output else { return None };
         let bytes = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        bytes.map(|bytes| PyBytes::new(py, &bytes))
+        bytes.map(|bytes| Received(Body { bytes: Arc::new(bytes), is_lent: false }))
     }
 
     fn fill_outside(&self, py: Python<'_>) -> PyResult<()> {
