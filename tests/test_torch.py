@@ -702,6 +702,33 @@ if __name__ == "__main__":
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "done\n"), done.stderr
 
 
+def test_a_child_begins_an_epoch_while_its_parent_does(image):
+    """The lock of the parent, held by a thread that the child does not have."""
+    code = """
+loader = CropLoader(CropDataset(vf.open_array(source), CROP, [[0, 0, 0], [1, 2, 3]]), 2)
+loader._beginning.lock.acquire()
+child = os.fork()
+if child == 0:
+    os._exit(0 if sum(map(len, loader)) == 2 else 1)
+assert os.waitpid(child, 0)[1] == 0
+print("done")
+"""
+    run(code, image.path)
+
+
+def test_a_loader_pickles(image):
+    loader = CropLoader(CropDataset(vf.open_array(image.path), CROP, [[0, 0, 0], [1, 2, 3]]), 2, shuffle=False)
+    before = [batch.numpy() for batch in loader]
+    after = [batch.numpy() for batch in pickle.loads(pickle.dumps(loader))]
+    np.testing.assert_array_equal(before, after)
+
+
+def test_a_part_of_a_dataset_is_no_dataset_of_crops(image):
+    crops = CropDataset(vf.open_array(image.path), CROP, [[0, 0, 0], [1, 2, 3]])
+    with pytest.raises(TypeError, match="a CropLoader reads a CropDataset, not Subset"):
+        CropLoader(torch.utils.data.Subset(crops, [0]))
+
+
 def test_workers_of_torch_hardly_fetch_twice(big):
     """Eight processes with blocks of their own, against one."""
     with FaultyServer(objects_in(big.path, "")) as server:

@@ -9,12 +9,13 @@ import threading
 import weakref
 from collections import deque
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch.utils.data import default_collate  # pyright: ignore[reportUnknownVariableType]
 
 import voxfetch as vf
+from voxfetch.torch.crops import CropDataset
 from voxfetch.torch.sampler import BlockSampler
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from voxfetch.torch.crops import CropDataset
     from voxfetch.torch.order import Shuffle
 
 __all__ = ["CropLoader"]
@@ -67,7 +67,10 @@ class CropLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Raises `ValueError`, and `UnsupportedError` for pinned memory without CUDA."""
+        """Raises `TypeError`, `ValueError`, and `UnsupportedError` for pinned memory without CUDA."""
+        if not isinstance(cast("object", dataset), CropDataset):
+            message = f"a CropLoader reads a CropDataset, not {type(dataset).__name__}"
+            raise TypeError(f"{message}: of a part of one make another, with its starts")
         if prefetch is not None and prefetch < 0:
             raise ValueError(f"prefetch must be at least 0, not {prefetch}")
         if pin_memory and not torch.cuda.is_available():
@@ -85,7 +88,10 @@ class CropLoader:
         self._prefetch = prefetch
         self._pin = pin_memory
         self._thread: _Thread | None = None
-        self._beginning = threading.Lock()
+        self._beginning = _Beginning()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_thread": None, "_beginning": _Beginning()}
 
     def __len__(self) -> int:
         """Number of batches an epoch."""
@@ -101,11 +107,28 @@ class CropLoader:
             # At the exit of the interpreter what was made last ends first: the thread, then the engines that it uses.
             _ = self._dataset.engines
             self._thread = _Thread()
-        with self._beginning:
+        with self._beginning.lock:
             # The order and the places of one epoch, also when two threads begin one at a time.
             batches = list(self._sampler)
             starts = self._dataset.starts
         return _Batches(self._dataset, (batches, starts), self._thread, self._prefetch, pin=self._pin)
+
+
+class _Beginning:
+    """A lock of this process: that of a parent may be held by a thread that a forked child does not have."""
+
+    def __init__(self) -> None:
+        self._of = os.getpid(), threading.Lock()
+
+    @property
+    def lock(self) -> threading.Lock:
+        """The lock."""
+        if self._of[0] != os.getpid():
+            self._of = os.getpid(), threading.Lock()
+        return self._of[1]
+
+    def __reduce__(self) -> tuple[type[_Beginning], tuple[()]]:
+        return _Beginning, ()
 
 
 class _Batches:
