@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests.servers.plain import serving
-from tests.viewing import browser, needs_browser, tab
+from tests.viewing import Pages, browser, needs_browser, origin_of, tab
 from tests.volumes import write_volume
 
 __all__ = ["browser", "tab"]
@@ -20,27 +18,16 @@ CHUNK = "z3/em/0/c/0/0/0"
 REFUSED = "TypeError"
 
 
-class Other(BaseHTTPRequestHandler):
+class Other(Pages):
     def do_GET(self):
-        content = b"<!doctype html><title>another</title>"
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
+        self.say("text/html", b"<!doctype html><title>another</title>")
 
 
 @pytest.fixture(scope="module")
 def other():
     """The origin of a page that is none of ours."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with origin_of(Other) as origin:
+        yield origin
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -18,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.browser import wait_for
-from tests.viewing import HOSTILE, browser, grey, log, near, needs_browser, root, server, tab
+from tests.viewing import HOSTILE, Pages, browser, grey, log, near, needs_browser, origin_of, root, server, tab
 
 __all__ = ["browser", "log", "root", "server", "tab"]
 
@@ -35,7 +33,7 @@ PAGE = """<!doctype html><style>html, body, #app {{ margin: 0; height: 100%; bac
 <div id="app" data-incoming="{}"></div><script type="module" src="/index.js"></script>"""
 
 
-class Galaxy(BaseHTTPRequestHandler):
+class Galaxy(Pages):
     """What vizarr asks of Galaxy: its page, itself, and where a dataset lies, whose name is its URL here."""
 
     files: ClassVar = {}
@@ -58,16 +56,6 @@ class Galaxy(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def say(self, kind, content):
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture(scope="module")
 def galaxy(request):
@@ -86,13 +74,8 @@ def galaxy(request):
             for member in packed:
                 if member.name.endswith(".js"):
                     Galaxy.files[Path(member.name).stem] = packed.extractfile(member).read()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Galaxy)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}/"
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with origin_of(Galaxy) as origin:
+        yield f"{origin}/"
 
 
 def opened(tab, galaxy, url):

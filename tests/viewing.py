@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -130,6 +133,33 @@ def tab(browser):
     yield page
     for one in pages:
         one.send("Page.close")
+
+
+class Pages(BaseHTTPRequestHandler):
+    """What serves a page of somebody else."""
+
+    def say(self, kind, content):
+        """Answers with this content."""
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def origin_of(pages):
+    """The origin of a server of `Pages`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), pages)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def near(color, expected, tolerance=2):
