@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import time
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from obstore.store import S3Store
 import voxfetch as vf
 from tests.conftest import values, write
 from tests.servers import objects_in
-from tests.servers.asking import RANGE, SUFFIX, WHOLE, get, is_right
+from tests.servers.asking import RANGE, SUFFIX, WHOLE, get, is_right, outcome, run
 from tests.servers.cloud import Stored
 from tests.servers.faulty import Fault, FaultyServer, s3_error, status
 from tests.servers.gcs import GcsServer
@@ -146,6 +149,64 @@ def test_changed_objects_and_patience(scripted):
     scripted.rule = lambda _: None
     assert is_right(get(store, OTHER), OTHER)
     assert by_us(scripted) == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+def test_the_part_is_cut_out_of_a_whole_object(scripted, anonymous):
+    store = s3(scripted.url, anonymous=anonymous or None, credentials=None if anonymous else CREDENTIALS)
+    get(store, RANGE)
+    scripted.rule = lambda _: Fault(ignore_range=True)
+    asks = (OTHER, SUFFIX, Ask(RANGE.key, 5, 6))
+    assert all(map(is_right, get(store, *asks), asks))
+    assert by_us(scripted) == [False, True, True, True]
+
+
+def test_a_bucket_is_not_public_because_one_object_is():
+    names = ("public", "refused", "private")
+    with FaultyServer({f"bucket/root/{name}/c/0": DATA for name in names}) as server:
+
+        def rule(request):
+            name = request.key.split("/")[-3]
+            if is_signed(request):
+                return None if name == "private" else s3_error(403, "AccessDenied")
+            return Fault(delay_s=0.3) if name == "public" else s3_error(403, "AccessDenied")
+
+        server.rule = rule
+        store = s3(server.url)
+        public, refused, private = (Ask(f"{name}/c/0", 100, 300) for name in names)
+
+        async def work(clients):
+            # The second shows that the credentials are not to blame while the first is asked for without them.
+            together = await asyncio.gather(outcome(store, public, clients), outcome(store, refused, clients))
+            return [*together, await outcome(store, private, clients)]
+
+        first, second, third = run(work)
+        assert is_right(first, RANGE)
+        assert isinstance(second, vf.PermissionDeniedError)
+        assert is_right(third, RANGE)
+
+
+def test_tokens_run_out_together(scripted, monkeypatch):
+    asks = [Ask(f"{number}", 0, 9) for number in range(30)]
+    tokens = ["old", "new"]
+
+    def credentials():
+        token = tokens.pop(0)
+        # What is left of 5 minutes is replaced.
+        lasts = timedelta(seconds=301 if token == "old" else 3600)
+        return {**CREDENTIALS, "token": token, "expires_at": datetime.now(UTC) + lasts}
+
+    with FaultyServer({f"bucket/root/{ask.key}": DATA for ask in asks}) as server:
+        store = s3(server.url, credentials=credentials)
+        get(store, *asks)
+        assert token_of(server.requests[0]) == "old"
+        time.sleep(1.1)
+        monkeypatch.setattr(presigned, "_NEW_S", 1.0)
+        server.rule = lambda request: s3_error(400, "ExpiredToken") if token_of(request) == "old" else None
+        for expected in ([True, False] * 30, [True] * 30):
+            server.requests.clear()
+            assert not [one for one in get(store, *asks) if isinstance(one, Exception)]
+            assert by_us(server) == expected
 
 
 def test_urls_run_out(scripted, monkeypatch):

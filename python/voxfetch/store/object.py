@@ -149,7 +149,10 @@ class ObjectStore:
                 if way is None:
                     raise
             else:
-                await self._urls.learn(session, self._reach, ask)
+                self._reach.answered(session)
+                # One that is for this object only says nothing of the others.
+                if session is await self._reach.session(clients):
+                    await self._urls.learn(session, self._reach, ask)
                 return reply
             return await way.get(ask, session, clients)
 

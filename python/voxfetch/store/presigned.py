@@ -16,6 +16,7 @@ from voxfetch.store import NoReply, TransientError, check_key
 from voxfetch.store.faults import Refused
 from voxfetch.store.http import reply_of, request_of, translated
 from voxfetch.store.urls import Address, parse
+from voxfetch.store.verify import cut
 
 if TYPE_CHECKING:
     from voxfetch.store import Ask, Clients, Get, Reply
@@ -29,6 +30,8 @@ _LEFT: Final = "left to obstore"
 _MAX_URLS = 4096
 _FRESH_S = 2700.0
 """Seconds for which a URL is used: well below what it was signed for."""
+_NEW_S = 240.0
+"""Age below which a URL that is refused tells of the server: obstore signs with what lasts for five minutes more."""
 _MAX_FAILURES = 8
 """So many answers that only obstore could make something of, and one of twenty more, are put up with."""
 _INTERRUPTED = {"timeout", "stalled", "closed", "short", "lost"}
@@ -74,9 +77,10 @@ class PresignedUrls:
         if isinstance(answer, NoReply):
             if answer.kind in _INTERRUPTED:
                 raise translated(answer, ask)
-            return self._left(ask)
+            return self._left(ask, request)
         try:
-            return reply_of(ask, answer)
+            reply = reply_of(ask, answer)
+            return reply if reply is None or answer.status != 200 else cut(ask, reply)
         except TransientError as error:
             # Some servers fail at signed URLs.
             if error.throttled:
@@ -91,7 +95,7 @@ class PresignedUrls:
                 raise
         except StoreError:
             pass
-        return self._left(ask)
+        return self._left(ask, request)
 
     async def learn(self, session: Session, reach: Reach, ask: Ask) -> None:
         """Notes at which URL an object can be read, after `session` has read it or a part of it."""
@@ -108,13 +112,21 @@ class PresignedUrls:
             self._signs = False
             return
         address = parse(url)
-        if address is None or address.of("") != url:
+        if address is None or address.of("") != url or session is not self._session:
             return
         while len(self._signed) >= _MAX_URLS:
             self._signed.pop(next(iter(self._signed)), None)
         self._signed[ask.key] = address, time.monotonic() + _FRESH_S
 
-    def _left(self, ask: Ask) -> Literal["left to obstore"]:
-        self._failures += 1
-        self._signed.pop(ask.key, None)
+    def _left(self, ask: Ask, request: Get) -> Literal["left to obstore"]:
+        address, until = self._signed.get(ask.key, (None, 0.0))
+        if address is not None and address.of("") != request.url:
+            # Another was signed meanwhile.
+            return _LEFT
+        if address is not None and until - time.monotonic() < _FRESH_S - _NEW_S:
+            # It has run out with its credentials, for others that are in flight as well.
+            self._signed[ask.key] = address, float("-inf")
+        else:
+            self._failures += 1
+            self._signed.pop(ask.key, None)
         return _LEFT
