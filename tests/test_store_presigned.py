@@ -260,6 +260,21 @@ def test_stores_of_obstore(scripted, kind):
     assert all(is_signed(request) == (kind != "public") for request in scripted.requests)
 
 
+@pytest.mark.parametrize("given", [None, False])
+def test_a_store_of_obstore_that_a_variable_keeps_from_signing(scripted, monkeypatch, given):
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    with FaultyServer({}) as machine:
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", machine.url)
+        credentials = {} if given is None else {**CREDENTIALS, "skip_signature": given}
+        client = {"allow_http": True}
+        arguments = {"region": "us-east-1", "endpoint": scripted.url, "client_options": client, **credentials}
+        store = ObjectStore(S3Store("bucket", prefix="root", **arguments), StoreOptions())
+        assert all(map(is_right, get(store, RANGE, OTHER), (RANGE, OTHER)))
+        assert by_us(scripted) == [False, True]
+        assert list(map(is_signed, scripted.requests)) == [given is False] * 2
+        assert not machine.requests, "there is nothing to sign"
+
+
 @pytest.mark.parametrize("token", [None, "hunter2"])
 def test_gcs_by_the_client_where_it_is_public(token):
     with GcsServer({"bucket/root/a/c/0/0": Stored(DATA)}, token=token) as server:

@@ -44,6 +44,7 @@ _S3_SETTINGS = {
     "session_token",
     "token",
 }
+_YES = {"1", "true", "on", "yes", "y"}
 _CLIENT_SETTINGS = {"allow_http", "timeout", "connect_timeout", "read_timeout"}
 
 
@@ -231,8 +232,9 @@ class ForeignReach:
         client: dict[str, Any] = made.kwargs.get("client_options") or {}
         if set(made.config) - _S3_SETTINGS or set(client) - _CLIENT_SETTINGS or _has_proxies():
             return None
-        is_public = str(made.config.get("skip_signature", "")).lower() == "true"
-        return session.public_root() if is_public else "sign"
+        # Obstore looks at the variable as well, and to sign it would look for credentials elsewhere.
+        skips = made.config.get("skip_signature", os.environ.get("AWS_SKIP_SIGNATURE", ""))
+        return session.public_root() if str(skips).lower() in _YES else "sign"
 
 
 def _has_proxies() -> bool:
