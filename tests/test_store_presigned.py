@@ -34,7 +34,8 @@ from tests.stores import (  # noqa: F401 - fixtures
     token_of,
 )
 from voxfetch.options import StoreOptions
-from voxfetch.store import Ask, TransientError, presigned
+from voxfetch.store import Answer, Ask, NoReply, TransientError, presigned
+from voxfetch.store.answered import Answered
 from voxfetch.store.object import ObjectStore
 
 OTHER = Ask(RANGE.key, 300, 340)
@@ -126,12 +127,19 @@ def test_a_public_bucket_that_may_not_be_listed_is_asked_once(scripted):
     assert by_us(scripted) == [False] + [True] * 20
 
 
-def test_what_is_not_there_is_said_at_once_and_a_bucket_that_is_gone_is_an_error(scripted):
+@pytest.mark.parametrize("answer", [status(404), s3_error(404, "NoSuchKey"), status(410)])
+def test_what_was_there_is_not_absent_because_a_server_knows_no_signed_urls(scripted, answer):
+    store = s3(scripted.url)
+    get(store, RANGE)
+    scripted.rule = lambda request: answer if "?" in request.target else None
+    assert is_right(get(store, OTHER), OTHER)
+
+
+def test_what_is_gone_is_absent_and_a_bucket_that_is_gone_is_an_error(scripted):
     store = s3(scripted.url)
     get(store, RANGE)
     scripted.rule = lambda _: s3_error(404, "NoSuchKey")
     assert get(store, OTHER) is None
-    assert by_us(scripted) == [False, True]
     scripted.rule = lambda _: s3_error(404, "NoSuchBucket")
     assert isinstance(get(store, OTHER), vf.StoreError)
 
@@ -148,7 +156,17 @@ def test_changed_objects_and_patience(scripted):
     assert isinstance(get(store, OTHER), TransientError)
     scripted.rule = lambda _: None
     assert is_right(get(store, OTHER), OTHER)
-    assert by_us(scripted) == [False, True, True, True, True]
+    assert is_right(get(store, OTHER), OTHER)
+    assert by_us(scripted) == [False, True, True, True, False, True]
+
+
+@pytest.mark.parametrize("fault", [Fault(cut=-1), Fault(stall=-1), Fault(reset=5)])
+def test_after_an_interruption_it_is_the_turn_of_obstore(scripted, fault):
+    store = s3(scripted.url)
+    get(store, RANGE)
+    scripted.rule = lambda request: fault if "?" in request.target else None
+    assert isinstance(get(store, OTHER, idle_timeout_s=0.3), TransientError)
+    assert is_right(get(store, OTHER), OTHER)
 
 
 @pytest.mark.parametrize("anonymous", [True, False])
@@ -209,6 +227,24 @@ def test_tokens_run_out_together(scripted, monkeypatch):
             assert by_us(server) == expected
 
 
+@pytest.mark.parametrize("first", [Answer(403, {}, b""), NoReply("timeout")])
+def test_what_was_sent_before_a_url_was_given_up_counts(scripted, first):
+    store = s3(scripted.url)
+    get(store, RANGE)
+    sent = store.direct(OTHER, None), store.direct(SUFFIX, None)
+    scripted.rule = lambda _: s3_error(403, "AccessDenied")
+
+    async def work(clients):
+        await outcome(store, OTHER, Answered(clients, sent[0], first))
+        scripted.requests.clear()
+        return await outcome(store, SUFFIX, Answered(clients, sent[1], Answer(503, {"retry-after": "3"}, b"")))
+
+    failure = run(work)
+    assert isinstance(failure, TransientError)
+    assert (failure.throttled, failure.retry_after_s) == (True, 3)
+    assert not scripted.requests
+
+
 def test_urls_run_out(scripted, monkeypatch):
     monkeypatch.setattr(presigned, "_FRESH_S", -1.0)
     get(s3(scripted.url), RANGE, OTHER)
@@ -221,6 +257,12 @@ def test_urls_are_bounded(monkeypatch):
         store = s3(server.url)
         get(store, *(Ask(name, 1, 2) for name in "abc"))
         assert [store.direct(Ask(name, 1, 2), None) is None for name in "abc"] == [True, False, False]
+
+
+def test_a_list_of_hosts_without_a_proxy_is_no_proxy(scripted, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    get(s3(scripted.url), RANGE, OTHER)
+    assert by_us(scripted) == [False, True]
 
 
 @pytest.mark.parametrize("why", ["headers", "proxy"])

@@ -32,10 +32,14 @@ class Answered:
         """That of the connections."""
         return self._clients.idle_timeout_s
 
+    def knows(self, get: Get) -> bool:
+        """Returns whether the next answer to a GET is the one that came before."""
+        return self._answer is not None and get == self._get
+
     async def get(self, get: Get) -> Answer | NoReply:
         """Returns the answer to its GET the first time; sends whatever else there is to send."""
         answer = self._answer
-        if answer is None or get != self._get:
+        if answer is None or not self.knows(get):
             return await self._clients.get(get)
         self._answer = None
         return answer

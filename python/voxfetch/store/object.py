@@ -111,9 +111,9 @@ class ObjectStore:
         """A digest of the URL, the options and the credentials."""
         return self._identity
 
-    def direct(self, ask: Ask, clients: Clients) -> Get | None:  # noqa: ARG002 - the protocol's
+    def direct(self, ask: Ask, clients: Clients) -> Get | None:
         """Returns the GET of an ask once the object has been read from, see `RemoteStore.direct` and `presigned`."""
-        return self._urls.request(ask)
+        return self._urls.request(ask, clients)
 
     async def get(self, ask: Ask, clients: Clients) -> Reply | None:
         """Returns the bytes asked for, None when there is no such object. See `RemoteStore.get`."""
@@ -131,7 +131,7 @@ class ObjectStore:
         return cast("list[str] | None", found) or []
 
     async def _get(self, ask: Ask, clients: Clients) -> Reply | None:
-        if (request := self._urls.request(ask)) is not None:
+        if (request := self._urls.request(ask, clients)) is not None:
             try:
                 found = await self._urls.get(ask, request, clients)
             except PermissionDeniedError as error:

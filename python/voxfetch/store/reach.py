@@ -241,7 +241,7 @@ def _has_proxies() -> bool:
     """Whether variables of the environment name a proxy, which obstore uses and the client of the engine does not."""
     from urllib.request import getproxies_environment
 
-    return bool(getproxies_environment())
+    return bool(getproxies_environment().keys() - {"no"})
 
 
 async def bucket_region(bucket: str, clients: Clients) -> str | None:
