@@ -127,6 +127,16 @@ def test_a_public_bucket_that_may_not_be_listed_is_asked_once(scripted):
     assert by_us(scripted) == [False] + [True] * 20
 
 
+def test_a_public_bucket_that_fails_is_asked_once_an_attempt_and_later_again(scripted):
+    store = s3(scripted.url, credentials=None)
+    get(store, WHOLE)
+    scripted.rule = lambda _: status(500)
+    assert all(isinstance(get(store, OTHER), TransientError) for _ in range(12))
+    scripted.rule = lambda _: None
+    assert is_right(get(store, OTHER), OTHER)
+    assert by_us(scripted) == [False] + [True] * 13
+
+
 @pytest.mark.parametrize("answer", [status(404), s3_error(404, "NoSuchKey"), status(410)])
 def test_what_was_there_is_not_absent_because_a_server_knows_no_signed_urls(scripted, answer):
     store = s3(scripted.url)

@@ -117,7 +117,7 @@ class PresignedUrls:
                 reply = cut(ask, reply)
         except TransientError as error:
             # Some servers fail at signed URLs.
-            if error.throttled:
+            if error.throttled or self._root is not None:
                 raise
         except ObjectChangedError as error:
             # An empty object has no range; obstore's way knows that.
