@@ -302,7 +302,7 @@ def test_what_is_kept_is_trusted_for_a_while(monkeypatch):
 
 def test_large_chunks_that_pass_take_room_until_they_are_sent():
     async def work(chunks, fake, cache):
-        cache.room = Room(2 << 20)
+        cache.unsent = Room(2 << 20)
         first, second = [await chunks.chunk((0, at)) for at in range(2)]
         third = asyncio.ensure_future(chunks.chunk((0, 2)))
         await settle()
@@ -324,7 +324,7 @@ def test_large_chunks_that_pass_take_room_until_they_are_sent():
         await settle()
         gone.cancel()
         await settle()
-        assert cache.room._taken == 0
+        assert cache.unsent._taken == 0
 
     run(work, Fake((8192, 8192), (1024, 1024)))
 
@@ -344,7 +344,7 @@ def test_what_is_sent_or_not_to_be_gives_its_room_back(tmp_path):
         with urllib.request.urlopen(url, timeout=10) as answer:
             etag = answer.headers["ETag"]
             assert len(answer.read()) > 1 << 19
-        room = server._routes._cache.room
+        room = server._routes._cache.unsent
         for method, headers in (("HEAD", {}), ("GET", {"If-None-Match": etag}), ("GET", {"If-Match": '"other"'})):
             with suppress(urllib.error.HTTPError):
                 urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method), timeout=10).close()

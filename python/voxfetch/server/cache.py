@@ -31,6 +31,7 @@ AHEAD_BYTES = 32 << 20
 AHEAD_AT_WORK = 64
 #: Voxels that are encoded at a time, with what becomes of them; of a chunk that needs more, one.
 ROOM_BYTES = 256 << 20
+UNSENT_BYTES = 256 << 20
 #: What an entry takes beside its bytes.
 _ENTRY_BYTES = 512
 #: Some wait for a store (lists of label images), most encode.
@@ -117,6 +118,8 @@ class ChunkCache:
         self._ahead_nbytes = 0
         #: What chunks take that are decoded and encoded here.
         self.room = Room(ROOM_BYTES)
+        #: What large chunks take that pass, until they are sent: who reads slowly holds up others of them alone.
+        self.unsent = Room(UNSENT_BYTES)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="voxfetch-encode")
         self._closed = False
 

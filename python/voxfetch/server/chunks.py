@@ -170,7 +170,7 @@ class Chunks:
 
     async def _held(self, position: tuple[int, ...]) -> Body | None:
         """A chunk with the room that it takes until it is sent: who reads slowly holds it for long."""
-        room = self._cache.room
+        room = self._cache.unsent
         await room.take(self._nbytes)
         release = partial(room.give, self._nbytes)
         body = None

@@ -1,4 +1,4 @@
-"""URLs at which the HTTP client of the engine reads objects of a bucket: a request costs half of what obstore's does.
+"""URLs at which the HTTP client of the engine reads objects of a bucket, which takes less CPU time than obstore.
 
 In a public bucket each key has one; else obstore signs one for each object of which parts are read, once in a while.
 An answer is taken where it is what was asked for, says that the object has changed, or asks for patience; of a public
